@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every header compiles alone, and twice in one file: one generated source a header, with the compiler that
+# its extension promises. With CUDA, nvcc also reads everything that needs none of it.
+function(lightseq_header_tests)
+  add_library(header_tests OBJECT)
+  target_link_libraries(header_tests PRIVATE lightseq_own)
+  foreach(path IN LISTS lightseq_headers)
+    cmake_path(RELATIVE_PATH path BASE_DIRECTORY ${PROJECT_SOURCE_DIR}/include OUTPUT_VARIABLE header)
+    set(twice "#include \"${header}\"\n#include \"${header}\"\n")
+    set(source ${PROJECT_BINARY_DIR}/header_tests/${header})
+    if(header MATCHES "\\.hpp$")
+      file(CONFIGURE OUTPUT ${source}.cpp CONTENT "${twice}")
+      target_sources(header_tests PRIVATE ${source}.cpp)
+    endif()
+    if(LIGHTSEQ_CUDA AND header MATCHES "\\.cuh$|^lightseq/lightseq\\.hpp$")
+      file(CONFIGURE OUTPUT ${source}.cu CONTENT "${twice}")
+      target_sources(header_tests PRIVATE ${source}.cu)
+    endif()
+  endforeach()
+endfunction()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# How the project's own tests, benchmarks and examples are built. None of it reaches a consumer.
+include(CheckCXXCompilerFlag)
+include(CheckLanguage)
+
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Release, RelWithDebInfo or Debug" FORCE)
+endif()
+set(CMAKE_CXX_EXTENSIONS OFF)
+
+add_library(lightseq_own INTERFACE)
+target_link_libraries(lightseq_own INTERFACE lightseq::lightseq)
+target_compile_options(lightseq_own INTERFACE
+                       $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion -Wshadow -Werror>)
+
+# The host kernels are written for the compiler's vectoriser: they need the machine's own instructions.
+check_cxx_compiler_flag(-march=native LIGHTSEQ_HAS_MARCH_NATIVE)
+if(PROJECT_IS_TOP_LEVEL AND LIGHTSEQ_HAS_MARCH_NATIVE)
+  set(native_default ON)
+else()
+  set(native_default OFF)
+endif()
+option(LIGHTSEQ_NATIVE "Compile tests, benchmarks and examples for this machine's CPU" ${native_default})
+if(LIGHTSEQ_NATIVE)
+  target_compile_options(lightseq_own INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
+endif()
+
+set(LIGHTSEQ_SANITIZE "" CACHE STRING "A value for -fsanitize=, e.g. address, undefined or thread")
+if(LIGHTSEQ_SANITIZE)
+  target_compile_options(lightseq_own INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${LIGHTSEQ_SANITIZE}
+                                                -fno-sanitize-recover=all -fno-omit-frame-pointer>)
+  target_link_options(lightseq_own INTERFACE -fsanitize=${LIGHTSEQ_SANITIZE})
+endif()
+
+# Everything in .cu and .cuh files; without it nothing looks for CUDA.
+if(NOT DEFINED LIGHTSEQ_CUDA AND PROJECT_IS_TOP_LEVEL)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(cuda_default ON)
+  endif()
+endif()
+option(LIGHTSEQ_CUDA "Build the CUDA tests, benchmarks and examples" ${cuda_default})
+if(LIGHTSEQ_CUDA)
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND PROJECT_IS_TOP_LEVEL)
+    set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures")
+  endif()
+  enable_language(CUDA)
+  # CMake 3.25 knows no C++20 for nvcc and passes no flag for it.
+  target_compile_options(lightseq_own INTERFACE
+                         "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Werror>")
+endif()
+
+# lightseq_program(TARGET SOURCE [LIBRARY...]): one program from one file. Where the file includes
+# <cblas.h> it is linked with OpenBLAS, or left out if there is none; then TARGET does not exist.
+function(lightseq_program target source)
+  file(STRINGS ${source} wants_cblas REGEX "#include <cblas.h>" LIMIT_COUNT 1)
+  if(wants_cblas)
+    find_package(CBLAS)
+    if(NOT CBLAS_FOUND)
+      message(WARNING "${source} is left out: it needs OpenBLAS (Debian: libopenblas-dev)")
+      return()
+    endif()
+    list(APPEND ARGN CBLAS::CBLAS)
+  endif()
+  add_executable(${target} ${source})
+  target_link_libraries(${target} PRIVATE lightseq_own ${ARGN})
+  target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+endfunction()
+
+# lightseq_programs(OUT): the .cpp files of the current folder and, with CUDA, its .cu files.
+function(lightseq_programs out)
+  set(patterns *.cpp)
+  if(LIGHTSEQ_CUDA)
+    list(APPEND patterns *.cu)
+  endif()
+  list(TRANSFORM patterns PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
+  file(GLOB sources CONFIGURE_DEPENDS ${patterns})
+  set(${out} ${sources} PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <limits>
+
+#include "lightseq/core/error.hpp"
+
+namespace lightseq {
+
+/// One self-attention over a whole sequence, whatever the number of ranks that share it.
+struct Problem {
+  std::int64_t batch = 1;
+  std::int64_t seqlen = 0;    ///< tokens of the whole sequence, all ranks together
+  std::int64_t heads = 1;     ///< query heads
+  std::int64_t kv_heads = 0;  ///< key/value heads, a divisor of heads; 0 means as many as heads
+  float scale = 0;            ///< factor on q.k before the softmax; 0 means 1 / sqrt(head dim)
+};
+
+/// Product of sizes that are not negative; -1 if it does not fit in 63 bits.
+template <class... Sizes>
+constexpr std::int64_t checked_product(Sizes... sizes) {
+  std::int64_t product = 1;
+  bool fits = true;
+  auto const multiply = [&](std::int64_t size) {
+    if (size != 0 && product > std::numeric_limits<std::int64_t>::max() / size) fits = false;
+    if (fits) product *= size;
+  };
+  (multiply(static_cast<std::int64_t>(sizes)), ...);
+  return fits ? product : -1;
+}
+
+/// The problem with its defaults filled in. Throws Error, with the numbers, on one that makes no sense.
+inline Problem validated(Problem problem, int head_dim) {
+  if (problem.batch < 1) fail("batch is ", problem.batch, ", it must be at least 1");
+  if (problem.seqlen < 1) fail("seqlen is ", problem.seqlen, ", it must be at least 1");
+  if (problem.heads < 1) fail("heads is ", problem.heads, ", it must be at least 1");
+  if (problem.kv_heads < 0) fail("kv_heads is ", problem.kv_heads, ", it must not be negative");
+  if (problem.kv_heads == 0) problem.kv_heads = problem.heads;
+  if (problem.heads % problem.kv_heads != 0)
+    fail("heads is ", problem.heads, ", which is not a multiple of kv_heads, ", problem.kv_heads);
+  // The widest thing ever made of a problem is a few float tensors: 64 bytes an element covers them all.
+  if (checked_product(problem.batch, problem.seqlen, problem.heads, head_dim, 64) < 0)
+    fail("batch ", problem.batch, " x seqlen ", problem.seqlen, " x heads ", problem.heads, " x head dim ",
+         head_dim, " overflows 63 bits");
+  if (!(problem.scale >= 0) || problem.scale > std::numeric_limits<float>::max())
+    fail("scale is ", problem.scale, ", it must be positive and finite, or 0 for 1 / sqrt(head dim)");
+  return problem;
+}
+
+}  // namespace lightseq

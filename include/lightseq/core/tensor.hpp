@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+#include "lightseq/core/host_device.hpp"
+
+namespace lightseq {
+
+/// Extents of a [batch, token, head, dim] tensor.
+struct Shape {
+  std::int64_t batch = 1;
+  std::int64_t tokens = 0;
+  std::int64_t heads = 1;
+  std::int64_t dim = 1;
+};
+
+/// Distances in elements between neighbours in a [batch, token, head, dim] tensor; dim is contiguous.
+struct Strides {
+  std::int64_t batch = 0;
+  std::int64_t token = 0;
+  std::int64_t head = 0;
+
+  /// Strides of a tensor without gaps.
+  LIGHTSEQ_HD static constexpr Strides packed(Shape const& shape) {
+    return {shape.tokens * shape.heads * shape.dim, shape.heads * shape.dim, shape.dim};
+  }
+  friend constexpr bool operator==(Strides const&, Strides const&) = default;
+};
+
+/// A borrowed [batch, token, head, dim] tensor. A bare pointer converts to one without gaps: its strides
+/// stay zero until the callee, who knows the extents, fills them in.
+template <class T>
+struct Tensor {
+  T* data = nullptr;
+  Strides strides = {};
+
+  constexpr Tensor() = default;
+  LIGHTSEQ_HD constexpr Tensor(T* pointer, Strides s = {}) : data(pointer), strides(s) {}
+
+  template <class U>
+  requires(std::is_same_v<T, U const>) LIGHTSEQ_HD constexpr Tensor(Tensor<U> const& other)
+      : data(other.data), strides(other.strides) {}
+
+  /// The vector of one token and head.
+  LIGHTSEQ_HD constexpr T* at(std::int64_t batch, std::int64_t token, std::int64_t head) const {
+    return data + batch * strides.batch + token * strides.token + head * strides.head;
+  }
+
+  /// The same tensor from token `first` on.
+  LIGHTSEQ_HD constexpr Tensor from(std::int64_t first) const {
+    return {data == nullptr ? data : data + first * strides.token, strides};
+  }
+
+  /// This tensor, with strides filled in if it came from a bare pointer.
+  LIGHTSEQ_HD constexpr Tensor resolved(Shape const& shape) const {
+    return strides == Strides{} ? Tensor{data, Strides::packed(shape)} : *this;
+  }
+};
+
+/// A borrowed [batch, head, token] array of one number per query: LSE (natural log, scale applied) or delta.
+template <class T>
+struct RowStats {
+  T* data = nullptr;
+  std::int64_t batch_stride = 0;
+  std::int64_t head_stride = 0;
+
+  constexpr RowStats() = default;
+  LIGHTSEQ_HD constexpr RowStats(T* pointer, std::int64_t batch, std::int64_t head)
+      : data(pointer), batch_stride(batch), head_stride(head) {}
+
+  /// Statistics without gaps.
+  LIGHTSEQ_HD static constexpr RowStats packed(T* pointer, std::int64_t heads, std::int64_t tokens) {
+    return {pointer, heads * tokens, tokens};
+  }
+
+  template <class U>
+  requires(std::is_same_v<T, U const>) LIGHTSEQ_HD constexpr RowStats(RowStats<U> const& other)
+      : data(other.data), batch_stride(other.batch_stride), head_stride(other.head_stride) {}
+
+  /// The numbers of one head, one per token.
+  LIGHTSEQ_HD constexpr T* at(std::int64_t batch, std::int64_t head) const {
+    return data + batch * batch_stride + head * head_stride;
+  }
+
+  /// The same statistics from token `first` on.
+  LIGHTSEQ_HD constexpr RowStats from(std::int64_t first) const {
+    return {data == nullptr ? data : data + first, batch_stride, head_stride};
+  }
+};
+
+}  // namespace lightseq

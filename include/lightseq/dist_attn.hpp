@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "lightseq/exec/arguments.hpp"
+#include "lightseq/exec/backward.hpp"
+#include "lightseq/exec/execute.hpp"
+#include "lightseq/exec/forward.hpp"
+#include "lightseq/exec/host.hpp"
+#include "lightseq/schedule/laws.hpp"
+#include "lightseq/schedule/planner.hpp"
+#include "lightseq/schedule/summary.hpp"
+#include "lightseq/transport/local.hpp"
+
+namespace lightseq {
+
+/// The rare choices. Derive from it and name what differs: `struct Mine : DefaultTraits { using Element =
+/// bfloat16; };`
+struct DefaultTraits {
+  using Element = float;                        ///< of q, k, v and o; everything is accumulated in float
+  using Device = Host;                          ///< runs the kernels
+  using Transport = Local;                      ///< moves the messages
+  static constexpr Route route = Route::owner;  ///< from whom inputs come
+};
+
+/// Exact attention over one sequence that is split across ranks, one object a rank: o = softmax(scale * q
+/// k^T, where the mask is visible) v. Every rank of the transport constructs it alike and makes the same
+/// calls in the same order. It owns no memory: the caller brings the tensors of the rank's own tokens and a
+/// workspace. Source of the schedule and of the backward without a second forward: DistFlashAttn, arXiv
+/// 2310.03294.
+template <int HeadDim, Mask M, Schedule S, class Traits = DefaultTraits>
+class DistAttn {
+  static_assert(is_head_dim(HeadDim), "lightseq: the head dim must be a multiple of 8 from 8 to 256");
+  static_assert(laws::proved_local<S>(),
+                "lightseq: step 0 of this schedule is not every rank's own queries against its own keys");
+  static_assert(laws::proved_readers<S>(),
+                "lightseq: this schedule's reader() does not name the rank that at() gives");
+  static_assert(laws::proved_complete<S, M>(),
+                "lightseq: this schedule does not compute every visible (query, key) pair exactly once under "
+                "this mask");
+
+ public:
+  using Element = typename Traits::Element;
+  using Device = typename Traits::Device;
+  using Transport = typename Traits::Transport;
+  using Schedule = S;
+  using Partition = typename S::Partition;
+  static_assert(lightseq::Element<Element>, "lightseq: the element type must be float or bfloat16");
+  static_assert(lightseq::Transport<Transport>, "lightseq: the transport is no model of lightseq::Transport");
+
+  /// Plans both passes for this rank; `transport` is borrowed. Throws Error, with the numbers, on a problem
+  /// that makes no sense and on a schedule that does not serve this mask in this world.
+  DistAttn(Transport& transport, Problem const& problem, M mask = {}, S schedule = {})
+      : transport_(&transport),
+        mask_(mask),
+        share_(make_share(transport, validated(problem, HeadDim))),
+        forward_plan_(planner(schedule).plan(share_.rank, Pass::forward)),
+        backward_plan_(planner(schedule).plan(share_.rank, Pass::backward)) {
+    auto const rows = [this](int owner) { return share_.rows(owner); };
+    std::int64_t const max_rows = max_shard_rows<Partition>(share_.world, share_.problem.seqlen);
+    constexpr bool in_place = std::is_same_v<Element, float>;
+    std::int64_t const q_bytes = share_.extents.q_wide_bytes(share_.rows(), sizeof(float));
+    std::int64_t const kv_bytes = share_.extents.kv_wide_bytes(share_.rows(), sizeof(float));
+
+    Arena forward;
+    forward_layout_.messages = MessageBuffers(forward_plan_, share_.extents, max_rows, rows, forward);
+    forward_layout_.o = forward.take(in_place ? 0 : q_bytes);
+    forward_layout_.scratch = forward.take(Device::template forward_scratch_bytes<HeadDim>());
+
+    Arena backward;
+    backward_layout_.messages = MessageBuffers(backward_plan_, share_.extents, max_rows, rows, backward);
+    backward_layout_.delta = backward.take(share_.extents.stats_bytes(share_.rows()));
+    backward_layout_.dq = backward.take(in_place ? 0 : q_bytes);
+    backward_layout_.dk = backward.take(in_place ? 0 : kv_bytes);
+    backward_layout_.dv = backward.take(in_place ? 0 : kv_bytes);
+    backward_layout_.scratch = backward.take(Device::template backward_scratch_bytes<HeadDim>());
+
+    workspace_bytes_ = std::max(forward.bytes(), backward.bytes());
+  }
+
+  /// The problem with its defaults filled in.
+  Problem const& problem() const { return share_.problem; }
+
+  /// The positions of this rank's tokens in the whole sequence, in the order of its rows.
+  Positions positions() const { return share_.shard(share_.rank); }
+
+  /// How many tokens this rank owns.
+  std::int64_t tokens() const { return share_.rows(); }
+
+  /// What this rank does in a pass.
+  Plan const& plan(Pass pass) const { return pass == Pass::forward ? forward_plan_ : backward_plan_; }
+
+  /// Bytes that this rank sends in a pass.
+  std::int64_t bytes_sent(Pass pass) const {
+    return lightseq::bytes_sent(plan(pass), share_.extents, [this](int owner) { return share_.rows(owner); });
+  }
+
+  /// The sizes that turn a plan's transfers into bytes.
+  Extents const& extents() const { return share_.extents; }
+
+  /// Bytes that a call's workspace must have; one serves both passes, and nothing in it lives between calls.
+  std::int64_t workspace_bytes() const { return workspace_bytes_; }
+
+  /// Fills out.o and out.lse. Allocates nothing, throws nothing. On a Status that is not ok the outputs are
+  /// invalid; a wrong argument is found before any message is sent.
+  Status forward(Inputs<Element> const& in, Outputs<Element> const& out,
+                 std::span<std::byte> workspace) noexcept {
+    std::array<Argument, 5> const arguments{q_argument("q", in.q), kv_argument("k", in.k),
+                                            kv_argument("v", in.v), q_argument("o", out.o),
+                                            array_argument("lse", out.lse, stats_elements())};
+    if (Status const status = check_arguments(arguments, workspace, workspace_bytes_); !status.ok())
+      return status;
+    std::byte* const base = aligned_base(workspace.data());
+    Inputs<Element> const inputs{q_tensor(in.q), kv_tensor(in.k), kv_tensor(in.v)};
+    Outputs<Element> const outputs{q_tensor(out.o), out.lse};
+    Exchange<Partition, Transport> exchange(forward_plan_, share_, forward_layout_.messages, base,
+                                            *transport_);
+    ForwardPass<Device, HeadDim, Element, M, Partition, Transport> pass(exchange, forward_layout_, base,
+                                                                        mask_, inputs, outputs);
+    return execute(forward_plan_, pass);
+  }
+
+  /// Fills the gradients, from the forward's inputs and outputs and the gradient of o. As forward otherwise.
+  Status backward(BackwardInputs<Element> const& in, Gradients<Element> const& out,
+                  std::span<std::byte> workspace) noexcept {
+    std::array<Argument, 9> const arguments{q_argument("q", in.q),
+                                            kv_argument("k", in.k),
+                                            kv_argument("v", in.v),
+                                            q_argument("o", in.o),
+                                            array_argument("lse", in.lse, stats_elements()),
+                                            q_argument("d_o", in.d_o),
+                                            q_argument("dq", out.dq),
+                                            kv_argument("dk", out.dk),
+                                            kv_argument("dv", out.dv)};
+    if (Status const status = check_arguments(arguments, workspace, workspace_bytes_); !status.ok())
+      return status;
+    std::byte* const base = aligned_base(workspace.data());
+    BackwardInputs<Element> const inputs{q_tensor(in.q), kv_tensor(in.k), kv_tensor(in.v),
+                                         q_tensor(in.o), in.lse,          q_tensor(in.d_o)};
+    Gradients<Element> const outputs{q_tensor(out.dq), kv_tensor(out.dk), kv_tensor(out.dv)};
+    Exchange<Partition, Transport> exchange(backward_plan_, share_, backward_layout_.messages, base,
+                                            *transport_);
+    BackwardPass<Device, HeadDim, Element, M, Partition, Transport> pass(exchange, backward_layout_, base,
+                                                                         mask_, inputs, outputs);
+    return execute(backward_plan_, pass);
+  }
+
+ private:
+  static Share<Partition> make_share(Transport const& transport, Problem const& problem) {
+    return {problem,
+            {problem.batch, problem.heads, problem.kv_heads, HeadDim, sizeof(Element)},
+            transport.rank(),
+            transport.world()};
+  }
+
+  Planner<S, M> planner(S const& schedule) const {
+    return Planner<S, M>(schedule, mask_, share_.world, share_.problem.seqlen, Traits::route);
+  }
+
+  std::int64_t stats_elements() const { return share_.extents.batch * share_.extents.heads * tokens(); }
+
+  template <class T>
+  Argument q_argument(char const* name, Tensor<T> const& tensor) const {
+    return tensor_argument(name, tensor, share_.q_shape(tokens()));
+  }
+  template <class T>
+  Argument kv_argument(char const* name, Tensor<T> const& tensor) const {
+    return tensor_argument(name, tensor, share_.kv_shape(tokens()));
+  }
+  template <class T>
+  Tensor<T> q_tensor(Tensor<T> const& tensor) const {
+    return tensor.resolved(share_.q_shape(tokens()));
+  }
+  template <class T>
+  Tensor<T> kv_tensor(Tensor<T> const& tensor) const {
+    return tensor.resolved(share_.kv_shape(tokens()));
+  }
+
+  Transport* transport_;
+  M mask_;
+  Share<Partition> share_;
+  Plan forward_plan_, backward_plan_;
+  ForwardLayout forward_layout_;
+  BackwardLayout backward_layout_;
+  std::int64_t workspace_bytes_ = 0;
+};
+
+}  // namespace lightseq

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstddef>
+#include <type_traits>
+
+#include "lightseq/exec/exchange.hpp"
+#include "lightseq/kernel/kernel.hpp"
+#include "lightseq/mask/mask.hpp"
+
+namespace lightseq {
+
+/// What the backward of a rank starts from: the forward's inputs and outputs, and the gradient of o.
+template <class T>
+struct BackwardInputs {
+  Tensor<T const> q, k, v, o;
+  float const* lse = nullptr;
+  Tensor<T const> d_o;
+};
+
+/// The gradients of q, k and v, of the same shapes.
+template <class T>
+struct Gradients {
+  Tensor<T> dq, dk, dv;
+};
+
+/// Where the backward keeps things in its workspace.
+struct BackwardLayout {
+  MessageBuffers messages;
+  Buffer delta;
+  Buffer dq, dk, dv;  ///< the float accumulators, where the gradients themselves cannot be them
+  Buffer scratch;     ///< the kernel's
+};
+
+/// One backward of one rank; see execute().
+template <class Device, int HeadDim, class T, Mask M, Partition P, Transport C>
+class BackwardPass {
+ public:
+  BackwardPass(Exchange<P, C> exchange, BackwardLayout const& layout, std::byte* base, M const& mask,
+               BackwardInputs<T> const& in, Gradients<T> const& out)
+      : exchange_(exchange),
+        share_(exchange.share()),
+        mask_(mask),
+        in_(in),
+        out_(out),
+        scratch_(base + layout.scratch.offset) {
+    std::int64_t const rows = share_.rows();
+    lse_ = RowStats<float const>::packed(in.lse, share_.extents.heads, rows);
+    delta_ = RowStats<float>::packed(reinterpret_cast<float*>(base + layout.delta.offset),
+                                     share_.extents.heads, rows);
+    if constexpr (std::is_same_v<T, float>) {
+      sums_ = out;
+    } else {
+      auto const at = [&](Buffer const& buffer, Shape const& shape) {
+        return Tensor<float>(reinterpret_cast<float*>(base + buffer.offset), Strides::packed(shape));
+      };
+      sums_ = {at(layout.dq, share_.q_shape(rows)), at(layout.dk, share_.kv_shape(rows)),
+               at(layout.dv, share_.kv_shape(rows))};
+    }
+  }
+
+  Exchange<P, C>& exchange() { return exchange_; }
+
+  void begin() {
+    Device::delta(in_.o, in_.d_o, delta_, share_.q_shape(share_.rows()));
+    Device::zero(sums_.dq, share_.q_shape(share_.rows()));
+    Device::zero(sums_.dk, share_.kv_shape(share_.rows()));
+    Device::zero(sums_.dv, share_.kv_shape(share_.rows()));
+    exchange_.for_each_own([&](Payload payload, Rows rows) {
+      RowSpan const span = share_.span(share_.rank, rows);
+      Message<T> const message = exchange_.template own<T>(payload, rows);
+      if (payload == Payload::q) {
+        Device::copy(in_.q.from(span.first), message.q_wide(0), share_.q_shape(span.count));
+        Device::copy(in_.d_o.from(span.first), message.q_wide(1), share_.q_shape(span.count));
+        Device::copy(lse_.from(span.first), message.stats(0), share_.q_shape(span.count));
+        Device::copy(RowStats<float const>(delta_.from(span.first)), message.stats(1),
+                     share_.q_shape(span.count));
+      } else {
+        Device::copy(in_.k, message.kv_wide(0), share_.kv_shape(span.count));
+        Device::copy(in_.v, message.kv_wide(1), share_.kv_shape(span.count));
+      }
+    });
+  }
+
+  void attend(std::size_t step, Work const& work) {
+    RowSpan const span = share_.span(work.q, work.rows);
+    BackwardCall<T> call;
+    call.queries = share_.shard(work.q).slice(span.first, span.count);
+    call.keys = share_.shard(work.kv);
+    call.batch = share_.extents.batch;
+    call.heads = share_.extents.heads;
+    call.kv_heads = share_.extents.kv_heads;
+    call.scale = share_.scale();
+    if (work.kv == share_.rank) {
+      call.k = in_.k;
+      call.v = in_.v;
+      call.dk = sums_.dk;
+      call.dv = sums_.dv;
+    } else {
+      Message<T> const kv = exchange_.template incoming<T>(Payload::kv, step, call.keys.rows());
+      Message<float> const dkv = exchange_.outgoing(Payload::dkv, step, call.keys.rows());
+      call.k = kv.kv_wide(0);
+      call.v = kv.kv_wide(1);
+      call.dk = dkv.kv_wide(0);
+      call.dv = dkv.kv_wide(1);
+      Device::zero(call.dk, share_.kv_shape(call.keys.rows()));
+      Device::zero(call.dv, share_.kv_shape(call.keys.rows()));
+    }
+    if (work.q == share_.rank) {
+      call.q = in_.q.from(span.first);
+      call.d_o = in_.d_o.from(span.first);
+      call.lse = lse_.from(span.first);
+      call.delta = delta_.from(span.first);
+      call.dq = sums_.dq.from(span.first);
+    } else {
+      Message<T> const q = exchange_.template incoming<T>(Payload::q, step, span.count);
+      call.q = q.q_wide(0);
+      call.d_o = q.q_wide(1);
+      call.lse = q.stats(0);
+      call.delta = q.stats(1);
+      call.dq = exchange_.outgoing(Payload::dq, step, span.count).q_wide(0);
+      Device::zero(call.dq, share_.q_shape(span.count));
+    }
+    Device::template backward<HeadDim>(call, mask_, scratch_);
+  }
+
+  void merge(std::size_t work_step, Transfer const& result) {
+    RowSpan const span = share_.span(result.shard, result.rows);
+    Message<float> const part = exchange_.template incoming<float>(result.payload, work_step, span.count);
+    if (result.payload == Payload::dq) {
+      Device::add(part.q_wide(0), sums_.dq.from(span.first), share_.q_shape(span.count));
+    } else {
+      Device::add(part.kv_wide(0), sums_.dk, share_.kv_shape(span.count));
+      Device::add(part.kv_wide(1), sums_.dv, share_.kv_shape(span.count));
+    }
+  }
+
+  void end() {
+    if constexpr (!std::is_same_v<T, float>) {
+      std::int64_t const rows = share_.rows();
+      Device::copy(sums_.dq, out_.dq, share_.q_shape(rows));
+      Device::copy(sums_.dk, out_.dk, share_.kv_shape(rows));
+      Device::copy(sums_.dv, out_.dv, share_.kv_shape(rows));
+    }
+  }
+
+ private:
+  Exchange<P, C> exchange_;
+  Share<P> const& share_;
+  M const& mask_;
+  BackwardInputs<T> in_;
+  Gradients<T> out_;
+  std::byte* scratch_;
+  RowStats<float const> lse_;
+  RowStats<float> delta_;
+  Gradients<float> sums_;
+};
+
+}  // namespace lightseq

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <array>
+#include <cstddef>
+#include <span>
+
+#include "lightseq/exec/message.hpp"
+#include "lightseq/exec/share.hpp"
+#include "lightseq/exec/workspace.hpp"
+#include "lightseq/schedule/plan.hpp"
+#include "lightseq/transport/transport.hpp"
+
+namespace lightseq {
+
+/// The messages of one pass: turns a plan's transfers into sends and receives between a workspace and the
+/// transport, and finds what has arrived.
+template <Partition P, Transport C>
+class Exchange {
+ public:
+  Exchange(Plan const& plan, Share<P> const& share, MessageBuffers const& buffers, std::byte* base,
+           C& transport)
+      : plan_(plan), share_(share), buffers_(buffers), base_(base), transport_(transport) {}
+
+  Plan const& plan() const { return plan_; }
+  Share<P> const& share() const { return share_; }
+
+  /// Begins all messages of a step.
+  Status start(std::size_t step) noexcept {
+    Step const& s = plan_.steps[step];
+    std::array<Send, Plan::max_group> sends;
+    std::array<Receive, Plan::max_group> recvs;
+    for (std::size_t i = 0; i < s.sends.size(); ++i) {
+      Transfer const& t = s.sends[i];
+      sends[i] = {base_ + source(t, step).offset, bytes(t), t.peer, name(t.payload)};
+    }
+    for (std::size_t i = 0; i < s.recvs.size(); ++i) {
+      Transfer const& t = s.recvs[i];
+      recvs[i] = {base_ + buffers_.incoming(t.payload, work_step(t, step)).offset, bytes(t), t.peer,
+                  name(t.payload)};
+    }
+    return placed(transport_.start({sends.data(), s.sends.size()}, {recvs.data(), s.recvs.size()}), step);
+  }
+
+  /// Waits until they have arrived and what was sent may be overwritten.
+  Status finish(std::size_t step) noexcept { return placed(transport_.finish(), step); }
+
+  /// This rank's own tensors, as packed for others.
+  template <class T>
+  Message<T> own(Payload payload, Rows rows) const {
+    return message<T>(buffers_.own(payload, rows), payload, share_.span(share_.rank, rows).count);
+  }
+
+  /// What has come from others for, or of, the work of a step.
+  template <class T>
+  Message<T> incoming(Payload payload, std::size_t work, std::int64_t rows) const {
+    return message<T>(buffers_.incoming(payload, work), payload, rows);
+  }
+
+  /// Where the work of a step puts its results for others.
+  Message<float> outgoing(Payload payload, std::size_t work, std::int64_t rows) const {
+    return message<float>(buffers_.outgoing(payload, work), payload, rows);
+  }
+
+  /// Calls `pack(payload, rows)` for each of this rank's own tensors that others will ask for.
+  template <class Pack>
+  void for_each_own(Pack pack) const {
+    for (Payload const payload : {Payload::kv, Payload::q})
+      for (Rows const rows : {Rows::all, Rows::lower, Rows::upper})
+        if (buffers_.own(payload, rows).bytes > 0) pack(payload, rows);
+  }
+
+ private:
+  /// The step whose work a message of `step` belongs to: inputs come a step before, results a step after.
+  static std::size_t work_step(Transfer const& t, std::size_t step) {
+    return is_result(t.payload) ? step - 1 : step + 1;
+  }
+
+  Buffer const& source(Transfer const& t, std::size_t step) const {
+    if (is_result(t.payload)) return buffers_.outgoing(t.payload, work_step(t, step));
+    if (t.shard == share_.rank) return buffers_.own(t.payload, t.rows);
+    return buffers_.incoming(t.payload, step);  // relayed while this step's work reads it
+  }
+
+  std::int64_t bytes(Transfer const& t) const {
+    return share_.extents.message_bytes(t.payload, plan_.pass, share_.span(t.shard, t.rows).count);
+  }
+
+  template <class T>
+  Message<T> message(Buffer const& buffer, Payload payload, std::int64_t rows) const {
+    return {base_ + buffer.offset, share_.extents, parts(payload, plan_.pass), rows};
+  }
+
+  Status placed(Status status, std::size_t step) const {
+    if (!status.ok()) {
+      status.rank = plan_.rank;
+      status.step = static_cast<int>(step);
+    }
+    return status;
+  }
+
+  Plan const& plan_;
+  Share<P> const& share_;
+  MessageBuffers const& buffers_;
+  std::byte* base_;
+  C& transport_;
+};
+
+}  // namespace lightseq

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "lightseq/core/tensor.hpp"
+#include "lightseq/schedule/payload.hpp"
+
+namespace lightseq {
+
+/// The tensors inside a payload's bytes, each without gaps, in the order of Parts: the q-wide ones, the
+/// kv-wide ones, the statistics. T is their element type: float in results.
+template <class T>
+struct Message {
+  std::byte* data = nullptr;
+  Extents extents = {};
+  Parts parts = {};
+  std::int64_t rows = 0;
+
+  /// The index-th [batch, rows, heads, dim] tensor.
+  Tensor<T> q_wide(int index) const {
+    return {at<T>(index * extents.q_wide_bytes(rows, sizeof(T))),
+            Strides::packed({extents.batch, rows, extents.heads, extents.head_dim})};
+  }
+
+  /// The index-th [batch, rows, kv_heads, dim] tensor.
+  Tensor<T> kv_wide(int index) const {
+    return {at<T>(parts.q_wide * extents.q_wide_bytes(rows, sizeof(T)) +
+                  index * extents.kv_wide_bytes(rows, sizeof(T))),
+            Strides::packed({extents.batch, rows, extents.kv_heads, extents.head_dim})};
+  }
+
+  /// The index-th [batch, heads, rows] array.
+  RowStats<float> stats(int index) const {
+    return RowStats<float>::packed(
+        at<float>(parts.q_wide * extents.q_wide_bytes(rows, sizeof(T)) +
+                  parts.kv_wide * extents.kv_wide_bytes(rows, sizeof(T)) + index * extents.stats_bytes(rows)),
+        extents.heads, rows);
+  }
+
+ private:
+  template <class U>
+  U* at(std::int64_t offset) const {
+    return reinterpret_cast<U*>(data + offset);
+  }
+};
+
+}  // namespace lightseq

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "lightseq/core/tensor.hpp"
+#include "lightseq/softmax/partial.hpp"
+
+/// What surrounds the kernels, row by row. All tensors of a call have the same Shape.
+namespace lightseq::host {
+
+/// Calls f(batch, token, head) for every row.
+template <class F>
+void for_each_row(Shape const& shape, F&& f) {
+  for (std::int64_t batch = 0; batch < shape.batch; ++batch)
+    for (std::int64_t token = 0; token < shape.tokens; ++token)
+      for (std::int64_t head = 0; head < shape.heads; ++head) f(batch, token, head);
+}
+
+/// to = from, rounded if the element types differ. They may not overlap.
+template <class From, class To>
+void copy(Tensor<From> from, Tensor<To> to, Shape const& shape) noexcept {
+  from = from.resolved(shape);
+  to = to.resolved(shape);
+  for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
+    From* const source = from.at(batch, token, head);
+    To* const target = to.at(batch, token, head);
+    if constexpr (std::is_same_v<std::remove_const_t<From>, To>)
+      std::copy_n(source, shape.dim, target);
+    else
+      for (std::int64_t d = 0; d < shape.dim; ++d) target[d] = To(static_cast<float>(source[d]));
+  });
+}
+
+/// to = from, for [batch, heads, tokens] of the shape.
+inline void copy(RowStats<float const> from, RowStats<float> to, Shape const& shape) noexcept {
+  for (std::int64_t batch = 0; batch < shape.batch; ++batch)
+    for (std::int64_t head = 0; head < shape.heads; ++head)
+      std::copy_n(from.at(batch, head), shape.tokens, to.at(batch, head));
+}
+
+/// to = 0.
+template <class T>
+void zero(Tensor<T> to, Shape const& shape) noexcept {
+  to = to.resolved(shape);
+  for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
+    std::fill_n(to.at(batch, token, head), shape.dim, T{});
+  });
+}
+
+/// (o, lse) becomes attention over no keys: (0, -inf).
+template <class T>
+void clear(Tensor<T> o, RowStats<float> lse, Shape const& shape) noexcept {
+  zero(o, shape);
+  for (std::int64_t batch = 0; batch < shape.batch; ++batch)
+    for (std::int64_t head = 0; head < shape.heads; ++head)
+      std::fill_n(lse.at(batch, head), shape.tokens, -std::numeric_limits<float>::infinity());
+}
+
+/// to += from.
+inline void add(Tensor<float const> from, Tensor<float> to, Shape const& shape) noexcept {
+  from = from.resolved(shape);
+  to = to.resolved(shape);
+  for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
+    float const* const source = from.at(batch, token, head);
+    float* const target = to.at(batch, token, head);
+    for (std::int64_t d = 0; d < shape.dim; ++d) target[d] += source[d];
+  });
+}
+
+/// delta = sum(o * d_o) of every row, [batch, heads, tokens]. The dim is a multiple of 8, as every head dim.
+template <class Out, class Gradient>
+void delta(Tensor<Out> o, Tensor<Gradient> d_o, RowStats<float> delta, Shape const& shape) noexcept {
+  o = o.resolved(shape);
+  d_o = d_o.resolved(shape);
+  for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
+    Out* const a = o.at(batch, token, head);
+    Gradient* const b = d_o.at(batch, token, head);
+    float sums[8] = {};
+    for (std::int64_t d = 0; d < shape.dim; d += 8)
+      for (int i = 0; i < 8; ++i) sums[i] += static_cast<float>(a[d + i]) * static_cast<float>(b[d + i]);
+    delta.at(batch, head)[token] =
+        ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+  });
+}
+
+/// (o, lse) becomes its merge with (from_o, from_lse); an o whose lse is -inf may hold anything.
+inline void merge(Tensor<float const> from_o, RowStats<float const> from_lse, Tensor<float> o,
+                  RowStats<float> lse, Shape const& shape) noexcept {
+  from_o = from_o.resolved(shape);
+  o = o.resolved(shape);
+  for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
+    float& own = lse.at(batch, head)[token];
+    Merge const m = lightseq::merge(own, from_lse.at(batch, head)[token]);
+    own = m.lse;
+    float const* const source = from_o.at(batch, token, head);
+    float* const target = o.at(batch, token, head);
+    // A weight of zero drops its side: zero times a NaN would be a NaN.
+    for (std::int64_t d = 0; d < shape.dim; ++d)
+      target[d] = (m.a == 0 ? 0.0f : m.a * target[d]) + (m.b == 0 ? 0.0f : m.b * source[d]);
+  });
+}
+
+}  // namespace lightseq::host

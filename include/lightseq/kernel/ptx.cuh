@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+
+#include "lightseq/core/element.hpp"
+
+/// Instructions of sm_80 and up that CUDA C++ has no function for, or only one in a slow header.
+namespace lightseq::ptx {
+
+/// The name that PTX has for an element type.
+template <class T>
+struct Name;
+template <>
+struct Name<bfloat16> {
+  static constexpr char value[] = "bf16";
+};
+template <>
+struct Name<float16> {
+  static constexpr char value[] = "f16";
+};
+
+/// An address in shared memory as instructions take it.
+__device__ __forceinline__ std::uint32_t shared_address(void const* pointer) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+/// Lane 0's value. The compiler then knows it to be the same in the whole warp and keeps what is derived
+/// from it out of the vector registers.
+__device__ __forceinline__ int uniform(int value) { return __shfl_sync(~0u, value, 0); }
+
+/// Two floats rounded to T, `low` in the lower half.
+template <class T>
+__device__ __forceinline__ std::uint32_t pack(float low, float high) {
+  std::uint32_t packed;
+  asm("cvt.rn.%3x2.f32 %0, %2, %1;" : "=r"(packed) : "f"(low), "f"(high), "C"(Name<T>::value));
+  return packed;
+}
+
+/// Waits until `threads` threads have arrived at barrier `id`, this one included.
+__device__ __forceinline__ void barrier_sync(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// Arrives at barrier `id` and does not wait.
+__device__ __forceinline__ void barrier_arrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
+__device__ __forceinline__ void load_matrices(std::uint32_t (&to)[4], std::uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(address)
+               : "memory");
+}
+
+/// d += a b, where a is 16 x 16, b 16 x 8 and d four values of a 16 x 8 fragment.
+template <class T>
+__device__ __forceinline__ void multiply(float* d, std::uint32_t const (&a)[4], std::uint32_t b0,
+                                         std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.%10.%10.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "C"(Name<T>::value));
+}
+
+}  // namespace lightseq::ptx

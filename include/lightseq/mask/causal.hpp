@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "lightseq/mask/mask.hpp"
+
+namespace lightseq {
+
+/// A query sees itself and every earlier key.
+struct Causal {
+  LIGHTSEQ_HD static constexpr bool visible(std::int64_t query, std::int64_t key) { return key <= query; }
+  LIGHTSEQ_HD static constexpr Cover cover(Range queries, Range keys) {
+    if (keys.begin >= queries.end) return Cover::none;
+    return keys.end <= queries.begin + 1 ? Cover::full : Cover::partial;
+  }
+};
+static_assert(Mask<Causal>);
+
+}  // namespace lightseq

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "lightseq/mask/mask.hpp"
+
+namespace lightseq {
+
+/// Every query sees every key.
+struct Full {
+  LIGHTSEQ_HD static constexpr bool visible(std::int64_t, std::int64_t) { return true; }
+  LIGHTSEQ_HD static constexpr Cover cover(Range, Range) { return Cover::full; }
+};
+static_assert(Mask<Full>);
+
+}  // namespace lightseq

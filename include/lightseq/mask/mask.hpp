@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <concepts>
+#include <cstdint>
+
+#include "lightseq/core/range.hpp"
+
+namespace lightseq {
+
+/// What a rectangle of the attention matrix looks like under a mask.
+enum class Cover {
+  none,     ///< no pair is visible: the rectangle costs nothing
+  partial,  ///< anything: every pair is asked for
+  full      ///< every pair is visible: no pair is asked for
+};
+
+/// Which keys a query sees. `visible(q, k)` answers for one pair of global positions; `cover(queries, keys)`
+/// for a rectangle of two ranges that are not empty. `none` and `full` must be exact, `partial` is always
+/// allowed. A mask may hold values; it is copied into kernels.
+template <class M>
+concept Mask = std::copyable<M> && requires(M const mask, std::int64_t position, Range range) {
+  { mask.visible(position, position) } -> std::same_as<bool>;
+  { mask.cover(range, range) } -> std::same_as<Cover>;
+};
+
+}  // namespace lightseq

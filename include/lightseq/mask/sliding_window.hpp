@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "lightseq/mask/mask.hpp"
+
+namespace lightseq {
+
+/// A query at position i sees the keys i - left, ..., i + right: left + right + 1 of them.
+struct SlidingWindow {
+  std::int64_t left = 0;   ///< earlier keys in sight, not negative
+  std::int64_t right = 0;  ///< later keys in sight, not negative; 0 is causal
+
+  LIGHTSEQ_HD constexpr bool visible(std::int64_t query, std::int64_t key) const {
+    return query - key <= left && key - query <= right;
+  }
+  LIGHTSEQ_HD constexpr Cover cover(Range queries, Range keys) const {
+    std::int64_t const last_query = queries.end - 1;
+    std::int64_t const last_key = keys.end - 1;
+    if (queries.begin - last_key > left || keys.begin - last_query > right) return Cover::none;
+    bool const all = last_query - keys.begin <= left && last_key - queries.begin <= right;
+    return all ? Cover::full : Cover::partial;
+  }
+};
+static_assert(Mask<SlidingWindow>);
+
+}  // namespace lightseq

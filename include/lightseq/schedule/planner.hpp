@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "lightseq/core/error.hpp"
+#include "lightseq/mask/mask.hpp"
+#include "lightseq/schedule/plan.hpp"
+#include "lightseq/schedule/schedule.hpp"
+
+namespace lightseq {
+
+/// Derives plans from a schedule. The rules:
+/// - a work whose rectangle the mask hides is dropped, and its messages with it;
+/// - the inputs of step t travel during step t - 1, from the owner or, if the route says so, the neighbour;
+/// - the results of step t travel during step t + 1 to the owner, who merges them;
+/// - steps at the end in which a rank has nothing to do are cut.
+template <Schedule S, Mask M>
+class Planner {
+ public:
+  /// `world` ranks share `seqlen` tokens, both at least 1.
+  constexpr Planner(S schedule, M mask, int world, std::int64_t seqlen, Route route = Route::owner)
+      : schedule_(schedule), mask_(mask), world_(world), seqlen_(seqlen), route_(route) {}
+
+  constexpr int world() const { return world_; }
+  constexpr std::int64_t seqlen() const { return seqlen_; }
+  constexpr M const& mask() const { return mask_; }
+  constexpr int schedule_steps() const { return schedule_.steps(world_); }
+
+  constexpr Positions shard(int rank) const { return S::Partition::shard(rank, world_, seqlen_); }
+
+  /// Whether any query in `rows` of shard `q` may see any key of shard `kv`.
+  constexpr bool visible(Work const& work) const {
+    Positions const keys = shard(work.kv);
+    Positions queries = shard(work.q);
+    RowSpan const span = row_span(work.rows, queries.rows());
+    queries = queries.slice(span.first, span.count);
+    for (Segment const& q : queries.segments)
+      for (Segment const& k : keys.segments)
+        if (q.rows > 0 && k.rows > 0 && mask_.cover(q.hull(), k.hull()) != Cover::none) return true;
+    return false;
+  }
+
+  /// What a rank really computes at a step: the schedule's work unless the mask hides it.
+  constexpr std::optional<Work> work(int rank, int step) const {
+    if (step < 0 || step >= schedule_steps()) return std::nullopt;
+    std::optional<Work> const work = schedule_.at(rank, step, world_);
+    return work && visible(*work) ? work : std::nullopt;
+  }
+
+  /// Calls `visit(rank)` for every other rank that may touch at `step` what `shard` owns.
+  template <class Visit>
+  constexpr void for_each_reader(int shard, int step, Visit visit) const {
+    if (step < 0 || step >= schedule_steps()) return;
+    if constexpr (HasReader<S>) {
+      int const rank = schedule_.reader(shard, step, world_);
+      if (rank != shard) visit(rank);
+    } else {
+      for (int rank = 0; rank < world_; ++rank)
+        if (rank != shard) visit(rank);
+    }
+  }
+
+  /// The plan of one rank. Throws Error, with the numbers, if the schedule breaks a law that this rank can
+  /// see.
+  Plan plan(int rank, Pass pass) const {
+    check(rank);
+    Plan plan{rank, world_, pass, std::vector<Step>(static_cast<std::size_t>(schedule_steps()) + 1)};
+    for (int step = 0; step <= schedule_steps(); ++step) {
+      Step& s = plan.steps[static_cast<std::size_t>(step)];
+      s.work = work(rank, step);
+      add_input_sends(rank, step, s.sends);
+      for_each_input(rank, step + 1, [&](Transfer const& need) { s.recvs.push_back(need); });
+      for_each_result(rank, step - 1, pass, [&](Transfer const& result) { s.sends.push_back(result); });
+      for_each_reader(rank, step - 1, [&](int helper) {
+        for_each_result(helper, step - 1, pass, [&](Transfer result) {
+          if (result.peer != rank) return;
+          result.peer = helper;
+          s.recvs.push_back(result);
+        });
+      });
+      check_group(rank, step, s);
+    }
+    while (!plan.steps.empty() && plan.steps.back().empty()) plan.steps.pop_back();
+    return plan;
+  }
+
+ private:
+  /// The inputs that a rank lacks for its work at `step`, each with the peer that sends it.
+  template <class Visit>
+  constexpr void for_each_input(int rank, int step, Visit visit) const {
+    std::optional<Work> const w = work(rank, step);
+    if (!w) return;
+    if (w->kv != rank) visit(Transfer{Payload::kv, w->kv, Rows::all, source(rank, step, *w, Payload::kv)});
+    if (w->q != rank) visit(Transfer{Payload::q, w->q, w->rows, source(rank, step, *w, Payload::q)});
+  }
+
+  /// Who sends `rank` an input of its work `w` at `step`.
+  constexpr int source(int rank, int step, Work const& w, Payload payload) const {
+    if (route_ == Route::neighbour) {
+      int const neighbour = wrap(rank - 1, world_);
+      std::optional<Work> const held = work(neighbour, step - 1);
+      bool const relays =
+          held && (payload == Payload::kv ? held->kv == w.kv : held->q == w.q && held->rows == w.rows);
+      if (relays && neighbour != rank) return neighbour;
+    }
+    return payload == Payload::kv ? w.kv : w.q;
+  }
+
+  /// What a rank sends at `step` for the works of step + 1: its own tensors and, on a relay, those it holds.
+  constexpr void add_input_sends(int rank, int step, std::vector<Transfer>& sends) const {
+    auto const serve = [&](int receiver) {
+      for_each_input(receiver, step + 1, [&](Transfer need) {
+        if (need.peer != rank) return;
+        need.peer = receiver;
+        sends.push_back(need);
+      });
+    };
+    int const next = wrap(rank + 1, world_);
+    bool next_served = next == rank || route_ == Route::owner;
+    for_each_reader(rank, step + 1, [&](int reader) {
+      serve(reader);
+      next_served = next_served || reader == next;
+    });
+    if (!next_served) serve(next);
+  }
+
+  /// The results that a rank's work at `step` owes to other ranks.
+  template <class Visit>
+  constexpr void for_each_result(int rank, int step, Pass pass, Visit visit) const {
+    std::optional<Work> const w = work(rank, step);
+    if (!w) return;
+    if (w->q != rank)
+      visit(Transfer{pass == Pass::forward ? Payload::out : Payload::dq, w->q, w->rows, w->q});
+    if (w->kv != rank && pass == Pass::backward) visit(Transfer{Payload::dkv, w->kv, Rows::all, w->kv});
+  }
+
+  /// What this rank can see of the laws, in O(steps): step 0 is local, readers are named right, and its own
+  /// queries meet every shard of keys that they see exactly once.
+  void check(int rank) const {
+    if (rank < 0 || rank >= world_) fail("rank is ", rank, ", it must be in 0 ... ", world_ - 1);
+    std::vector<int> lower(static_cast<std::size_t>(world_)), upper(lower);
+    auto const count = [&](int worker, int step) {
+      std::optional<Work> const w = schedule_.at(worker, step, world_);
+      if (!w || w->q != rank || w->kv < 0 || w->kv >= world_) return;
+      auto const kv = static_cast<std::size_t>(w->kv);
+      if (w->rows != Rows::upper) ++lower[kv];
+      if (w->rows != Rows::lower) ++upper[kv];
+    };
+    for (int step = 0; step < schedule_steps(); ++step) {
+      check_work(rank, step);
+      count(rank, step);
+      for_each_reader(rank, step, [&](int reader) {
+        if (reader < 0 || reader >= world_)
+          fail("the schedule's reader(", rank, ", ", step, ", ", world_, ") is ", reader,
+               "; it must be in 0 ... ", world_ - 1, ", and the shard itself where no other rank reads it");
+        count(reader, step);
+      });
+    }
+    for (int kv = 0; kv < world_; ++kv) {
+      auto const at = static_cast<std::size_t>(kv);
+      check_count(Work{rank, kv, Rows::lower}, lower[at], "lower");
+      check_count(Work{rank, kv, Rows::upper}, upper[at], "upper");
+    }
+  }
+
+  void check_work(int rank, int step) const {
+    std::optional<Work> const w = schedule_.at(rank, step, world_);
+    if (!w) return;
+    if (w->q < 0 || w->q >= world_ || w->kv < 0 || w->kv >= world_)
+      fail("the schedule gives rank ", rank, " at step ", step, " queries of shard ", w->q,
+           " and keys of shard ", w->kv, "; there are ", world_, " shards");
+    if (step == 0 && *w != Work{rank, rank, Rows::all})
+      fail("the schedule starts rank ", rank, " with queries of shard ", w->q, " and keys of shard ", w->kv,
+           "; step 0 must be a rank's own queries against its own keys, as nothing has travelled yet");
+    if constexpr (HasReader<S>) {
+      for (int const shard : {w->q, w->kv})
+        if (shard != rank && schedule_.reader(shard, step, world_) != rank)
+          fail("the schedule's reader(", shard, ", ", step, ", ", world_, ") is ",
+               schedule_.reader(shard, step, world_), ", but at() has rank ", rank, " read that shard");
+    }
+  }
+
+  void check_count(Work const& pair, int count, char const* half) const {
+    if (count == 1 || !visible(pair)) return;
+    fail("the schedule computes the ", half, " half of the queries of shard ", pair.q,
+         " against the keys of shard ", pair.kv, " ", count, " times in a world of ", world_,
+         "; the mask shows them, so it must be once");
+  }
+
+  static void check_group(int rank, int step, Step const& s) {
+    if (s.sends.size() + s.recvs.size() > Plan::max_group)
+      fail("rank ", rank, " has ", s.sends.size() + s.recvs.size(), " messages at step ", step,
+           "; a group holds at most ", Plan::max_group);
+    int received[payload_kinds] = {};
+    for (Transfer const& t : s.recvs)
+      if (++received[static_cast<std::size_t>(t.payload)] > 1)
+        fail("rank ", rank, " receives two ", name(t.payload), " payloads at step ", step,
+             "; there is one slot for each step");
+  }
+
+  S schedule_;
+  M mask_;
+  int world_;
+  std::int64_t seqlen_;
+  Route route_;
+};
+
+}  // namespace lightseq

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "lightseq/core/element.hpp"
+
+namespace lightseq::testing {
+
+/// Normal random numbers, the same for the same seed.
+template <class T>
+std::vector<T> random_vector(std::int64_t size, std::uint64_t seed) {
+  std::mt19937_64 engine(seed);
+  std::normal_distribution<float> normal;
+  std::vector<T> values(static_cast<std::size_t>(size));
+  for (T& value : values) value = T(normal(engine));
+  return values;
+}
+
+/// Quiet NaNs: what an output holds before a call that must write all of it.
+template <class T>
+std::vector<T> poisoned_vector(std::int64_t size) {
+  return std::vector<T>(static_cast<std::size_t>(size), T(std::numeric_limits<float>::quiet_NaN()));
+}
+
+/// |got - want| / |want| in the Frobenius norm; infinite if any element is NaN. Infinite elements must agree
+/// and are left out of the norms.
+template <class Got, class Want>
+double relative_error(std::vector<Got> const& got, std::vector<Want> const& want) {
+  double difference = 0, norm = 0;
+  if (got.size() != want.size()) return std::numeric_limits<double>::infinity();
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    double const g = static_cast<float>(got[i]), w = static_cast<double>(want[i]);
+    if (std::isinf(w) && g == w) continue;
+    if (!std::isfinite(g) || !std::isfinite(w)) return std::numeric_limits<double>::infinity();
+    difference += (g - w) * (g - w);
+    norm += w * w;
+  }
+  return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
+}
+
+}  // namespace lightseq::testing

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lightseq/dist_attn.hpp"
+#include "lightseq/kernel/reference.hpp"
+#include "lightseq/testing/data.hpp"
+#include "lightseq/transport/local.hpp"
+
+/// Whole sequences on one machine, to hold any DistAttn against dense attention.
+namespace lightseq::testing {
+
+/// The tensors of a sequence or of a part of it: [batch, token, heads, dim] and, for lse, [batch, heads,
+/// token], all without gaps.
+template <class T>
+struct Sequence {
+  Shape q_shape, kv_shape;
+  std::vector<T> q, k, v, d_o;   ///< inputs
+  std::vector<T> o, dq, dk, dv;  ///< results
+  std::vector<float> lse;        ///< result
+
+  Inputs<T> inputs() const { return {q.data(), k.data(), v.data()}; }
+  Outputs<T> outputs() { return {o.data(), lse.data()}; }
+  BackwardInputs<T> backward_inputs() const {
+    return {q.data(), k.data(), v.data(), o.data(), lse.data(), d_o.data()};
+  }
+  Gradients<T> gradients() { return {dq.data(), dk.data(), dv.data()}; }
+};
+
+inline std::int64_t elements(Shape const& shape) {
+  return shape.batch * shape.tokens * shape.heads * shape.dim;
+}
+
+/// Random inputs and poisoned results of a problem.
+template <class T>
+Sequence<T> random_sequence(Problem const& problem, int head_dim, std::uint64_t seed) {
+  Problem const p = validated(problem, head_dim);
+  Shape const q_shape{p.batch, p.seqlen, p.heads, head_dim},
+      kv_shape{p.batch, p.seqlen, p.kv_heads, head_dim};
+  Sequence<T> s;
+  s.q_shape = q_shape;
+  s.kv_shape = kv_shape;
+  s.q = random_vector<T>(elements(q_shape), seed);
+  s.k = random_vector<T>(elements(kv_shape), seed + 1);
+  s.v = random_vector<T>(elements(kv_shape), seed + 2);
+  s.d_o = random_vector<T>(elements(q_shape), seed + 3);
+  s.o = s.dq = poisoned_vector<T>(elements(q_shape));
+  s.dk = s.dv = poisoned_vector<T>(elements(kv_shape));
+  s.lse = poisoned_vector<float>(p.batch * p.heads * p.seqlen);
+  return s;
+}
+
+/// Calls move(index in the whole, index in the part) for each of the part's runs of `run` elements, where a
+/// tensor is `outer` times [token, run].
+template <class Move>
+void for_each_row(std::int64_t outer, std::int64_t tokens, Positions const& at, std::int64_t run, Move move) {
+  for (std::int64_t i = 0; i < outer; ++i)
+    for (std::int64_t row = 0; row < at.rows(); ++row)
+      move((i * tokens + at.position(row)) * run, (i * at.rows() + row) * run);
+}
+
+/// The part of a sequence at these positions: its inputs, and poisoned results.
+template <class T>
+Sequence<T> part_of(Sequence<T> const& whole, Positions const& at) {
+  Sequence<T> part;
+  auto const take = [&](std::vector<T> const& from, Shape const& shape) {
+    std::int64_t const run = shape.heads * shape.dim;
+    std::vector<T> to(static_cast<std::size_t>(shape.batch * at.rows() * run));
+    for_each_row(shape.batch, shape.tokens, at, run, [&](std::int64_t source, std::int64_t target) {
+      std::copy_n(from.begin() + source, run, to.begin() + target);
+    });
+    return to;
+  };
+  part.q_shape = whole.q_shape;
+  part.kv_shape = whole.kv_shape;
+  part.q_shape.tokens = part.kv_shape.tokens = at.rows();
+  part.q = take(whole.q, whole.q_shape);
+  part.k = take(whole.k, whole.kv_shape);
+  part.v = take(whole.v, whole.kv_shape);
+  part.d_o = take(whole.d_o, whole.q_shape);
+  part.o = part.dq = poisoned_vector<T>(elements(part.q_shape));
+  part.dk = part.dv = poisoned_vector<T>(elements(part.kv_shape));
+  part.lse = poisoned_vector<float>(part.q_shape.batch * part.q_shape.heads * at.rows());
+  return part;
+}
+
+/// Puts the results of the part at these positions where they belong in the whole.
+template <class T>
+void put_back(Sequence<T> const& part, Positions const& at, Sequence<T>& whole) {
+  auto const put = [&](auto const& from, auto& to, std::int64_t outer, std::int64_t run) {
+    for_each_row(outer, whole.q_shape.tokens, at, run, [&](std::int64_t target, std::int64_t source) {
+      std::copy_n(from.begin() + source, run, to.begin() + target);
+    });
+  };
+  Shape const &q = whole.q_shape, &kv = whole.kv_shape;
+  put(part.o, whole.o, q.batch, q.heads * q.dim);
+  put(part.dq, whole.dq, q.batch, q.heads * q.dim);
+  put(part.dk, whole.dk, kv.batch, kv.heads * kv.dim);
+  put(part.dv, whole.dv, kv.batch, kv.heads * kv.dim);
+  put(part.lse, whole.lse, q.batch * q.heads, 1);
+}
+
+/// Relative Frobenius errors of a sequence's results.
+struct Errors {
+  double o = 0, lse = 0, dq = 0, dk = 0, dv = 0;
+  double worst() const { return std::max({o, lse, dq, dk, dv}); }
+};
+
+/// How far a sequence's results are from dense attention in double.
+template <int HeadDim, class T, Mask M>
+Errors dense_errors(Sequence<T> const& s, M const& mask, float scale = 0) {
+  std::vector<double> o(s.o.size()), lse(s.lse.size()), dq(s.q.size()), dk(s.k.size()), dv(s.v.size());
+  Positions const all{{{0, s.q_shape.tokens}, {}}};
+  ForwardCall<T, double, double> forward;
+  BackwardCall<T, double> backward;
+  auto const fill = [&](auto& call) {
+    call.q = s.q.data();
+    call.k = s.k.data();
+    call.v = s.v.data();
+    call.queries = call.keys = all;
+    call.batch = s.q_shape.batch;
+    call.heads = s.q_shape.heads;
+    call.kv_heads = s.kv_shape.heads;
+    call.scale = softmax_scale(scale, HeadDim);
+  };
+  fill(forward);
+  forward.o = o.data();
+  forward.lse = RowStats<double>::packed(lse.data(), forward.heads, all.rows());
+  reference::forward<HeadDim>(forward, mask);
+  fill(backward);
+  backward.d_o = s.d_o.data();
+  backward.dq = dq.data();
+  backward.dk = dk.data();
+  backward.dv = dv.data();
+  reference::backward<HeadDim>(backward, mask);
+  return {relative_error(s.o, o), relative_error(s.lse, lse), relative_error(s.dq, dq),
+          relative_error(s.dk, dk), relative_error(s.dv, dv)};
+}
+
+/// Forward and backward of one rank on its part of a sequence, with a poisoned workspace; the results go back
+/// into the sequence.
+template <class Attn>
+Status run_rank(Attn& attn, Sequence<typename Attn::Element>& whole) {
+  auto part = part_of(whole, attn.positions());
+  std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()), std::byte{0xff});
+  Status status = attn.forward(part.inputs(), part.outputs(), workspace);
+  std::fill(workspace.begin(), workspace.end(), std::byte{0xff});
+  if (status.ok()) status = attn.backward(part.backward_inputs(), part.gradients(), workspace);
+  if (status.ok()) put_back(part, attn.positions(), whole);
+  return status;
+}
+
+/// The same on every rank of a world of threads: the text of the first Status that is not ok, or nothing.
+template <class Attn, class M, class S>
+std::string run_world(LocalWorld& world, Problem const& problem, M const& mask, S const& schedule,
+                      Sequence<typename Attn::Element>& whole) {
+  std::vector<Status> statuses(static_cast<std::size_t>(world.world()));
+  run_ranks(world, [&](Local& comm) {
+    Attn attn(comm, problem, mask, schedule);
+    statuses[static_cast<std::size_t>(comm.rank())] = run_rank(attn, whole);
+  });
+  for (Status const& status : statuses)
+    if (!status.ok()) return status.message();
+  return {};
+}
+
+}  // namespace lightseq::testing

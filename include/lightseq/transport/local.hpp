@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "lightseq/core/error.hpp"
+#include "lightseq/transport/transport.hpp"
+
+namespace lightseq {
+
+/// How long ranks wait for each other, and the faults that tests ask for.
+struct LocalOptions {
+  std::chrono::milliseconds timeout = std::chrono::seconds(30);  ///< of one finish(); at most a year
+  std::chrono::microseconds max_delay{0};  ///< random pauses up to this before posting and before copying
+  std::uint64_t seed = 0;                  ///< of the pauses
+  int failing_rank = -1;                   ///< the rank whose start() fails ...
+  std::int64_t failing_start = 0;          ///< ... in the call of this number, counted from 0
+};
+
+class LocalWorld;
+
+/// One rank of a LocalWorld, used by one thread. A message moves by one copy that the receiver makes in its
+/// finish(), straight from the sender's memory, which the sender's finish() waits for: there is no buffer in
+/// which a missing or wrong receive could hide. The first failure of any rank breaks the world: the pending
+/// and later calls of all ranks return peer_failed, `peer` being the rank that failed first. Once a call
+/// has failed nobody reads this rank's memory any more. A rank may send to itself.
+class Local {
+ public:
+  /// What Status::native says where the code is transport_failed.
+  enum Failure : int {
+    injected = 1,    ///< LocalOptions asked for it
+    bad_message,     ///< the peer is no rank, the size is negative or the pointer null
+    group_open,      ///< start() before the finish() of the last group
+    group_too_large  ///< more than messages_per_peer * world sends or receives
+  };
+  static constexpr int messages_per_peer = 8;
+
+  Local(Local const&) = delete;
+  Local& operator=(Local const&) = delete;
+
+  int rank() const noexcept { return rank_; }
+  int world() const noexcept;
+
+  /// Posts a group's messages. What is sent stays untouched and alive until finish() or abort() returns.
+  Status start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept;
+
+  /// Fetches the group's receives and waits until its sends have been fetched.
+  Status finish() noexcept;
+
+  /// Breaks the world: for a rank that gives up. What it posted is no longer read when this returns.
+  void abort() noexcept;
+
+ private:
+  friend class LocalWorld;
+  using Lock = std::unique_lock<std::mutex>;
+
+  // How often a rank looks before it sleeps: a ring exchange of 16 threads on 2 cores takes 20 us, not 150.
+  static constexpr int max_yields = 20;
+
+  enum class State { posted, copying, taken };
+  struct Posted {
+    Send message;
+    State state = State::posted;
+  };
+
+  Local(LocalWorld& shared, int rank);
+  template <class Message>
+  bool sound(Message const& message) const;
+  Posted* next_for(int receiver);
+  void fetch(Lock& lock, Posted& sent, Receive const& receive);
+  Status give_up(Lock& lock, Status status);
+  Status peer_failed(Lock& lock);
+  Status timed_out(Lock& lock);
+  void pause();
+
+  LocalWorld& shared_;
+  int rank_;
+  std::minstd_rand random_;
+
+  // The rest is guarded by the world's mutex. The lists keep the capacity that construction gave them.
+  bool open_ = false;
+  std::int64_t starts_ = 0;
+  std::vector<Posted> sends_;   // of the open group
+  std::vector<Receive> recvs_;  // of the open group, less those that were fetched
+  std::condition_variable changed_;
+};
+static_assert(Transport<Local>);
+
+/// The ranks of one process, each to be used by a thread of its own.
+class LocalWorld {
+ public:
+  /// Throws Error if there is no rank or the time-out is out of bounds.
+  explicit LocalWorld(int world, LocalOptions const& options = {}) : options_(options) {
+    if (world < 1) fail("world is ", world, ", it must be at least 1");
+    if (options.timeout.count() < 0 || options.timeout > std::chrono::hours(24 * 366))
+      fail("the time-out is ", options.timeout.count(), " ms, it must be between 0 and a year");
+    for (int rank = 0; rank < world; ++rank) ranks_.emplace_back(new Local(*this, rank));
+    auto const capacity = ranks_.size() * Local::messages_per_peer;
+    for (auto const& rank : ranks_) {
+      rank->sends_.reserve(capacity);
+      rank->recvs_.reserve(capacity);
+    }
+  }
+
+  int world() const noexcept { return static_cast<int>(ranks_.size()); }
+
+  /// The endpoint of a rank, 0 <= rank < world().
+  Local& operator[](int rank) noexcept { return *ranks_[static_cast<std::size_t>(rank)]; }
+
+  /// Breaks the world on behalf of a rank.
+  void abort(int rank) noexcept { (*this)[rank].abort(); }
+
+  /// The rank that failed first and so broke the world; -1 as long as all is well.
+  int failed_rank() noexcept {
+    std::lock_guard const lock(mutex_);
+    return failed_rank_;
+  }
+
+ private:
+  friend class Local;
+  LocalOptions const options_;
+  std::vector<std::unique_ptr<Local>> ranks_;
+  std::mutex mutex_;
+  int failed_rank_ = -1;
+};
+
+inline Local::Local(LocalWorld& shared, int rank)
+    : shared_(shared),
+      rank_(rank),
+      random_(static_cast<unsigned>(shared.options_.seed * 0x9e3779b97f4a7c15u >> 32) +
+              static_cast<unsigned>(rank)) {}
+
+inline int Local::world() const noexcept { return shared_.world(); }
+
+inline Status Local::start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
+  pause();
+  Lock lock(shared_.mutex_);
+  if (shared_.failed_rank_ >= 0) return peer_failed(lock);
+  auto const refuse = [&](Failure failure, char const* label = "", int peer = -1) {
+    return give_up(lock, {.code = Code::transport_failed, .subject = label, .peer = peer, .native = failure});
+  };
+  std::int64_t const call = starts_++;
+  if (rank_ == shared_.options_.failing_rank && call == shared_.options_.failing_start)
+    return refuse(injected);
+  if (open_) return refuse(group_open);
+  if (std::max(sends.size(), recvs.size()) > shared_.ranks_.size() * messages_per_peer)
+    return refuse(group_too_large);
+  for (Send const& send : sends)
+    if (!sound(send)) return refuse(bad_message, send.label, send.peer);
+  for (Receive const& receive : recvs)
+    if (!sound(receive)) return refuse(bad_message, receive.label, receive.peer);
+
+  open_ = true;
+  for (Send const& send : sends) sends_.push_back({send});
+  recvs_.assign(recvs.begin(), recvs.end());
+  for (Send const& send : sends) shared_[send.peer].changed_.notify_all();
+  return {};
+}
+
+inline Status Local::finish() noexcept {
+  auto const deadline = std::chrono::steady_clock::now() + shared_.options_.timeout;
+  auto const arrived = [&](Receive const& r) { return shared_[r.peer].next_for(rank_) != nullptr; };
+  auto const taken = [](Posted const& sent) { return sent.state == State::taken; };
+  bool late = false;
+  int yields = 0;
+  Lock lock(shared_.mutex_);
+  for (;;) {
+    if (shared_.failed_rank_ >= 0) return peer_failed(lock);
+    if (auto const next = std::find_if(recvs_.begin(), recvs_.end(), arrived); next != recvs_.end()) {
+      Receive const receive = *next;
+      Posted& sent = *shared_[receive.peer].next_for(rank_);
+      if (sent.message.bytes != receive.bytes)
+        return give_up(lock, {.code = Code::size_mismatch,
+                              .subject = receive.label,
+                              .have = sent.message.bytes,
+                              .need = receive.bytes,
+                              .peer = receive.peer});
+      recvs_.erase(next);
+      fetch(lock, sent, receive);
+    } else if (recvs_.empty() && std::all_of(sends_.begin(), sends_.end(), taken)) {
+      sends_.clear();
+      open_ = false;
+      return {};
+    } else if (late) {
+      return timed_out(lock);
+    } else if (yields < max_yields) {
+      ++yields;
+      lock.unlock();
+      std::this_thread::yield();
+      lock.lock();
+    } else {
+      late = changed_.wait_until(lock, deadline) == std::cv_status::timeout;
+    }
+  }
+}
+
+inline void Local::abort() noexcept {
+  Lock lock(shared_.mutex_);
+  static_cast<void>(peer_failed(lock));
+}
+
+template <class Message>
+bool Local::sound(Message const& message) const {
+  return message.peer >= 0 && message.peer < world() && message.bytes >= 0 &&
+         (message.data != nullptr || message.bytes == 0);
+}
+
+/// The oldest message for `receiver` that it has not fetched. It takes them one at a time, in order.
+inline Local::Posted* Local::next_for(int receiver) {
+  auto const found = std::find_if(sends_.begin(), sends_.end(), [&](Posted const& sent) {
+    return sent.message.peer == receiver && sent.state == State::posted;
+  });
+  return found == sends_.end() ? nullptr : &*found;
+}
+
+/// Copies a peer's message, unlocked. Until its state is `taken` the peer keeps both the message and its
+/// entry.
+inline void Local::fetch(Lock& lock, Posted& sent, Receive const& receive) {
+  sent.state = State::copying;
+  lock.unlock();
+  pause();
+  if (receive.bytes > 0)
+    std::memcpy(receive.data, sent.message.data, static_cast<std::size_t>(receive.bytes));
+  lock.lock();
+  sent.state = State::taken;
+  shared_[receive.peer].changed_.notify_all();
+}
+
+/// Breaks the world if it is not yet broken, withdraws this rank's group, and returns `status`.
+inline Status Local::give_up(Lock& lock, Status status) {
+  if (shared_.failed_rank_ < 0) {
+    shared_.failed_rank_ = rank_;
+    for (auto const& rank : shared_.ranks_) rank->changed_.notify_all();
+  }
+  // The caller may free its buffers now: let those finish who are copying from them. None begins any more.
+  auto const copying = [](Posted const& sent) { return sent.state == State::copying; };
+  changed_.wait(lock, [&] { return std::none_of(sends_.begin(), sends_.end(), copying); });
+  sends_.clear();
+  recvs_.clear();
+  open_ = false;
+  status.rank = rank_;
+  return status;
+}
+
+inline Status Local::peer_failed(Lock& lock) {
+  Status status = give_up(lock, {.code = Code::peer_failed});
+  status.peer = shared_.failed_rank_;
+  return status;
+}
+
+/// Blames a peer whose message is missing, else one that did not fetch what was sent to it.
+inline Status Local::timed_out(Lock& lock) {
+  Status status{.code = Code::timeout, .need = shared_.options_.timeout.count()};
+  auto const blame = [&](auto const& message) {
+    status.subject = message.label;
+    status.peer = message.peer;
+  };
+  for (Posted const& sent : sends_)
+    if (sent.state != State::taken) blame(sent.message);
+  if (!recvs_.empty()) blame(recvs_.front());
+  return give_up(lock, status);
+}
+
+inline void Local::pause() {
+  auto const longest = shared_.options_.max_delay.count();
+  if (longest <= 0) return;
+  std::uniform_int_distribution<std::chrono::microseconds::rep> microseconds(0, longest);
+  std::this_thread::sleep_for(std::chrono::microseconds(microseconds(random_)));
+}
+
+/// Runs `f(Local&)` for every rank, each on a thread of its own, and joins them. A rank that throws breaks
+/// the world. If any did, the exception of the rank that failed first is thrown on, else that of the lowest
+/// rank.
+template <class F>
+void run_ranks(LocalWorld& world, F f) {
+  std::vector<std::exception_ptr> thrown(static_cast<std::size_t>(world.world()));
+  {
+    std::vector<std::jthread> threads;
+    for (int rank = 0; rank < world.world(); ++rank)
+      threads.emplace_back([&, rank] {
+        try {
+          f(world[rank]);
+        } catch (...) {
+          thrown[static_cast<std::size_t>(rank)] = std::current_exception();
+          world.abort(rank);
+        }
+      });
+  }
+  if (int const cause = world.failed_rank(); cause >= 0 && thrown[static_cast<std::size_t>(cause)])
+    std::rethrow_exception(thrown[static_cast<std::size_t>(cause)]);
+  for (std::exception_ptr const& exception : thrown)
+    if (exception) std::rethrow_exception(exception);
+}
+
+}  // namespace lightseq

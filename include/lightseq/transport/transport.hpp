@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <concepts>
+#include <cstdint>
+#include <span>
+
+#include "lightseq/core/status.hpp"
+
+namespace lightseq {
+
+/// `bytes` bytes at `data` for `peer`. `label` is what an error calls them: a literal.
+struct Send {
+  void const* data = nullptr;
+  std::int64_t bytes = 0;
+  int peer = 0;
+  char const* label = "";
+};
+
+/// Room for the `bytes` bytes that `peer` sends.
+struct Receive {
+  void* data = nullptr;
+  std::int64_t bytes = 0;
+  int peer = 0;
+  char const* label = "";
+};
+
+/// Moves bytes between ranks, in groups: `start` begins every message of a group and returns, `finish` waits
+/// until all of them have arrived and what was sent may be overwritten. The n-th message from a rank to
+/// another meets the n-th receive there; both ends of a message are in the same group. Neither call
+/// allocates or throws; a Status that is not ok names the peer and, as subject, the label, and leaves the
+/// transport failed for good: every later call fails too.
+template <class T>
+concept Transport = requires(T transport, T const borrowed, std::span<Send const> sends,
+                             std::span<Receive const> recvs) {
+  { borrowed.rank() }
+  noexcept->std::same_as<int>;
+  { borrowed.world() }
+  noexcept->std::same_as<int>;
+  { transport.start(sends, recvs) }
+  noexcept->std::same_as<Status>;
+  { transport.finish() }
+  noexcept->std::same_as<Status>;
+};
+
+}  // namespace lightseq

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "support/allocations.hpp"
+
+#include "laws/dist_attn.hpp"
+
+using namespace lightseq;
+using namespace lightseq::test;
+
+namespace {
+
+/// What forward and backward of all ranks allocate.
+template <class Attn>
+std::int64_t allocations(int ranks) {
+  Problem const problem{.seqlen = 50, .heads = 2, .kv_heads = 1};
+  LocalWorld world(ranks);
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(ranks));
+  run_ranks(world, [&](Local& comm) {
+    Attn attn(comm, problem);
+    auto part = testing::part_of(
+        testing::random_sequence<typename Attn::Element>(problem, small_head_dim, stream_seed(0)),
+        attn.positions());
+    std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()));
+    AllocationCounter const counter;
+    Status const forward = attn.forward(part.inputs(), part.outputs(), workspace);
+    Status const backward = attn.backward(part.backward_inputs(), part.gradients(), workspace);
+    counts[static_cast<std::size_t>(comm.rank())] = forward.ok() && backward.ok() ? counter.count() : -1000;
+  });
+  std::int64_t sum = 0;
+  for (std::int64_t const count : counts) sum += count;
+  return sum;
+}
+
+}  // namespace
+
+TEST_CASE("calls allocate nothing and cannot throw") {
+  AllocationCounter const counter;
+  std::vector<int> const seen(10);
+  REQUIRE(counter.count() == 1);
+
+  for (int const ranks : {1, 2, 5, 8}) {
+    CAPTURE(ranks);
+    CHECK(allocations<DistAttn<small_head_dim, Causal, Balanced>>(ranks) == 0);
+    CHECK(allocations<DistAttn<small_head_dim, Causal, Balanced, Bf16Traits>>(ranks) == 0);
+    CHECK(allocations<DistAttn<small_head_dim, Causal, ZigzagRing, NeighbourTraits>>(ranks) == 0);
+  }
+  using Attn = DistAttn<small_head_dim, Causal, Balanced>;
+  static_assert(noexcept(std::declval<Attn&>().forward({}, {}, {})));
+  static_assert(noexcept(std::declval<Attn&>().backward({}, {}, {})));
+}
+
+TEST_CASE("the workspace does not grow with the world") {
+  // The same rows a rank, ever more ranks.
+  auto const bytes = [](int ranks, int rank) {
+    LocalWorld world(ranks);
+    return DistAttn<small_head_dim, Causal, Balanced>(world[rank], {.seqlen = 16 * ranks, .heads = 2})
+        .workspace_bytes();
+  };
+  std::int64_t most = 0;
+  for (int rank = 0; rank < 8; ++rank) most = std::max(most, bytes(8, rank));
+  for (int const ranks : {9, 16, 33, 64})
+    for (int const rank : {0, 1, ranks / 2, ranks - 1}) CHECK(bytes(ranks, rank) <= most);
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "laws/dist_attn.hpp"
+
+using namespace lightseq;
+using namespace lightseq::test;
+
+namespace {
+
+using Attn = DistAttn<small_head_dim, Causal, Balanced>;
+Problem const problem{.seqlen = 40, .heads = 2, .kv_heads = 1};
+
+/// What each rank's run returned.
+std::vector<Status> run(int ranks, LocalOptions const& options, int absent = -1) {
+  LocalWorld world(ranks, options);
+  auto whole = testing::random_sequence<float>(problem, small_head_dim, stream_seed(0));
+  std::vector<Status> statuses(static_cast<std::size_t>(ranks));
+  run_ranks(world, [&](Local& comm) {
+    if (comm.rank() == absent) return;
+    Attn attn(comm, problem);
+    statuses[static_cast<std::size_t>(comm.rank())] = testing::run_rank(attn, whole);
+  });
+  return statuses;
+}
+
+/// How many groups a rank starts in a forward and a backward.
+int groups(int rank, int ranks) {
+  Planner const planner(Balanced{}, Causal{}, ranks, problem.seqlen);
+  return static_cast<int>(planner.plan(rank, Pass::forward).steps.size() +
+                          planner.plan(rank, Pass::backward).steps.size());
+}
+
+}  // namespace
+
+TEST_CASE("a transport that fails in any step of any rank fails that rank's call, and nobody hangs") {
+  for (int const ranks : {2, 3, 4, 5})
+    for (int failing = 0; failing < ranks; ++failing)
+      for (int n = 0; n < groups(failing, ranks); ++n) {
+        CAPTURE(ranks);
+        CAPTURE(failing);
+        CAPTURE(n);
+        LocalOptions options;
+        options.failing_rank = failing;
+        options.failing_start = n;
+        auto const statuses = run(ranks, options);
+        Status const& own = statuses[static_cast<std::size_t>(failing)];
+        CHECK(own.code == Code::transport_failed);
+        CHECK(own.rank == failing);
+        int const forward_groups = static_cast<int>(
+            Planner(Balanced{}, Causal{}, ranks, problem.seqlen).plan(failing, Pass::forward).steps.size());
+        CHECK(own.step == (n < forward_groups ? n : n - forward_groups));
+        for (int rank = 0; rank < ranks; ++rank) {
+          Status const& status = statuses[static_cast<std::size_t>(rank)];
+          if (rank == failing || status.ok()) continue;  // a rank may have finished before
+          CHECK(status.code == Code::peer_failed);
+          CHECK(status.peer == failing);
+          CHECK(status.rank == rank);
+        }
+      }
+}
+
+TEST_CASE("a rank that never comes is named by those who wait for it") {
+  for (int const ranks : {2, 3, 6})
+    for (int absent = 0; absent < ranks; ++absent) {
+      CAPTURE(ranks);
+      CAPTURE(absent);
+      LocalOptions options;
+      options.timeout = std::chrono::milliseconds(100);
+      auto const statuses = run(ranks, options, absent);
+      bool named = false;
+      for (int rank = 0; rank < ranks; ++rank) {
+        if (rank == absent) continue;
+        Status const& status = statuses[static_cast<std::size_t>(rank)];
+        CHECK(!status.ok());
+        if (status.code == Code::timeout) {
+          std::string const payload = status.subject;
+          CHECK((payload == "kv" || payload == "q" || payload == "out"));
+          CHECK(status.message() == "rank " + std::to_string(rank) + ", step " + std::to_string(status.step) +
+                                        ", payload " + payload + ", peer " + std::to_string(status.peer) +
+                                        ": no answer within 100 ms");
+          named = named || status.peer == absent;
+        }
+      }
+      CHECK(named);
+    }
+}
+
+TEST_CASE("random delays change no bit") {
+  Problem const longer{.seqlen = 70, .heads = 2, .kv_heads = 1};
+  auto const calm = testing::random_sequence<float>(longer, small_head_dim, stream_seed(5));
+  for (int const ranks : {4, 7}) {
+    auto want = calm;
+    LocalWorld world(ranks);
+    REQUIRE(testing::run_world<Attn>(world, longer, Causal{}, Balanced{}, want) == "");
+    for (std::uint64_t seed = 0; seed < 5; ++seed) {
+      auto got = calm;
+      LocalWorld shaken(ranks, {.max_delay = std::chrono::microseconds(500), .seed = stream_seed(seed)});
+      REQUIRE(testing::run_world<Attn>(shaken, longer, Causal{}, Balanced{}, got) == "");
+      CHECK(got.o == want.o);
+      CHECK(got.lse == want.lse);
+      CHECK(got.dq == want.dq);
+      CHECK(got.dk == want.dk);
+      CHECK(got.dv == want.dv);
+    }
+  }
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "laws/dist_attn.hpp"
+
+using namespace lightseq;
+using namespace lightseq::test;
+
+TEST_CASE("a sliding window equals dense attention under every schedule that serves it") {
+  for (std::int64_t const left : {0, 5, 30, 200}) {
+    CAPTURE(left);
+    equals_dense<Balanced>(SlidingWindow{left});
+    equals_dense<Ring>(SlidingWindow{left, 3});
+    equals_dense<ZigzagRing>(SlidingWindow{left, 9});
+    equals_dense<StripedRing, NeighbourTraits>(SlidingWindow{left});
+  }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "lightseq/lightseq.hpp"
+#include "lightseq/testing/sequence.hpp"
+#include "support/data.hpp"
+
+/// What holds of every DistAttn, whatever its schedule, mask, element type and route.
+namespace lightseq::test {
+
+inline constexpr int small_head_dim = 16;
+
+struct Bf16Traits : DefaultTraits {
+  using Element = bfloat16;
+};
+struct NeighbourTraits : DefaultTraits {
+  static constexpr Route route = Route::neighbour;
+};
+
+/// Problems whose lengths divide by nothing, are shorter than the world, with and without GQA and batches.
+inline std::vector<Problem> small_problems() {
+  return {{.batch = 1, .seqlen = 97, .heads = 4, .kv_heads = 2},
+          {.batch = 2, .seqlen = 32, .heads = 2, .kv_heads = 2},
+          {.batch = 2, .seqlen = 11, .heads = 6, .kv_heads = 1, .scale = 0.7f},
+          {.batch = 1, .seqlen = 1, .heads = 1, .kv_heads = 1}};
+}
+
+/// O, LSE, dQ, dK and dV equal dense attention in double, for worlds of 1 to 16, and a second run gives the
+/// same bits.
+template <class S, class Traits = DefaultTraits, Mask M>
+void equals_dense(M const& mask) {
+  using Attn = DistAttn<small_head_dim, M, S, Traits>;
+  using T = typename Traits::Element;
+  constexpr bool rounds = !std::is_same_v<T, float>;
+  INFO("LIGHTSEQ_SEED=", run_seed());
+  for (Problem const& problem : small_problems())
+    for (int ranks = 1; ranks <= 16; ++ranks) {
+      INFO("seqlen ", problem.seqlen, ", ranks ", ranks);
+      LocalWorld world(ranks);
+      auto sequence = testing::random_sequence<T>(problem, small_head_dim, stream_seed(100));
+      auto again = sequence;
+      REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, sequence) == "");
+      testing::Errors const e = testing::dense_errors<small_head_dim>(sequence, mask, problem.scale);
+      CHECK(e.o < (rounds ? 5e-3 : 1e-5));
+      CHECK(e.lse < 1e-5);
+      CHECK(e.dq < (rounds ? 1e-2 : 1e-5));
+      CHECK(e.dk < (rounds ? 1e-2 : 1e-5));
+      CHECK(e.dv < (rounds ? 1e-2 : 1e-5));
+
+      REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, again) == "");
+      auto const same = [](auto const& a, auto const& b) {
+        return std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
+      };
+      CHECK(same(again.o, sequence.o));
+      CHECK(same(again.lse, sequence.lse));
+      CHECK(same(again.dq, sequence.dq));
+      CHECK(same(again.dk, sequence.dk));
+      CHECK(same(again.dv, sequence.dv));
+    }
+}
+
+}  // namespace lightseq::test

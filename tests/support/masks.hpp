@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <typeinfo>
+#include <vector>
+
+#include "lightseq/mask/causal.hpp"
+#include "lightseq/mask/full.hpp"
+#include "lightseq/mask/sliding_window.hpp"
+
+/// The masks that everything is tested under: the library's and two as a user would write them.
+namespace lightseq::test {
+
+/// Every query sees the first `prefix` keys, and all up to itself.
+struct PrefixLm {
+  std::int64_t prefix = 0;
+
+  constexpr bool visible(std::int64_t query, std::int64_t key) const { return key <= query || key < prefix; }
+  constexpr Cover cover(Range queries, Range keys) const {
+    if (keys.begin >= queries.end && keys.begin >= prefix) return Cover::none;
+    return keys.end <= queries.begin + 1 || keys.end <= prefix ? Cover::full : Cover::partial;
+  }
+};
+static_assert(Mask<PrefixLm>);
+
+/// Documents of `length` tokens, one behind the other: a query sees its own document, all of it or, if
+/// `causal`, up to itself.
+struct Documents {
+  std::int64_t length = 1;
+  bool causal = false;
+
+  constexpr bool visible(std::int64_t query, std::int64_t key) const {
+    return query / length == key / length && (!causal || key <= query);
+  }
+  constexpr Cover cover(Range queries, Range keys) const {
+    std::int64_t const first_q = queries.begin / length, last_q = (queries.end - 1) / length;
+    std::int64_t const first_k = keys.begin / length, last_k = (keys.end - 1) / length;
+    if (last_k < first_q || first_k > last_q || (causal && keys.begin >= queries.end)) return Cover::none;
+    bool const one = first_q == last_q && first_k == last_k && first_q == first_k;
+    return one && (!causal || keys.end <= queries.begin + 1) ? Cover::full : Cover::partial;
+  }
+};
+static_assert(Mask<Documents>);
+
+/// Values of a mask to test it with.
+template <class M>
+std::vector<M> samples() {
+  return {M{}};
+}
+template <>
+inline std::vector<SlidingWindow> samples<SlidingWindow>() {
+  return {{0, 0}, {3, 0}, {40, 0}, {2, 5}};
+}
+template <>
+inline std::vector<PrefixLm> samples<PrefixLm>() {
+  return {{10}};
+}
+template <>
+inline std::vector<Documents> samples<Documents>() {
+  return {{7, false}, {30, true}};
+}
+
+/// Calls `f(mask, name)` with every sample of every mask.
+template <class F>
+void for_each_mask(F f) {
+  auto const each = [&]<class M>(M const&) {
+    for (M const& mask : samples<M>()) f(mask, typeid(M).name());
+  };
+  each(Full{}), each(Causal{}), each(SlidingWindow{}), each(PrefixLm{}), each(Documents{});
+}
+
+/// Whether no query sees a later key, as Balanced demands; asked of the first 256 positions.
+template <Mask M>
+bool is_causal(M const& mask) {
+  for (std::int64_t q = 0; q < 256; ++q)
+    for (std::int64_t k = q + 1; k < 256; ++k)
+      if (mask.visible(q, k)) return false;
+  return true;
+}
+
+}  // namespace lightseq::test

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstddef>
+#include <optional>
+#include <random>
+#include <vector>
+
+#include "lightseq/schedule/schedule.hpp"
+
+namespace lightseq::test {
+
+/// A schedule that holds values: works by rank and step, as a load-balance solver might give them.
+template <class P>
+struct Table {
+  using Partition = P;
+  int length = 1;
+  std::vector<std::vector<std::optional<Work>>> works;  ///< [rank][step]; shorter rows end idle
+
+  int steps(int) const { return length; }
+  std::optional<Work> at(int rank, int step, int) const {
+    auto const& row = works[static_cast<std::size_t>(rank)];
+    return static_cast<std::size_t>(step) < row.size() ? row[static_cast<std::size_t>(step)] : std::nullopt;
+  }
+};
+
+/// A schedule whose reader() is hidden, so that the planner asks every rank.
+template <Schedule S>
+struct WithoutReader {
+  using Partition = typename S::Partition;
+  S schedule = {};
+  int steps(int world) const { return schedule.steps(world); }
+  std::optional<Work> at(int rank, int step, int world) const { return schedule.at(rank, step, world); }
+};
+
+/// A random schedule that computes every pair of shards once. Works may be split into halves; a worker is one
+/// of the two owners or, if `third_parties`, any rank. At each step a rank has at most one work and a shard
+/// at most one foreign reader, so a group has at most 6 messages. Some steps are idle.
+template <class P>
+Table<P> random_table(int world, bool third_parties, std::mt19937_64& random) {
+  auto const below = [&](int bound) { return std::uniform_int_distribution<int>(0, bound - 1)(random); };
+  std::vector<Work> works;
+  for (int q = 0; q < world; ++q)
+    for (int kv = 0; kv < world; ++kv) {
+      if (q == kv) continue;
+      if (below(2) == 0) {
+        works.push_back({q, kv});
+      } else {
+        works.push_back({q, kv, Rows::lower});
+        works.push_back({q, kv, Rows::upper});
+      }
+    }
+  std::shuffle(works.begin(), works.end(), random);
+
+  auto const steps = 6 * works.size() + 2;  // a free one is always found
+  std::vector<std::vector<bool>> read(static_cast<std::size_t>(world), std::vector<bool>(steps, false));
+  Table<P> table{1, {}};
+  for (int rank = 0; rank < world; ++rank) table.works.push_back({Work{rank, rank}});
+  for (Work const& w : works) {
+    int const worker = third_parties ? below(world) : below(2) == 0 ? w.q : w.kv;
+    auto& row = table.works[static_cast<std::size_t>(worker)];
+    auto const is_read = [&](int shard, std::size_t step) -> std::vector<bool>::reference {
+      return read[static_cast<std::size_t>(shard)][step];
+    };
+    std::size_t step = static_cast<std::size_t>(1 + below(3));
+    while ((step < row.size() && row[step]) || (w.q != worker && is_read(w.q, step)) ||
+           (w.kv != worker && is_read(w.kv, step)))
+      ++step;
+    if (row.size() <= step) row.resize(step + 1);
+    row[step] = w;
+    if (w.q != worker) is_read(w.q, step) = true;
+    if (w.kv != worker) is_read(w.kv, step) = true;
+    table.length = std::max(table.length, static_cast<int>(step) + 1);
+  }
+  return table;
+}
+
+}  // namespace lightseq::test
