@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "layers.hpp"
+#include "lightseq/lightseq.hpp"
+
+/// The model on one rank. Every rank has all the weights, and the activations of its own tokens.
+namespace train_lm {
+
+struct ModelSize {
+  Index layers = 2;
+  Index dim = 128;     ///< width of the residual stream
+  Index heads = 4;     ///< query heads
+  Index kv_heads = 2;  ///< key/value heads, a divisor of heads
+
+  Index hidden() const { return (8 * dim / 3 + 7) / 8 * 8; }  ///< width inside the feed-forward network
+};
+
+/// Throws what a call of the library reports.
+inline void require(lightseq::Status const& status) {
+  if (!status.ok()) throw std::runtime_error(status.message());
+}
+
+/// From its forward to its backward a layer's attention keeps its output, and nothing else.
+template <class Attn>
+using Checkpoint = lightseq::Checkpointed<Attn, lightseq::SaveOutput>;
+
+/// Memory that is free again when a layer's forward or backward returns, so that all layers share it.
+struct Scratch {
+  std::vector<float> x_normed, y, y_normed, d_normed;  ///< [rows, dim]
+  std::vector<float> d_o, dq, dk, dv;                  ///< [rows, heads or kv_heads, head_dim]
+  std::vector<float> gate, up, product;                ///< [rows, hidden]
+  std::vector<std::byte> workspace;                    ///< of the attention
+
+  Scratch(Index rows, ModelSize const& size, Index head_dim, Index workspace_bytes)
+      : workspace(static_cast<std::size_t>(workspace_bytes)) {
+    auto const room = [&](Index width) { return std::vector<float>(static_cast<std::size_t>(rows * width)); };
+    x_normed = y = y_normed = d_normed = room(size.dim);
+    d_o = dq = room(size.heads * head_dim);
+    dk = dv = room(size.kv_heads * head_dim);
+    gate = up = product = room(size.hidden());
+  }
+};
+
+/// next = y + down(silu(gate(n)) * up(n)), where n = norm(y).
+class FeedForward {
+ public:
+  FeedForward(Parameters& p, std::string const& name, ModelSize const& size)
+      : norm_(p, name + "norm", size.dim),
+        gate_(p, name + "gate", size.hidden(), size.dim),
+        up_(p, name + "up", size.hidden(), size.dim),
+        down_(p, name + "down", size.dim, size.hidden()) {}
+
+  void forward(Scratch& s, In y, Out next) const {
+    inside(s, y);
+    std::copy(y.begin(), y.end(), next.begin());
+    down_.forward(s.product, Put::onto, next);
+  }
+
+  /// Turns d, the gradient of next, into that of y. What lies between is computed again from y.
+  void backward(Scratch& s, In y, Out d) const {
+    inside(s, y);
+    down_.backward(s.product, d, Put::over, s.product);
+    SwiGlu::backward(s.gate, s.up, s.product);
+    gate_.backward(s.y_normed, s.gate, Put::over, s.d_normed);
+    up_.backward(s.y_normed, s.up, Put::onto, s.d_normed);
+    norm_.backward(y, s.d_normed, d);
+  }
+
+ private:
+  void inside(Scratch& s, In y) const {
+    norm_.forward(y, s.y_normed);
+    gate_.forward(s.y_normed, Put::over, s.gate);
+    up_.forward(s.y_normed, Put::over, s.up);
+    SwiGlu::forward(s.gate, s.up, s.product);
+  }
+
+  RmsNorm norm_;
+  Linear gate_, up_, down_;
+};
+
+/// y = x + out(attention(rope(q(n)), rope(k(n)), v(n))), where n = norm(x); then the feed-forward network.
+///
+/// The checkpoint sits at attention's output (DistFlashAttn, arXiv 2310.03294, section 3.4). From its forward
+/// to its backward a layer keeps its input x, which the model holds, and attention's o and lse, which are in
+/// `saved_`. The backward computes all else again: n, q, k and v from x, y from x and o, the inside of the
+/// feed-forward network from y. Attention itself never runs again, and none of its messages is sent twice.
+template <class Attn>
+class Layer {
+ public:
+  Layer(Parameters& p, std::string const& name, ModelSize const& size, Attn& attn)
+      : size_(size),
+        norm_(p, name + "norm", size.dim),
+        q_(p, name + "q", size.heads * attn.extents().head_dim, size.dim),
+        k_(p, name + "k", size.kv_heads * attn.extents().head_dim, size.dim),
+        v_(p, name + "v", size.kv_heads * attn.extents().head_dim, size.dim),
+        out_(p, name + "out", size.dim, size.heads * attn.extents().head_dim),
+        feed_forward_(p, name + "ffn.", size),
+        attention_(attn),
+        saved_(static_cast<std::size_t>(attention_.saved_bytes())) {}
+
+  void forward(Scratch& s, Rope const& rope, In x, Out next) {
+    auto const a = attention_.forward(projection(s, rope, x), saved_, s.workspace);
+    require(a.status);
+    add_attention(s, x, {a.o, s.dq.size()});
+    feed_forward_.forward(s, s.y, next);
+  }
+
+  /// Turns d, the gradient of next, into that of x.
+  void backward(Scratch& s, Rope const& rope, In x, Out d) {
+    auto const a = attention_.restore(projection(s, rope, x), saved_, s.workspace);
+    require(a.status);
+    In const o(a.o, s.dq.size());  // as the forward left it
+    add_attention(s, x, o);
+    feed_forward_.backward(s, s.y, d);
+
+    out_.backward(o, d, Put::over, s.d_o);
+    require(attention_.backward(a, s.d_o.data(), {s.dq.data(), s.dk.data(), s.dv.data()}, s.workspace));
+    rope.backward(size_.heads, s.dq);
+    rope.backward(size_.kv_heads, s.dk);
+    q_.backward(s.x_normed, s.dq, Put::over, s.d_normed);
+    k_.backward(s.x_normed, s.dk, Put::onto, s.d_normed);
+    v_.backward(s.x_normed, s.dv, Put::onto, s.d_normed);
+    norm_.backward(x, s.d_normed, d);
+  }
+
+ private:
+  /// What the checkpoint calls in the forward, and again in the backward, to have q, k and v filled in.
+  auto projection(Scratch& s, Rope const& rope, In x) const {
+    return [this, &s, &rope, x](float* q_data, float* k_data, float* v_data) {
+      Out const q(q_data, s.dq.size()), k(k_data, s.dk.size()), v(v_data, s.dv.size());
+      norm_.forward(x, s.x_normed);
+      q_.forward(s.x_normed, Put::over, q);
+      k_.forward(s.x_normed, Put::over, k);
+      v_.forward(s.x_normed, Put::over, v);
+      rope.forward(size_.heads, q);
+      rope.forward(size_.kv_heads, k);
+    };
+  }
+
+  /// s.y, from what is kept.
+  void add_attention(Scratch& s, In x, In o) const {
+    std::copy(x.begin(), x.end(), s.y.begin());
+    out_.forward(o, Put::onto, s.y);
+  }
+
+  ModelSize size_;
+  RmsNorm norm_;
+  Linear q_, k_, v_, out_;
+  FeedForward feed_forward_;
+  Checkpoint<Attn> attention_;
+  std::vector<std::byte> saved_;
+};
+
+/// A language model of bytes: embedding, layers, norm, and the embedding's matrix once more as the head.
+template <class Attn>
+class Model {
+ public:
+  static constexpr Index bytes = 256;
+
+  Model(Attn& attn, ModelSize const& size, std::uint64_t seed)
+      : tokens_(attn.positions()),
+        seqlen_(attn.problem().seqlen),
+        dim_(static_cast<std::size_t>(size.dim)),
+        rope_(tokens_, attn.extents().head_dim),
+        parameters_(seed),
+        embedding_(parameters_, "embedding", bytes, size.dim),
+        norm_(parameters_, "norm", size.dim),
+        labels_(static_cast<std::size_t>(tokens_.rows())),
+        logits_(labels_.size() * bytes),
+        d_(labels_.size() * dim_),
+        x_(static_cast<std::size_t>(size.layers) + 1, d_),
+        scratch_(tokens_.rows(), size, attn.extents().head_dim, Checkpoint<Attn>(attn).workspace_bytes()) {
+    for (Index i = 0; i < size.layers; ++i)
+      layers_.emplace_back(parameters_, "layer" + std::to_string(i) + ".", size, attn);
+  }
+  Model(Model const&) = delete;
+
+  Parameters& parameters() { return parameters_; }
+
+  /// This rank's share of the mean loss in nats over `text`, seqlen bytes and the one that follows them, and,
+  /// in the parameters, of its gradients. The sum over the ranks is the whole.
+  double loss_and_gradients(std::span<std::uint8_t const> text) {
+    // Tokens and labels go by position in the whole text: any partition will do, and the last token of a
+    // shard has its label like any other.
+    for (std::size_t row = 0; row < labels_.size(); ++row) {
+      In const vector = embedding_.w.values().subspan(token(text, row) * dim_, dim_);
+      std::copy(vector.begin(), vector.end(), x_.front().begin() + std::ssize(vector) * Index(row));
+      labels_[row] = token(text.subspan(1), row);
+    }
+    for (std::size_t i = 0; i < layers_.size(); ++i) layers_[i].forward(scratch_, rope_, x_[i], x_[i + 1]);
+    norm_.forward(x_.back(), scratch_.y_normed);
+    embedding_.forward(scratch_.y_normed, Put::over, logits_);
+    double const loss = cross_entropy(1 / static_cast<double>(seqlen_), labels_, logits_);
+
+    std::fill(parameters_.gradients.begin(), parameters_.gradients.end(), 0.0f);
+    std::fill(d_.begin(), d_.end(), 0.0f);
+    embedding_.backward(scratch_.y_normed, logits_, Put::over, scratch_.d_normed);
+    norm_.backward(x_.back(), scratch_.d_normed, d_);
+    for (std::size_t i = layers_.size(); i-- > 0;) layers_[i].backward(scratch_, rope_, x_[i], d_);
+    for (std::size_t row = 0; row < labels_.size(); ++row)
+      for (std::size_t i = 0; i < dim_; ++i)
+        embedding_.w.gradients()[token(text, row) * dim_ + i] += d_[row * dim_ + i];
+    return loss;
+  }
+
+ private:
+  /// The byte at the position of a row.
+  std::uint8_t token(std::span<std::uint8_t const> text, std::size_t row) const {
+    return text[static_cast<std::size_t>(tokens_.position(static_cast<Index>(row)))];
+  }
+
+  lightseq::Positions tokens_;
+  Index seqlen_;
+  std::size_t dim_;
+  Rope rope_;
+  Parameters parameters_;
+  Linear embedding_;  // as a layer it is the head: logits = x embedding^T
+  RmsNorm norm_;
+  std::vector<Layer<Attn>> layers_;
+  std::vector<std::uint8_t> labels_;   // [rows]
+  std::vector<float> logits_;          // [rows, bytes]
+  std::vector<float> d_;               // [rows, dim], the gradient on its way back
+  std::vector<std::vector<float>> x_;  // [layers + 1][rows, dim], what each layer takes in
+  Scratch scratch_;
+};
+
+}  // namespace train_lm
