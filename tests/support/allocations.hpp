@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -9,7 +10,8 @@
 /// this header: the replacements cannot be inline, so a second one does not link.
 namespace lightseq::test {
 
-inline thread_local std::int64_t thread_allocations = 0;
+// Atomic, as compilers take it that no operator new changes a plain variable.
+inline thread_local std::atomic<std::int64_t> thread_allocations = 0;
 
 /// Counts what the thread that made it has allocated since.
 class AllocationCounter {
@@ -20,7 +22,28 @@ class AllocationCounter {
   std::int64_t before_ = thread_allocations;
 };
 
-inline void* counted_allocation(std::size_t bytes, std::size_t alignment) noexcept {
+}  // namespace lightseq::test
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define LIGHTSEQ_TEST_MALLOC_HOOK
+#endif
+#endif
+
+#ifdef LIGHTSEQ_TEST_MALLOC_HOOK
+
+// clang's ThreadSanitizer suffers no other operator new, but tells of every allocation.
+extern "C" __attribute__((no_sanitize("thread"))) void __sanitizer_malloc_hook(void const volatile*,
+                                                                               std::size_t) {
+  ++lightseq::test::thread_allocations;
+}
+
+#else
+
+namespace lightseq::test {
+
+// Not inlined, as g++ would take malloc's memory in operator delete for a mistake.
+[[gnu::noinline]] inline void* counted_allocation(std::size_t bytes, std::size_t alignment) noexcept {
   ++thread_allocations;
   if (alignment <= __STDCPP_DEFAULT_NEW_ALIGNMENT__) return std::malloc(bytes > 0 ? bytes : 1);
   return std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
@@ -31,6 +54,8 @@ inline void* counted_allocation_or_throw(std::size_t bytes, std::size_t alignmen
   if (data == nullptr) throw std::bad_alloc();
   return data;
 }
+
+[[gnu::noinline]] inline void deallocation(void* data) noexcept { std::free(data); }
 
 }  // namespace lightseq::test
 
@@ -57,15 +82,25 @@ void* operator new[](std::size_t n, std::align_val_t a, std::nothrow_t const&) n
   return lightseq::test::counted_allocation(n, static_cast<std::size_t>(a));
 }
 
-void operator delete(void* data) noexcept { std::free(data); }
-void operator delete[](void* data) noexcept { std::free(data); }
-void operator delete(void* data, std::size_t) noexcept { std::free(data); }
-void operator delete[](void* data, std::size_t) noexcept { std::free(data); }
-void operator delete(void* data, std::align_val_t) noexcept { std::free(data); }
-void operator delete[](void* data, std::align_val_t) noexcept { std::free(data); }
-void operator delete(void* data, std::size_t, std::align_val_t) noexcept { std::free(data); }
-void operator delete[](void* data, std::size_t, std::align_val_t) noexcept { std::free(data); }
-void operator delete(void* data, std::nothrow_t const&) noexcept { std::free(data); }
-void operator delete[](void* data, std::nothrow_t const&) noexcept { std::free(data); }
-void operator delete(void* data, std::align_val_t, std::nothrow_t const&) noexcept { std::free(data); }
-void operator delete[](void* data, std::align_val_t, std::nothrow_t const&) noexcept { std::free(data); }
+void operator delete(void* data) noexcept { lightseq::test::deallocation(data); }
+void operator delete[](void* data) noexcept { lightseq::test::deallocation(data); }
+void operator delete(void* data, std::size_t) noexcept { lightseq::test::deallocation(data); }
+void operator delete[](void* data, std::size_t) noexcept { lightseq::test::deallocation(data); }
+void operator delete(void* data, std::align_val_t) noexcept { lightseq::test::deallocation(data); }
+void operator delete[](void* data, std::align_val_t) noexcept { lightseq::test::deallocation(data); }
+void operator delete(void* data, std::size_t, std::align_val_t) noexcept {
+  lightseq::test::deallocation(data);
+}
+void operator delete[](void* data, std::size_t, std::align_val_t) noexcept {
+  lightseq::test::deallocation(data);
+}
+void operator delete(void* data, std::nothrow_t const&) noexcept { lightseq::test::deallocation(data); }
+void operator delete[](void* data, std::nothrow_t const&) noexcept { lightseq::test::deallocation(data); }
+void operator delete(void* data, std::align_val_t, std::nothrow_t const&) noexcept {
+  lightseq::test::deallocation(data);
+}
+void operator delete[](void* data, std::align_val_t, std::nothrow_t const&) noexcept {
+  lightseq::test::deallocation(data);
+}
+
+#endif
