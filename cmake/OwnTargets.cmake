@@ -32,6 +32,8 @@ if(LIGHTSEQ_SANITIZE)
   target_link_options(lightseq_own INTERFACE -fsanitize=${LIGHTSEQ_SANITIZE})
 endif()
 
+option(LIGHTSEQ_FUZZ "Build the libFuzzer programs; needs clang" OFF)
+
 # Everything in .cu and .cuh files; without it nothing looks for CUDA.
 if(NOT DEFINED LIGHTSEQ_CUDA AND PROJECT_IS_TOP_LEVEL)
   check_language(CUDA)
@@ -42,29 +44,43 @@ endif()
 option(LIGHTSEQ_CUDA "Build the CUDA tests, benchmarks and examples" ${cuda_default})
 if(LIGHTSEQ_CUDA)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND PROJECT_IS_TOP_LEVEL)
-    set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures")
+    set(CMAKE_CUDA_ARCHITECTURES 90a-real CACHE STRING "GPU architectures")
   endif()
   enable_language(CUDA)
+  add_custom_target(cuda)  # every CUDA target, and no other
   # CMake 3.25 knows no C++20 for nvcc and passes no flag for it.
   target_compile_options(lightseq_own INTERFACE
                          "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Werror>")
 endif()
 
-# lightseq_program(TARGET SOURCE [LIBRARY...]): one program from one file. Where the file includes
-# <cblas.h> it is linked with OpenBLAS, or left out if there is none; then TARGET does not exist.
-function(lightseq_program target source)
+# lightseq_requirements(OUT SOURCE): what else a file's program links: OpenBLAS where the file includes
+# <cblas.h>. Without OpenBLAS such a file is left out, and OUT is LEFT_OUT.
+function(lightseq_requirements out source)
+  set(${out} "" PARENT_SCOPE)
   file(STRINGS ${source} wants_cblas REGEX "#include <cblas.h>" LIMIT_COUNT 1)
   if(wants_cblas)
-    find_package(CBLAS)
-    if(NOT CBLAS_FOUND)
+    find_package(CBLAS QUIET)
+    if(CBLAS_FOUND)
+      set(${out} CBLAS::CBLAS PARENT_SCOPE)
+    else()
       message(WARNING "${source} is left out: it needs OpenBLAS (Debian: libopenblas-dev)")
-      return()
+      set(${out} LEFT_OUT PARENT_SCOPE)
     endif()
-    list(APPEND ARGN CBLAS::CBLAS)
+  endif()
+endfunction()
+
+# lightseq_program(TARGET SOURCE [LIBRARY...]): one program from one file; no target where it is left out.
+function(lightseq_program target source)
+  lightseq_requirements(libraries ${source})
+  if(libraries STREQUAL "LEFT_OUT")
+    return()
   endif()
   add_executable(${target} ${source})
-  target_link_libraries(${target} PRIVATE lightseq_own ${ARGN})
+  target_link_libraries(${target} PRIVATE lightseq_own ${ARGN} ${libraries})
   target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+  if(source MATCHES "\\.cu$")
+    add_dependencies(cuda ${target})
+  endif()
 endfunction()
 
 # lightseq_programs(OUT): the .cpp files of the current folder and, with CUDA, its .cu files.

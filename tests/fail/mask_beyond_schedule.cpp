@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// Balanced never lets a query meet a later shard, but under Full every query sees every key.
+// expect: this schedule does not compute every visible (query, key) pair exactly once under this mask
+#include "lightseq/dist_attn.hpp"
+#include "lightseq/mask/causal.hpp"
+#include "lightseq/mask/full.hpp"
+#include "lightseq/schedule/balanced.hpp"
+
+#ifdef LIGHTSEQ_FAULT
+using Mask = lightseq::Full;
+#else
+using Mask = lightseq::Causal;
+#endif
+static_assert(sizeof(lightseq::DistAttn<64, Mask, lightseq::Balanced>) > 0);

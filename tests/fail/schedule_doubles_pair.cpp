@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// The published balanced schedule's last step in an even world, shared by two ranks: each takes all rows.
+// expect: this schedule does not compute every visible (query, key) pair exactly once under this mask
+#include <optional>
+
+#include "lightseq/dist_attn.hpp"
+#include "lightseq/mask/causal.hpp"
+#include "lightseq/schedule/balanced.hpp"
+
+struct Doubled : lightseq::Balanced {
+#ifdef LIGHTSEQ_FAULT
+  static constexpr lightseq::Work at(int rank, int step, int world) {
+    lightseq::Work const work = lightseq::Balanced::at(rank, step, world);
+    return {work.q, work.kv};
+  }
+#endif
+};
+static_assert(sizeof(lightseq::DistAttn<64, lightseq::Causal, Doubled>) > 0);
