@@ -60,7 +60,7 @@ inline std::vector<Documents> samples<Documents>() {
   return {{7, false}, {30, true}};
 }
 
-/// Calls `f(mask, name)` with every sample of every mask.
+/// Calls `f(mask, name)` with every sample of every mask. A new mask is named here.
 template <class F>
 void for_each_mask(F f) {
   auto const each = [&]<class M>(M const&) {

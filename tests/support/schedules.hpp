@@ -1,13 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <random>
+#include <tuple>
+#include <utility>
 #include <vector>
 
+#include "lightseq/schedule/balanced.hpp"
+#include "lightseq/schedule/ring.hpp"
 #include "lightseq/schedule/schedule.hpp"
 
+/// The schedules that the laws are held against: the library's, by name, and random ones.
 namespace lightseq::test {
+
+/// Those that serve every mask.
+using AnyMaskSchedules = std::tuple<Ring, ZigzagRing, StripedRing>;
+
+/// Those that serve masks under which no query sees a later shard.
+using CausalSchedules = std::tuple<Balanced>;
+
+using EverySchedule =
+    decltype(std::tuple_cat(std::declval<AnyMaskSchedules>(), std::declval<CausalSchedules>()));
 
 /// A schedule that holds values: works by rank and step, as a load-balance solver might give them.
 template <class P>

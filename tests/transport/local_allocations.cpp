@@ -88,13 +88,13 @@ std::vector<std::int64_t> allocations(int size, LocalOptions const& options, int
     bool ok = true;
     for (int group = 0; group < groups && ok; ++group)
       ok = local.start(sends, recvs).ok() && local.finish().ok();
-    local.abort();
+    local.withdraw();
     counts[static_cast<std::size_t>(local.rank())] = counter.count();
   });
   return counts;
 }
 
-TEST_CASE("start(), finish() and abort() allocate nothing, in the largest group and in failure") {
+TEST_CASE("start(), finish() and withdraw() allocate nothing, in the largest group and in failure") {
   for (int size = 1; size <= 8; ++size)
     for (int const failing_start : {-1, 0, 1, 4}) {
       CAPTURE(size);

@@ -352,7 +352,7 @@ TEST_CASE("a rank that throws stops the others, and its exception is the one tha
     }
 }
 
-TEST_CASE("abort() lets those finish who copy, and the memory may go") {
+TEST_CASE("withdraw() lets those finish who copy, and the memory may go") {
   CAPTURE(run_seed());
   for (int repeat = 0; repeat < 50; ++repeat) {
     LocalWorld world(2, {.timeout = never,
@@ -372,7 +372,7 @@ TEST_CASE("abort() lets those finish who copy, and the memory may go") {
       Send const send{source.data(), bytes, 1, "out"};
       if (!local.start({&send, 1}, {}).ok()) return;
       std::this_thread::sleep_for(std::chrono::microseconds(repeat * 10));
-      local.abort();
+      local.withdraw();
       std::fill(source.begin(), source.end(), static_cast<unsigned char>(0));
     });
     // The receiver may have had it before the sender gave up.

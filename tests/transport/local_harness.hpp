@@ -28,7 +28,7 @@ class LocalHarness {
       T transport{local};
       std::string& report = reports[static_cast<std::size_t>(local.rank())];
       report = f(transport);
-      if (!report.empty()) local.abort();
+      if (!report.empty()) local.withdraw();
     });
     return reports;
   }

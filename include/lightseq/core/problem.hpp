@@ -19,10 +19,11 @@ struct Problem {
 /// Product of sizes that are not negative; -1 if it does not fit in 63 bits.
 template <class... Sizes>
 constexpr std::int64_t checked_product(Sizes... sizes) {
+  if ((false || ... || (sizes == 0))) return 0;
   std::int64_t product = 1;
   bool fits = true;
   auto const multiply = [&](std::int64_t size) {
-    if (size != 0 && product > std::numeric_limits<std::int64_t>::max() / size) fits = false;
+    if (product > std::numeric_limits<std::int64_t>::max() / size) fits = false;
     if (fits) product *= size;
   };
   (multiply(static_cast<std::int64_t>(sizes)), ...);

@@ -63,7 +63,9 @@ class MessageBuffers {
   }
 
   /// This rank's own tensors, packed once a pass for whoever asks for them.
-  Buffer const& own(Payload payload, Rows rows) const { return own_[index(payload)][static_cast<int>(rows)]; }
+  Buffer const& own(Payload payload, Rows rows) const {
+    return own_[index(payload)][static_cast<std::size_t>(rows)];
+  }
 
   /// What others sent for the work, or from their work, of a step.
   Buffer const& incoming(Payload payload, std::size_t step) const {

@@ -20,7 +20,7 @@ struct Balanced {
   using Partition = Contiguous;
   static constexpr int steps(int world) { return world / 2 + 1; }
   static constexpr Work at(int rank, int step, int world) {
-    bool const shared = step > 0 && 2 * step == world;
+    bool const shared = 2 * step == world;
     if (rank >= step) return {rank, rank - step, shared ? Rows::lower : Rows::all};
     return {rank - step + world, rank, shared ? Rows::upper : Rows::all};
   }

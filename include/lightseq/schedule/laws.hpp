@@ -8,8 +8,8 @@
 
 #include "lightseq/schedule/planner.hpp"
 
-/// What makes a schedule right. The first three are evaluated when DistAttn is compiled; `first_fault` reads
-/// finished plans, for tests. All hold for any world; a new schedule need only be named in a test.
+/// What makes a schedule right, in any world; DistAttn evaluates it while it is compiled. plan_laws.hpp has
+/// the laws of finished plans. A new schedule need only be named in a test.
 namespace lightseq::laws {
 
 /// Every pair of shards that the mask shows is computed exactly once, half by half of the queries.

@@ -103,7 +103,7 @@ class Planner {
       std::optional<Work> const held = work(neighbour, step - 1);
       bool const relays =
           held && (payload == Payload::kv ? held->kv == w.kv : held->q == w.q && held->rows == w.rows);
-      if (relays && neighbour != rank) return neighbour;
+      if (relays) return neighbour;
     }
     return payload == Payload::kv ? w.kv : w.q;
   }

@@ -26,8 +26,8 @@ std::vector<T> poisoned_vector(std::int64_t size) {
   return std::vector<T>(static_cast<std::size_t>(size), T(std::numeric_limits<float>::quiet_NaN()));
 }
 
-/// |got - want| / |want| in the Frobenius norm; infinite if any element is NaN. Infinite elements must agree
-/// and are left out of the norms.
+/// |got - want| / |want| in the Frobenius norm, or, where want is all zeros, the root mean square of got;
+/// infinite if any element is NaN. Infinite elements must agree and are left out of the norms.
 template <class Got, class Want>
 double relative_error(std::vector<Got> const& got, std::vector<Want> const& want) {
   double difference = 0, norm = 0;
@@ -39,7 +39,8 @@ double relative_error(std::vector<Got> const& got, std::vector<Want> const& want
     difference += (g - w) * (g - w);
     norm += w * w;
   }
-  return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
+  if (got.empty()) return 0;
+  return std::sqrt(difference / (norm > 0 ? norm : static_cast<double>(got.size())));
 }
 
 }  // namespace lightseq::testing

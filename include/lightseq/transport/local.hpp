@@ -52,14 +52,14 @@ class Local {
   int rank() const noexcept { return rank_; }
   int world() const noexcept;
 
-  /// Posts a group's messages. What is sent stays untouched and alive until finish() or abort() returns.
+  /// Posts a group's messages. What is sent stays untouched and alive until finish() or withdraw() returns.
   Status start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept;
 
   /// Fetches the group's receives and waits until its sends have been fetched.
   Status finish() noexcept;
 
   /// Breaks the world: for a rank that gives up. What it posted is no longer read when this returns.
-  void abort() noexcept;
+  void withdraw() noexcept;
 
  private:
   friend class LocalWorld;
@@ -117,9 +117,6 @@ class LocalWorld {
 
   /// The endpoint of a rank, 0 <= rank < world().
   Local& operator[](int rank) noexcept { return *ranks_[static_cast<std::size_t>(rank)]; }
-
-  /// Breaks the world on behalf of a rank.
-  void abort(int rank) noexcept { (*this)[rank].abort(); }
 
   /// The rank that failed first and so broke the world; -1 as long as all is well.
   int failed_rank() noexcept {
@@ -205,7 +202,7 @@ inline Status Local::finish() noexcept {
   }
 }
 
-inline void Local::abort() noexcept {
+inline void Local::withdraw() noexcept {
   Lock lock(shared_.mutex_);
   static_cast<void>(peer_failed(lock));
 }
@@ -293,7 +290,7 @@ void run_ranks(LocalWorld& world, F f) {
           f(world[rank]);
         } catch (...) {
           thrown[static_cast<std::size_t>(rank)] = std::current_exception();
-          world.abort(rank);
+          world[rank].withdraw();
         }
       });
   }

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lightseq/core/status.hpp"
+
+#include <doctest/doctest.h>
+
+#include <set>
+#include <string>
+
+using namespace lightseq;
+
+namespace {
+
+/// All codes but ok: those that have something to tell.
+std::set<Code> every_fault() {
+  std::set<Code> codes;
+  for (int code = 1; Status{.code = static_cast<Code>(code)}.message() != "unknown code"; ++code)
+    codes.insert(static_cast<Code>(code));
+  return codes;
+}
+
+}  // namespace
+
+TEST_CASE("a Status is ok unless something went wrong") {
+  CHECK(Status{}.ok());
+  CHECK(Status{}.message() == "ok");
+  for (Code const code : every_fault()) CHECK_FALSE(Status{.code = code}.ok());
+}
+
+TEST_CASE("each code tells its story, with its numbers") {
+  struct Case {
+    Status status;
+    char const* message;
+  };
+  Case const cases[] = {
+      {{.code = Code::null_pointer, .subject = "q"}, "q is a null pointer"},
+      {{.code = Code::bad_stride, .subject = "k", .other = "token", .have = 63, .need = 64},
+       "the token stride of k is 63, at least 64 elements are needed"},
+      {{.code = Code::stride_overflow, .subject = "k", .other = "batch", .have = 1ll << 62},
+       "the batch stride of k is 4611686018427387904, which overflows 63 bits"},
+      {{.code = Code::misaligned, .subject = "k", .other = "address", .have = 8, .need = 16},
+       "the address of k is 8, which is not a multiple of 16"},
+      {{.code = Code::too_large, .subject = "k", .other = "head stride", .have = 200, .need = 100},
+       "the head stride of k is 200, at most 100 is served"},
+      {{.code = Code::aliased, .subject = "o", .other = "v"}, "o overlaps v, and one of them is written"},
+      {{.code = Code::workspace_too_small, .subject = "workspace", .have = 10, .need = 20},
+       "the workspace holds 10 bytes, 20 are needed"},
+      {{.code = Code::size_mismatch,
+        .subject = "kv",
+        .have = 256,
+        .need = 512,
+        .rank = 1,
+        .step = 2,
+        .peer = 0},
+       "rank 1, step 2, payload kv, peer 0: a message of 256 bytes met a receive of 512 bytes"},
+      {{.code = Code::timeout, .subject = "dkv", .need = 500, .rank = 3, .step = 4, .peer = 2},
+       "rank 3, step 4, payload dkv, peer 2: no answer within 500 ms"},
+      {{.code = Code::peer_failed, .rank = 3, .step = 0, .peer = 2},
+       "rank 3, step 0, peer 2: the peer gave up, or an earlier failure broke the group"},
+      {{.code = Code::transport_failed, .subject = "out", .rank = 0, .step = 1, .peer = 5, .native = 6},
+       "rank 0, step 1, payload out, peer 5: the transport failed with code 6"},
+      {{.code = Code::transport_failed, .rank = 0, .native = -2},
+       "rank 0: the transport failed with code -2"},
+      {{.code = Code::device_failed, .subject = "a kernel", .rank = 2, .native = 9},
+       "rank 2: the device refused a kernel with code 9"},
+  };
+  std::set<Code> told;
+  for (Case const& c : cases) {
+    CHECK(c.status.message() == std::string(c.message));
+    told.insert(c.status.code);
+  }
+  CHECK(told == every_fault());
+}

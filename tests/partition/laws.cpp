@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+
+#include "laws/partition.hpp"
+#include "lightseq/partition/contiguous.hpp"
+#include "lightseq/partition/striped.hpp"
+#include "lightseq/partition/zigzag.hpp"
+#include "support/data.hpp"
+
+using namespace lightseq;
+using std::int64_t;
+
+TEST_CASE_TEMPLATE("every token has one owner, and shards differ by a token at most", P, Contiguous, Zigzag,
+                   Striped) {
+  for (int world = 1; world <= 64; ++world)
+    for (int64_t seqlen = 0; seqlen <= 300; seqlen += world <= 8 || seqlen < 2 * world + 2 ? 1 : 7) {
+      INFO("world ", world, ", seqlen ", seqlen);
+      test::check_partition<P>(world, seqlen, 1);
+    }
+}
+
+TEST_CASE_TEMPLATE("a shard's rows are in the order of their positions", P, Contiguous, Zigzag, Striped) {
+  for (int world = 1; world <= 64; ++world)
+    for (int64_t const seqlen : {1, world, 2 * world - 1, 5 * world + 3}) {
+      bool increasing = true;
+      for (int rank = 0; rank < world; ++rank) {
+        Positions const shard = P::shard(rank, world, seqlen);
+        for (int64_t row = 1; row < shard.rows(); ++row)
+          increasing = increasing && shard.position(row) > shard.position(row - 1);
+      }
+      CHECK(increasing);
+    }
+}
+
+TEST_CASE_TEMPLATE("lengths near 2^62 do not overflow", P, Contiguous, Zigzag, Striped) {
+  constexpr int64_t top = int64_t{1} << 62;
+  std::mt19937_64 random(test::run_seed());
+  auto const below = [&](int64_t bound) {
+    return std::uniform_int_distribution<int64_t>(0, bound - 1)(random);
+  };
+  for (int const world : {1, 2, 3, 7, 64, 1000})
+    for (int64_t const seqlen : {top - 1, top, top + 1, top - below(top / 2)}) {
+      INFO("world ", world, ", seqlen ", seqlen);
+      int64_t rows = 0, most = 0;
+      for (int rank = 0; rank < world; ++rank) {
+        Positions const shard = P::shard(rank, world, seqlen);
+        rows += shard.rows();
+        most = std::max(most, shard.rows());
+        CHECK(shard.position(0) >= 0);
+        CHECK(shard.position(shard.rows() - 1) < seqlen);
+        int64_t const first = below(shard.rows()), count = 1 + below(shard.rows() - first);
+        Positions const slice = shard.slice(first, count);
+        CHECK(slice.rows() == count);
+        CHECK(slice.position(0) == shard.position(first));
+        CHECK(slice.position(count - 1) == shard.position(first + count - 1));
+      }
+      CHECK(rows == seqlen);
+      CHECK(max_shard_rows<P>(world, seqlen) == most);
+      for (int64_t const token :
+           {int64_t{0}, seqlen / 2, seqlen - 1, below(seqlen), below(seqlen), below(seqlen)})
+        CHECK(test::times_owned<P>(token, world, seqlen) == 1);
+      CHECK(test::times_owned<P>(seqlen, world, seqlen) == 0);
+    }
+}
+
+TEST_CASE("even_chunk() cuts without gaps, the longer chunks first") {
+  for (int64_t chunks = 1; chunks <= 70; ++chunks)
+    for (int64_t seqlen = 0; seqlen <= 300; ++seqlen) {
+      int64_t end = 0, last = seqlen;
+      bool right = true;
+      for (int64_t index = 0; index < chunks; ++index) {
+        Segment const chunk = even_chunk(index, chunks, seqlen);
+        right = right && chunk.begin == end && chunk.stride == 1 && chunk.rows <= last &&
+                chunk.rows >= seqlen / chunks;
+        end += chunk.rows;
+        last = chunk.rows;
+      }
+      CHECK((right && end == seqlen));
+    }
+}
+
+namespace {
+
+/// Has no owner for the last token, and one that gives it to two ranks.
+struct Forgets {
+  static constexpr Positions shard(int rank, int world, int64_t seqlen) {
+    return Contiguous::shard(rank, world, seqlen - 1);
+  }
+};
+struct Shares {
+  static constexpr Positions shard(int rank, int world, int64_t seqlen) {
+    return {{even_chunk(rank, world, seqlen), {seqlen - 1, rank == 0 && world > 1 ? 1 : 0}}};
+  }
+};
+
+}  // namespace
+
+TEST_CASE("the law of partitions notices a token without, or with two owners") {
+  CHECK(test::owners<Forgets>(3, 9).back() == -1);
+  CHECK(test::owners<Shares>(3, 9).back() == -1);
+  CHECK(test::owners<Contiguous>(3, 9).back() == 2);
+  CHECK(test::times_owned<Forgets>(8, 3, 9) == 0);
+  CHECK(test::times_owned<Shares>(8, 3, 9) == 2);
+}
+
+TEST_CASE("every partition's header shows who owns 16 tokens") {
+  auto const shown = [](std::string const& header, std::vector<int> const& owners) {
+    std::string wanted = "///   world 4   ";
+    for (int const owner : owners) wanted += ' ' + std::to_string(owner);
+    std::ifstream file(std::filesystem::path(__FILE__).parent_path() / "../../include/lightseq/partition" /
+                       header);
+    std::string line;
+    while (std::getline(file, line))
+      if (line == wanted) return true;
+    return false;
+  };
+  CHECK(shown("contiguous.hpp", test::owners<Contiguous>(4, 16)));
+  CHECK(shown("zigzag.hpp", test::owners<Zigzag>(4, 16)));
+  CHECK(shown("striped.hpp", test::owners<Striped>(4, 16)));
+  CHECK_FALSE(shown("striped.hpp", test::owners<Contiguous>(4, 16)));
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+// How evenly the work falls, in visible (query, key) pairs: exact formulas, and bounds where lengths are
+// ragged.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "lightseq/mask/causal.hpp"
+#include "lightseq/schedule/balanced.hpp"
+#include "lightseq/schedule/ring.hpp"
+#include "lightseq/schedule/summary.hpp"
+#include "support/data.hpp"
+#include "support/masks.hpp"
+#include "support/schedules.hpp"
+
+using namespace lightseq;
+using std::int64_t;
+
+namespace {
+
+/// Visible pairs of each rank's work at each step, counted one by one.
+template <Schedule S, Mask M>
+std::vector<std::vector<int64_t>> counted_work(S const& schedule, M const& mask, int world, int64_t seqlen) {
+  Planner const planner(schedule, mask, world, seqlen);
+  std::vector<std::vector<int64_t>> pairs;
+  for (int rank = 0; rank < world; ++rank) {
+    pairs.emplace_back();
+    for (int step = 0; step < schedule.steps(world); ++step) {
+      int64_t count = 0;
+      if (auto const work = planner.work(rank, step)) {
+        Positions const queries = planner.shard(work->q), keys = planner.shard(work->kv);
+        RowSpan const rows = row_span(work->rows, queries.rows());
+        for (int64_t i = rows.first; i < rows.first + rows.count; ++i)
+          for (int64_t j = 0; j < keys.rows(); ++j)
+            count += mask.visible(queries.position(i), keys.position(j)) ? 1 : 0;
+      }
+      pairs.back().push_back(count);
+    }
+  }
+  return pairs;
+}
+
+/// The sums over all steps.
+std::vector<int64_t> totals(std::vector<std::vector<int64_t>> const& pairs) {
+  std::vector<int64_t> sums;
+  for (auto const& row : pairs) {
+    sums.push_back(0);
+    for (int64_t const count : row) sums.back() += count;
+  }
+  return sums;
+}
+
+int64_t spread(std::vector<int64_t> const& sums) {
+  auto const [least, most] = std::minmax_element(sums.begin(), sums.end());
+  return *most - *least;
+}
+
+/// Work of a causal schedule by rank, for the length that `length(world)` gives, with each world up to 40.
+template <class S, class Length, class Check>
+void for_each_world(Length length, Check check) {
+  for (int world = 1; world <= 40; ++world) {
+    int64_t const seqlen = length(world);
+    INFO("world ", world, ", seqlen ", seqlen);
+    check(world, seqlen, counted_work(S{}, Causal{}, world, seqlen));
+  }
+}
+
+/// A random length, at most 6 tokens a rank.
+struct Ragged {
+  std::mt19937_64 random{test::run_seed()};
+  int64_t operator()(int world) { return std::uniform_int_distribution<int64_t>(1, 6 * world)(random); }
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("visible_pairs() counts what counting one by one gives", S, Ring, ZigzagRing,
+                   StripedRing) {
+  std::mt19937_64 random(test::run_seed());
+  test::for_each_mask([&]<Mask M>(M const& mask, char const*) {
+    for (int world = 1; world <= 9; ++world) {
+      int64_t const seqlen = std::uniform_int_distribution<int64_t>(1, 12 * world)(random);
+      auto const table = test::random_table<typename S::Partition>(world, true, random);
+      Planner const planner(table, mask, world, seqlen);
+      auto const counted = counted_work(table, mask, world, seqlen);
+      for (int rank = 0; rank < world; ++rank)
+        for (int step = 0; step < table.length; ++step) {
+          auto const work = planner.work(rank, step);
+          CHECK((work ? visible_pairs(planner, *work) : 0) ==
+                counted[static_cast<std::size_t>(rank)][static_cast<std::size_t>(step)]);
+        }
+    }
+  });
+}
+
+TEST_CASE("idle_fraction() is the waiting for the busiest rank of each step") {
+  std::mt19937_64 random(test::run_seed());
+  for (int world = 1; world <= 9; ++world) {
+    auto const table = test::random_table<Zigzag>(world, true, random);
+    auto const counted = counted_work(table, Causal{}, world, 7 * world + 1);
+    double busy = 0, span = 0;
+    for (std::size_t step = 0; step < counted[0].size(); ++step) {
+      int64_t longest = 0;
+      for (auto const& row : counted) {
+        busy += static_cast<double>(row[step]);
+        longest = std::max(longest, row[step]);
+      }
+      span += static_cast<double>(longest);
+    }
+    CHECK(idle_fraction(Planner(table, Causal{}, world, 7 * world + 1)) ==
+          doctest::Approx(1 - busy / (span * world)));
+  }
+  CHECK(idle_fraction(Planner(test::Table<Contiguous>{1, {{std::nullopt}}}, Causal{}, 1, 4)) == 0);
+}
+
+TEST_CASE("Balanced: all ranks have the same work at every step if 2 * world divides the length") {
+  for (int64_t const half : {1, 2, 3, 5})
+    for_each_world<Balanced>(
+        [&](int world) { return 2 * world * half; },
+        [&](int world, int64_t seqlen, auto const& pairs) {
+          int64_t const n = 2 * half;  // tokens of a rank
+          for (auto const& row : pairs)
+            for (int step = 0; step <= world / 2; ++step)
+              CHECK(row[static_cast<std::size_t>(step)] == (step == 0           ? n * (n + 1) / 2
+                                                            : 2 * step == world ? n * n / 2
+                                                                                : n * n));
+          CHECK(totals(pairs)[0] * world == seqlen * (seqlen + 1) / 2);
+          CHECK(idle_fraction(Planner(Balanced{}, Causal{}, world, seqlen)) == 0);
+        });
+}
+
+TEST_CASE("Balanced: for odd worlds it is enough that the world divides the length") {
+  for (int world = 1; world <= 41; world += 2)
+    for (int64_t const n : {1, 3, 5})
+      CHECK(idle_fraction(Planner(Balanced{}, Causal{}, world, n * world)) == 0);
+}
+
+TEST_CASE("Balanced: ragged lengths cost no more than the raggedness of the shards") {
+  // Shards have n or n + 1 tokens. So a rank's diagonals differ by n + 1 pairs, a block of all rows by
+  // (n + 1)^2 - n^2, and the last one of an even world lies between floor(n / 2) n and ceil((n + 1) / 2)(n +
+  // 1).
+  Ragged length;
+  for (int run = 0; run < 4; ++run)
+    for_each_world<Balanced>(std::ref(length), [](int world, int64_t seqlen, auto const& pairs) {
+      int64_t const n = seqlen / world;
+      int64_t const blocks = (world - 1) / 2;
+      int64_t const last = world % 2 == 0 ? (n + 2) / 2 * (n + 1) - n / 2 * n : 0;
+      CHECK(spread(totals(pairs)) <= n + 1 + blocks * (2 * n + 1) + last);
+    });
+}
+
+TEST_CASE("ZigzagRing: all ranks have the same work at every step if 2 * world divides the length") {
+  for (int64_t const c : {1, 2, 5})  // tokens of a chunk
+    for_each_world<ZigzagRing>(
+        [&](int world) { return 2 * world * c; },
+        [&](int world, int64_t seqlen, auto const& pairs) {
+          for (auto const& row : pairs)
+            for (int step = 0; step < world; ++step)
+              CHECK(row[static_cast<std::size_t>(step)] == 2 * c * c + (step == 0 ? c : 0));
+          CHECK(idle_fraction(Planner(ZigzagRing{}, Causal{}, world, seqlen)) == 0);
+        });
+}
+
+TEST_CASE("ZigzagRing: ragged lengths cost no more than the raggedness of the chunks") {
+  // Chunks have c or c + 1 tokens, and before a rank's two there are 2 world - 1 chunks together. So its work
+  // is at least (2 world - 1) c^2 + c (c + 1), and at most that with c + 1 for c.
+  Ragged length;
+  for (int run = 0; run < 4; ++run)
+    for_each_world<ZigzagRing>(std::ref(length), [](int world, int64_t seqlen, auto const& pairs) {
+      int64_t const c = seqlen / (2 * world);
+      CHECK(spread(totals(pairs)) <= (2 * world - 1) * (2 * c + 1) + 2 * (c + 1));
+    });
+}
+
+TEST_CASE("StripedRing: neighbours differ by one pair a row") {
+  for (int64_t const m : {1, 2, 5})
+    for_each_world<StripedRing>(
+        [&](int world) { return m * world; },
+        [&](int world, int64_t seqlen, auto const& pairs) {
+          auto const sums = totals(pairs);
+          for (int rank = 0; rank < world; ++rank)
+            CHECK(sums[static_cast<std::size_t>(rank)] == m * (rank + 1) + world * m * (m - 1) / 2);
+          CHECK(idle_fraction(Planner(StripedRing{}, Causal{}, world, seqlen)) ==
+                doctest::Approx((world - 1.0) / static_cast<double>(seqlen + world)).epsilon(1e-12));
+        });
+  Ragged length;
+  for_each_world<StripedRing>(std::ref(length), [](int, int64_t seqlen, auto const& pairs) {
+    CHECK(spread(totals(pairs)) <= seqlen);
+  });
+}
+
+TEST_CASE("Ring: under a causal mask the work grows with the rank and about half of the time is lost") {
+  for (int64_t const n : {1, 2, 5})
+    for_each_world<Ring>([&](int world) { return n * world; },
+                         [&](int world, int64_t seqlen, auto const& pairs) {
+                           auto const sums = totals(pairs);
+                           for (int rank = 0; rank < world; ++rank)
+                             CHECK(sums[static_cast<std::size_t>(rank)] == rank * n * n + n * (n + 1) / 2);
+                           auto const total = static_cast<double>(seqlen * (seqlen + 1) / 2);
+                           auto const span =
+                               static_cast<double>(world * ((world - 1) * n * n + n * (n + 1) / 2));
+                           CHECK(idle_fraction(Planner(Ring{}, Causal{}, world, seqlen)) ==
+                                 doctest::Approx(1 - total / span).epsilon(1e-12));
+                         });
+  // Large shards: (world - 1) / (2 world - 1).
+  CHECK(idle_fraction(Planner(Ring{}, Causal{}, 64, 64 * 65536)) ==
+        doctest::Approx(63.0 / 127).epsilon(1e-4));
+  CHECK(idle_fraction(Planner(Ring{}, Full{}, 64, 64)) == 0);
+}
