@@ -19,7 +19,7 @@ enum class Store { assign, add };
 
 /// Rows x (Vectors * Width) elements of c, all sums in registers.
 template <int Width, Store How, int Rows, int Vectors, class A, class B, class C>
-[[gnu::always_inline]] inline void gemm_block(int depth, A a, B b, C c) {
+[[gnu::always_inline]] inline void multiply_block(int depth, A a, B b, C c) {
   simd::Floats<Width> sum[Rows][Vectors] = {};
   for (int i = 0; i < depth; ++i) {
     simd::Floats<Width> line[Vectors];
@@ -43,21 +43,28 @@ template <int Width, Store How, int Rows, int Vectors, class A, class B, class C
   });
 }
 
-/// c = a b or c += a b, where c is rows x Columns and a is rows x depth. Rows are rounded up to
-/// host_registers(Width).rows, so a and c must have that many; Columns is a multiple of Width.
+/// Whether the tiles' blocks have room for the rows and columns that gemm rounds up to.
+template <int Width>
+constexpr bool fits(Tiling tile) {
+  int const rows = gemm_block(Width).rows;
+  return tile.held % rows == 0 && tile.passing % rows == 0 && tile.held % Width == 0;
+}
+
+/// c = a b or c += a b, where c is rows x Columns and a is rows x depth. Rows are rounded up to a multiple of
+/// gemm_block(Width).rows, so a and c must have that many; Columns is a multiple of Width.
 template <int Width, Store How, int Columns, class A, class B, class C>
 void gemm(int rows, int depth, A a, B b, C c) {
   static_assert(Columns % Width == 0 && B::column == 1 && C::column == 1);
-  constexpr int block = host_registers(Width).rows;
+  constexpr int block = gemm_block(Width).rows;
   constexpr int all = Columns / Width;
-  constexpr int strips = (all + host_registers(Width).vectors - 1) / host_registers(Width).vectors;
+  constexpr int strips = (all + gemm_block(Width).vectors - 1) / gemm_block(Width).vectors;
   simd::unroll<strips>([&](auto strip) __attribute__((always_inline)) {
     // The strips are as even as can be: 8 vectors become 3 + 3 + 2.
     constexpr int first = (strip * all + strips - 1) / strips;
     constexpr int last = ((strip + 1) * all + strips - 1) / strips;
     for (int r = 0; r < rows; r += block)
-      gemm_block<Width, How, block, last - first>(depth, A{a.data + r * A::row}, B{b.data + first * Width},
-                                                  C{c.data + r * C::row + first * Width});
+      multiply_block<Width, How, block, last - first>(
+          depth, A{a.data + r * A::row}, B{b.data + first * Width}, C{c.data + r * C::row + first * Width});
   });
 }
 

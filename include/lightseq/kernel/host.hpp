@@ -18,8 +18,8 @@ namespace lightseq::host {
 inline constexpr float infinity = std::numeric_limits<float>::infinity();
 inline constexpr float log2e = std::numbers::log2e_v<float>;
 
-/// Writes `value` over the scores of the hidden pairs: score (i, j) belongs to row i of `rows` and row j of
-/// `columns`. `visible` takes the two positions in that order.
+/// Makes the scores of hidden pairs -inf. Score (i, j) belongs to row i of `rows` and row j of `columns`;
+/// `visible` takes their positions in this order.
 template <int Columns, class Visible>
 void hide(Tile const& rows, Tile const& columns, Matrix<Columns> scores, Visible const& visible) {
   for (int i = 0; i < rows.rows; ++i) {
@@ -35,8 +35,9 @@ void hide(Tile const& rows, Tile const& columns, Matrix<Columns> scores, Visible
 /// in one list, so that each of these keys is packed once for all of them.
 template <int HeadDim, int Width, Element T, class Out, Mask M>
 class Forward {
-  static constexpr HostTile tile = host_forward_tile(HeadDim);
+  static constexpr Tiling tile = forward_tiling();
   static constexpr int columns = round_up(HeadDim, Width);
+  static_assert(fits<Width>(tile));
 
   using Rows = Matrix<pitch<HeadDim>>;   // [row, dim]
   using Transposed = Matrix<tile.held>;  // [dim or key, query]
@@ -178,8 +179,8 @@ class Forward {
     float* const lse = call_.lse.at(batch, item.head) + item.queries.first;
     for (int q = 0; q < item.queries.rows; ++q) {
       float const sum = kept.sum[q];
-      lse[q] = sum == 0 ? -infinity
-                        : static_cast<float>(kept.top[q] * std::numbers::ln2 + std::log(double{sum}));
+      lse[q] =
+          sum == 0 ? -infinity : static_cast<float>(kept.top[q] * std::numbers::ln2 + std::log(double{sum}));
       float const factor = sum == 0 ? 0.0f : 1 / sum;
       Out* const o = call_.o.at(batch, item.queries.first + q, item.head);
       for (int d = 0; d < HeadDim; ++d) o[d] = Out(kept.o[q * pitch<HeadDim> + d] * factor);
@@ -196,8 +197,9 @@ class Forward {
 /// keys. The queries of all heads that share a key/value head come past the same kept tiles.
 template <int HeadDim, int Width, Element T, Mask M>
 class Backward {
-  static constexpr HostTile tile = host_backward_tile(HeadDim);
+  static constexpr Tiling tile = backward_tiling();
   static constexpr int columns = round_up(HeadDim, Width);
+  static_assert(fits<Width>(tile));
 
   using Rows = Matrix<pitch<HeadDim>>;   // [row, dim]
   using Transposed = Matrix<tile.held>;  // [dim or query, key]
@@ -296,12 +298,11 @@ class Backward {
     float const* const lse = call_.lse.at(batch, head) + queries.first;
     float const* const delta = call_.delta.at(batch, head) + queries.first;
     for (int q = 0; q < queries.rows; ++q) {
-      scratch_.lse[q] = lse[q] * log2e;
-      scratch_.delta[q] = delta[q] * call_.scale;
-      if (lse[q] != -infinity) continue;
-      // A query that sees nothing adds nothing, whatever it holds: its weights become exp2(0 - inf) = 0.
-      scratch_.lse[q] = infinity;
-      scratch_.delta[q] = 0;
+      bool const sees = lse[q] != -infinity;
+      scratch_.lse[q] = sees ? lse[q] * log2e : 0.0f;
+      scratch_.delta[q] = sees ? delta[q] * call_.scale : 0.0f;
+      if (sees) continue;
+      // What a query holds that sees nothing does not matter; zeros add nothing.
       std::fill_n(scratch_.q + q * pitch<HeadDim>, HeadDim, 0.0f);
       std::fill_n(scratch_.d_o + q * pitch<HeadDim>, HeadDim, 0.0f);
     }

@@ -27,23 +27,23 @@ struct Types;
 template <>
 struct Types<4> {
   typedef float Floats __attribute__((vector_size(16)));
-  typedef std::int32_t Ints __attribute__((vector_size(16)));
+  typedef std::uint32_t Words __attribute__((vector_size(16)));
 };
 template <>
 struct Types<8> {
   typedef float Floats __attribute__((vector_size(32)));
-  typedef std::int32_t Ints __attribute__((vector_size(32)));
+  typedef std::uint32_t Words __attribute__((vector_size(32)));
 };
 template <>
 struct Types<16> {
   typedef float Floats __attribute__((vector_size(64)));
-  typedef std::int32_t Ints __attribute__((vector_size(64)));
+  typedef std::uint32_t Words __attribute__((vector_size(64)));
 };
 
 template <int Width>
 using Floats = typename Types<Width>::Floats;
 template <int Width>
-using Ints = typename Types<Width>::Ints;
+using Words = typename Types<Width>::Words;
 
 template <int Width>
 [[gnu::always_inline]] inline Floats<Width> load(float const* from) {
@@ -77,9 +77,10 @@ template <int Width>
   p = p * f + 0x1.ebfbdcp-3f;
   p = p * f + 0x1.62e430p-1f;
   p = p * f + 1.0f;
-  auto const exponent = std::bit_cast<Ints<Width>>(shifted) << 23;
-  auto const power = std::bit_cast<Ints<Width>>(p) + exponent;
-  return std::bit_cast<Floats<Width>>(power & ~(x < -125.0f));
+  auto const exponent = std::bit_cast<Words<Width>>(shifted) << 23;
+  auto const power = std::bit_cast<Words<Width>>(p) + exponent;
+  auto const vanishes = std::bit_cast<Words<Width>>(x < -125.0f);
+  return std::bit_cast<Floats<Width>>(power & ~vanishes);
 }
 
 /// Calls f with the constants 0, ..., Count - 1; never a loop, so arrays indexed by them live in registers.

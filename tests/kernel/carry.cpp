@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <numeric>
+
+#include "kernel/laws.hpp"
+
+namespace lightseq::test {
+
+constexpr int dim = 40;
+using Floats = std::vector<float>;
+
+/// The rows first, ..., first + count - 1 of a [batch, tokens, 1, dim] tensor, packed.
+Floats rows_of_piece(Floats const& from, std::int64_t batch, std::int64_t first, std::int64_t count) {
+  std::int64_t const size = static_cast<std::int64_t>(from.size()) / batch;
+  Floats part;
+  for (std::int64_t b = 0; b < batch; ++b)
+    part.insert(part.end(), from.begin() + b * size + first * dim,
+                from.begin() + b * size + (first + count) * dim);
+  return part;
+}
+
+/// Rows first, ..., first + count - 1 of the keys.
+struct Piece {
+  std::int64_t first, count;
+};
+
+/// Random cuts of `rows` rows into pieces, some of them empty.
+std::vector<Piece> random_cuts(std::int64_t rows) {
+  std::vector<std::int64_t> ends{0, rows};
+  for (int i = 0; i < 5; ++i) ends.push_back(random_between(0, rows));
+  std::sort(ends.begin(), ends.end());
+  std::vector<Piece> pieces;
+  for (std::size_t i = 1; i < ends.size(); ++i) pieces.push_back({ends[i - 1], ends[i] - ends[i - 1]});
+  std::shuffle(pieces.begin(), pieces.end(), std::mt19937_64(run_seed()));
+  return pieces;
+}
+
+TEST_CASE("keys attended piece by piece, in any order, give what they give at once") {
+  Scratch const scratch(std::max(host::forward_scratch_bytes<dim>(), host::backward_scratch_bytes<dim>()));
+  for (AnyMask const& mask : all_masks()) {
+    Positions const positions = Zigzag::shard(1, 3, random_between(1, 400));
+    Case<dim, float> const c(positions, positions, 2, 2, 1);
+    INFO("seed ", run_seed(), ", mask ", mask.name(), ", ", positions.rows(), " rows");
+    Results<double> const want = oracle(c, mask);
+    std::vector<Piece> const pieces = random_cuts(positions.rows());
+
+    // In turn into other memory and in place; the first piece continues from attention over no keys, whose
+    // o may hold anything.
+    Results<float> got{
+        poisoned_vector<float>(c.size(c.q_shape)), Floats(c.d_o.size() / dim, -INFINITY), {}, {}, {}};
+    Floats other_o = poisoned_vector<float>(c.size(c.q_shape)),
+           other_lse = poisoned_vector<float>(c.row_count());
+    bool in_place = false;
+    for (Piece const& p : pieces) {
+      Case<dim, float> part(positions, positions.slice(p.first, p.count), 2, 2, 1);
+      part.q = c.q;
+      part.k = rows_of_piece(c.k, 2, p.first, p.count);
+      part.v = rows_of_piece(c.v, 2, p.first, p.count);
+      auto call = part.forward_call(in_place ? got.o : other_o, in_place ? got.lse : other_lse);
+      call.o_in = got.o.data();
+      call.lse_in = c.rows(got.lse);
+      host::forward<dim>(call, mask, scratch.data());
+      if (!in_place) std::swap(got.o, other_o), std::swap(got.lse, other_lse);
+      in_place = !in_place;
+    }
+    CHECK(relative_error(got.o, want.o) < tolerance);
+    CHECK(relative_error(got.lse, want.lse) < tolerance);
+
+    Floats delta = poisoned_vector<float>(c.row_count());
+    host::delta(Tensor(got.o.data()), Tensor(c.d_o.data()), c.rows(delta), c.q_shape);
+    got.dq.resize(c.q.size());
+    got.dk.resize(c.k.size());
+    got.dv.resize(c.v.size());
+    for (Piece const& p : pieces) {
+      Case<dim, float> part(positions, positions.slice(p.first, p.count), 2, 2, 1);
+      part.q = c.q;
+      part.d_o = c.d_o;
+      part.k = rows_of_piece(c.k, 2, p.first, p.count);
+      part.v = rows_of_piece(c.v, 2, p.first, p.count);
+      auto call = part.backward_call(got.dq, got.dk, got.dv);
+      Strides const whole = Strides::packed(c.kv_shape);
+      call.dk = Tensor<float>(got.dk.data(), whole).from(p.first);
+      call.dv = Tensor<float>(got.dv.data(), whole).from(p.first);
+      call.lse = c.rows(got.lse);
+      call.delta = c.rows(delta);
+      host::backward<dim>(call, mask, scratch.data());
+    }
+    CHECK(worst_error(c, got, want) < tolerance);
+  }
+}
+
+TEST_CASE("the error hardly grows with the number of pieces") {
+  std::int64_t const rows = 600;
+  Positions const positions{{{0, rows}}};
+  Case<dim, float> const c(positions, positions);
+  Results<double> const want = oracle(c, Full{});
+  Scratch const scratch(host::forward_scratch_bytes<dim>());
+  auto const error = [&](std::int64_t pieces) {
+    Floats o = poisoned_vector<float>(c.size(c.q_shape)), lse(c.q.size() / dim, -INFINITY);
+    for (std::int64_t i = 0; i < pieces; ++i) {
+      auto call = c.forward_call(o, lse);
+      call.keys = positions.slice(i * rows / pieces, rows / pieces);
+      call.k = Tensor<float const>(&c.k[static_cast<std::size_t>(i * rows / pieces * dim)]);
+      call.v = Tensor<float const>(&c.v[static_cast<std::size_t>(i * rows / pieces * dim)]);
+      call.o_in = o.data();
+      call.lse_in = c.rows(lse);
+      host::forward<dim>(call, Full{}, scratch.data());
+    }
+    return std::max(relative_error(o, want.o), relative_error(lse, want.lse));
+  };
+  INFO("seed ", run_seed());
+  CHECK(error(15) < 2 * error(1));
+  CHECK(error(60) < 4 * error(1));
+}
+
+TEST_CASE("a carry alone comes back unchanged") {
+  Scratch const scratch(host::forward_scratch_bytes<dim>());
+  Case<dim, float> const c({{{0, 70}, {90, 30}}}, {}, 1, 3, 1);
+  Floats const o_in = random_vector<float>(c.size(c.q_shape), 1);
+  Floats lse_in = random_vector<float>(c.row_count(), 2);
+  Floats o = poisoned_vector<float>(c.size(c.q_shape)), lse = poisoned_vector<float>(c.row_count());
+  auto call = c.forward_call(o, lse);
+  call.o_in = o_in.data();
+  call.lse_in = c.rows(lse_in);
+  host::forward<dim>(call, Full{}, scratch.data());
+  INFO("seed ", run_seed());
+  CHECK(relative_error(o, o_in) < 2e-7);
+  CHECK(relative_error(lse, lse_in) < 2e-7);
+}
+
+TEST_CASE("gradients are added to what is there") {
+  Positions const positions{{{0, 100}}};
+  Case<dim, float> const c(positions, positions);
+  Results<float> const once = run(c, Causal{});
+  Results<float> twice = once;
+  Scratch const scratch(host::backward_scratch_bytes<dim>());
+  Floats delta(c.d_o.size() / dim);
+  host::delta(Tensor(once.o.data()), Tensor(c.d_o.data()), c.rows(delta), c.q_shape);
+  auto call = c.backward_call(twice.dq, twice.dk, twice.dv);
+  call.lse = c.rows(twice.lse);
+  call.delta = c.rows(delta);
+  host::backward<dim>(call, Causal{}, scratch.data());
+  auto const doubled = [](Floats values) {
+    for (float& x : values) x *= 2;
+    return values;
+  };
+  INFO("seed ", run_seed());
+  CHECK(relative_error(twice.dq, doubled(once.dq)) < 1e-6);
+  CHECK(relative_error(twice.dk, doubled(once.dk)) < 1e-6);
+  CHECK(relative_error(twice.dv, doubled(once.dv)) < 1e-6);
+}
+
+}  // namespace lightseq::test
