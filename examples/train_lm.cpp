@@ -131,17 +131,22 @@ int run(std::vector<std::string> const& words) {
   std::printf("%zu bytes of text in %zu files; %s schedule, %d ranks\n", text.size(), files.size(),
               a.schedule.c_str(), o.ranks);
 
-  double first = 0, last = 0;
+  // Some windows of the text are harder than others: a line shows the mean since the one before.
+  train_lm::Index const every = std::max<train_lm::Index>(1, o.steps / 12);
+  double first = 0, mean = 0, sum = 0;
+  train_lm::Index summed = 0;
   auto const begin = Clock::now();
   auto const report = [&](train_lm::Index step, double loss, train_lm::Parameters const& parameters) {
-    if (step == 1) {
-      first = loss;
-      std::printf("%zu parameters\n", parameters.values.size());
-    }
-    last = loss;
-    if (step != 1 && step != o.steps && step % std::max<train_lm::Index>(1, o.steps / 12) != 0) return;
+    if (step == 1) std::printf("%zu parameters\n", parameters.values.size());
+    sum += loss;
+    ++summed;
+    if (step != 1 && step % every != 0 && step != o.steps) return;
+    mean = sum / static_cast<double>(summed);
+    sum = 0;
+    summed = 0;
+    if (step == 1) first = mean;
     std::chrono::duration<double> const seconds = Clock::now() - begin;
-    std::printf("step %4lld   loss %.4f   %.0f tokens/s\n", static_cast<long long>(step), loss,
+    std::printf("step %5lld   loss %.4f   %.0f tokens/s\n", static_cast<long long>(step), mean,
                 static_cast<double>(step * o.seqlen) / seconds.count());
     std::fflush(stdout);
   };
@@ -154,8 +159,8 @@ int run(std::vector<std::string> const& words) {
   else
     throw std::invalid_argument("--schedule is '" + a.schedule + "', it must be balanced, ring or zigzag");
 
-  std::printf("the loss went from %.4f to %.4f nats a byte\n", first, last);
-  return last < first ? 0 : 1;
+  std::printf("the loss went from %.4f to %.4f nats a byte\n", first, mean);
+  return mean < first ? 0 : 1;
 }
 
 }  // namespace

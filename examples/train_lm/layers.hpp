@@ -79,7 +79,7 @@ struct Linear {
 
   Linear(Parameters& parameters, std::string const& name, Index out, Index in)
       : w(parameters, name, out, in) {
-    std::normal_distribution<float> normal(0, 0.02f);
+    std::normal_distribution<float> normal(0, 1 / std::sqrt(static_cast<float>(in)));
     for (float& value : w.values()) value = normal(parameters.random);
   }
 
