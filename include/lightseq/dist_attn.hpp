@@ -49,7 +49,7 @@ class DistAttn {
   using Transport = typename Traits::Transport;
   using Schedule = S;
   using Partition = typename S::Partition;
-  static_assert(lightseq::Element<Element>, "lightseq: the element type must be float or bfloat16");
+  static_assert(lightseq::Element<Element>, "lightseq: the element type must be float, bfloat16 or float16");
   static_assert(lightseq::Transport<Transport>, "lightseq: the transport is no model of lightseq::Transport");
 
   /// Plans both passes for this rank; `transport` is borrowed. Throws Error, with the numbers, on a problem

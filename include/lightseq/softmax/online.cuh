@@ -75,12 +75,13 @@ struct OnlineSoftmax {
     return moves;
   }
 
-  /// The same with the reference as it is: no maxima, no exchange between threads. Says, the same in the
-  /// whole warp, whether that went well; if not, the scores are lost and nothing else has changed. A row that
-  /// has seen no key yet never goes well.
+  /// The same with the reference as it is: no maxima, no exchange between threads. `offset` is what offset()
+  /// gives, computed while the scores are not yet there. Says, the same in the whole warp, whether that went
+  /// well; if not, the scores are lost and nothing else has changed. A row that has seen no key yet never
+  /// goes well.
   template <int Size>
-  __device__ __forceinline__ bool add_fixed(float (&scores)[Size], float scale, float largest_sum) {
-    float const offset[2] = {reference[0] * scale, reference[1] * scale};
+  __device__ __forceinline__ bool add_fixed(float (&scores)[Size], float scale, float const (&offset)[2],
+                                            float largest_sum) {
     float part[2][2] = {{0, 0}, {0, 0}};
     weigh(scores, scale, offset, part);
     float const more[2] = {part[0][0] + part[0][1], part[1][0] + part[1][1]};
@@ -89,6 +90,7 @@ struct OnlineSoftmax {
     sum[1] += more[1];
     return true;
   }
+  __device__ __forceinline__ float offset(int r, float scale) const { return reference[r] * scale; }
 
   /// The row's LSE, and in `inverse` the factor that makes the sum of weights 1. Adds up the quad.
   __device__ __forceinline__ float finish(int r, float scale, float& inverse) const {

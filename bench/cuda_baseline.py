@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Hopper forward kernel beside cuDNN's, which PyTorch calls, in one run on one card.
+
+    python3 bench/cuda_baseline.py build/bench/bench_cuda_forward [SELECTION] [--json FILE]
+
+SELECTION is main (the default), lengths, dims, other or all. Burst and sustained are defined in
+cuda_forward.cu; both sides are measured the same way, one after the other, case by case.
+"""
+import argparse
+import json
+import subprocess
+import time
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+def case(mask="full", dim=128, batch=4, seqlen=8192, heads=16, kv_heads=None, type="bf16", carry=False):
+    kv_heads = kv_heads or heads
+    return dict(type=type, mask=mask, dim=dim, batch=batch, seqlen=seqlen, heads=heads, kv_heads=kv_heads, carry=carry)
+
+
+BOTH = ("full", "causal")
+SELECTIONS = {
+    "main": [case(mask, 128) for mask in BOTH] + [case(mask, 64, heads=32) for mask in BOTH],
+    "lengths": [
+        case(mask, 128, batch=max(1, 32768 // s), seqlen=s) for s in (1024, 2048, 16384, 32768) for mask in BOTH
+    ],
+    "dims": [case(mask, dim, heads=2048 // dim // 8 * 8 or 8) for dim in (96, 192, 256) for mask in BOTH]
+    + [case(mask, 128, type="fp16") for mask in BOTH]
+    + [case(mask, 64, heads=32, type="fp16") for mask in BOTH],
+    "other": [case(mask, 128, batch=2, heads=32, kv_heads=8) for mask in BOTH]
+    + [case("4096", 128, batch=1, seqlen=32768)]
+    + [case(mask, 128, batch=1, heads=32, carry=carry) for mask in BOTH for carry in (False, True)],
+}
+
+
+def work(c):
+    n = c["seqlen"]
+    if c["mask"] == "full":
+        pairs = n * n
+    elif c["mask"] == "causal":
+        pairs = n * n / 2
+    else:
+        window = int(c["mask"]) + 1
+        pairs = n * window - window * window / 2
+    return 4e-12 * c["batch"] * c["heads"] * pairs * c["dim"]
+
+
+def cudnn(c):
+    """(burst, sustained) of cuDNN in TFLOP/s, or None where it has no such kernel."""
+    type = torch.bfloat16 if c["type"] == "bf16" else torch.float16
+
+    def tensor(heads):
+        return torch.randn(c["batch"], c["seqlen"], heads, c["dim"], device="cuda", dtype=type).transpose(1, 2)
+
+    q, k, v = tensor(c["heads"]), tensor(c["kv_heads"]), tensor(c["kv_heads"])
+    begin, end = torch.cuda.Event(True), torch.cuda.Event(True)
+
+    def call():
+        F.scaled_dot_product_attention(q, k, v, is_causal=c["mask"] == "causal", enable_gqa=c["heads"] != c["kv_heads"])
+
+    def rate(launches):
+        begin.record()
+        for _ in range(launches):
+            call()
+        end.record()
+        torch.cuda.synchronize()
+        return work(c) * launches / (1e-3 * begin.elapsed_time(end))
+
+    def launches(seconds):
+        return max(4, int(seconds * 600 / work(c)))
+
+    with torch.no_grad(), sdpa_kernel([SDPBackend.CUDNN_ATTENTION]):
+        try:
+            rate(2)
+        except RuntimeError:
+            return None
+        bursts = []
+        for _ in range(3):
+            time.sleep(0.35)
+            rate(1)
+            bursts.append(rate(launches(0.015)))
+        rate(launches(0.7))
+        return sorted(bursts)[1], rate(launches(2.4))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("selection", nargs="?", default="main", choices=[*SELECTIONS, "all"])
+    parser.add_argument("--json")
+    arguments = parser.parse_args()
+    chosen = SELECTIONS if arguments.selection == "all" else [arguments.selection]
+    results = []
+    print(f"{'case':44}{'lightseq':>14}{'cuDNN':>14}{'ratio':>14}   burst / sustained, TFLOP/s")
+    for c in [c for name in chosen for c in SELECTIONS[name]]:
+        words = [c[key] for key in ("type", "mask", "dim", "batch", "seqlen", "heads", "kv_heads")]
+        words += ["carry"] if c["carry"] else []
+        line = subprocess.run([arguments.program, *map(str, words)], capture_output=True, text=True, check=True).stdout
+        ours = json.loads(line)
+        # cuDNN's windows are not in PyTorch, nor does it carry.
+        theirs = None if c["carry"] or c["mask"] not in BOTH else cudnn(c)
+        name = (
+            f"{c['type']} d{c['dim']} {c['mask']} b{c['batch']} s{c['seqlen']} h{c['heads']}/{c['kv_heads']}"
+            f"{' carry' if c['carry'] else ''}"
+        )
+        text = f"{name:44}{ours['burst']:7.0f}{ours['sustained']:7.0f}"
+        if theirs:
+            ours |= {"cudnn_burst": theirs[0], "cudnn_sustained": theirs[1]}
+            text += f"{theirs[0]:7.0f}{theirs[1]:7.0f}"
+            text += f"{ours['burst'] / theirs[0]:7.2f}{ours['sustained'] / theirs[1]:7.2f}"
+        print(text, flush=True)
+        results.append(ours)
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump({"device": torch.cuda.get_device_name(), "results": results}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "lightseq/core/status.hpp"
+#include "lightseq/kernel/kernel.hpp"
+#include "lightseq/kernel/sm90/forward_block.cuh"
+
+/// Forward attention for Hopper (sm_90a): what the host does.
+namespace lightseq::sm90 {
+
+/// The forward kernel of one head dim, element type T (bfloat16 or float16), output type (T or float) and
+/// mask.
+template <int HeadDim, class T, class Out, Mask M>
+class ForwardKernel {
+  static_assert(std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>,
+                "lightseq: tensor cores multiply bfloat16 or float16");
+  static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>,
+                "lightseq: the output is of the element type or float");
+  static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
+  using Kernel = Forward<HeadDim, T, Out, M>;
+
+ public:
+  /// Device memory that a launch needs to itself.
+  static constexpr std::size_t workspace_bytes = sizeof(unsigned);
+
+  /// Looks up what launches need on the current device: once, at plan time.
+  Status prepare() {
+    if (Status const status = maps_.prepare(); !status.ok()) return status;
+    int device = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess)
+      error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess)
+      error = cudaFuncSetAttribute(forward_kernel<HeadDim, T, Out, M>,
+                                   cudaFuncAttributeMaxDynamicSharedMemorySize, Kernel::shared_bytes);
+    return refused(error);
+  }
+
+  /// Enqueues the call, and leaves `sm_margin` multiprocessors to others.
+  Status launch(ForwardCall<T, Out> const& call, M const& mask, void* workspace, cudaStream_t stream,
+                int sm_margin = 0) const {
+    ForwardLaunch<Out, M> launch{.mask = mask};
+    if (Status const status = describe(call, launch); !status.ok()) return status;
+    if (launch.tiles == 0) return {};
+    launch.counter = static_cast<unsigned*>(workspace);
+    cudaError_t error = cudaMemsetAsync(workspace, 0, workspace_bytes, stream);
+    if (error != cudaSuccess) return refused(error);
+    int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, launch.tiles);
+    forward_kernel<HeadDim, T, Out, M><<<blocks, Kernel::threads, Kernel::shared_bytes, stream>>>(launch);
+    return refused(cudaGetLastError());
+  }
+
+ private:
+  static Status refused(cudaError_t error) {
+    if (error == cudaSuccess) return {};
+    return {.code = Code::device_failed, .subject = "the forward kernel", .native = error};
+  }
+
+  Status describe(ForwardCall<T, Out> const& call, ForwardLaunch<Out, M>& launch) const {
+    Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
+    Shape const key_shape{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
+    Tensor const q = call.q.resolved(query_shape);
+    Tensor const k = call.k.resolved(key_shape), v = call.v.resolved(key_shape);
+    launch.o_in = call.o_in.resolved(query_shape);
+    launch.lse_in = call.lse_in;
+    launch.o_out = call.o.resolved(query_shape);
+    launch.lse_out = call.lse;
+    for (int i = 0; i < 2; ++i) {
+      Segment const& queries = call.queries.segments[i];
+      Segment const& keys = call.keys.segments[i];
+      if (Status const status = narrow(queries, launch.queries[i], "queries"); !status.ok()) return status;
+      if (Status const status = narrow(keys, launch.keys[i], "keys"); !status.ok()) return status;
+      std::int64_t const skip = i * call.queries.segments[0].rows, key_skip = i * call.keys.segments[0].rows;
+      Shape shape = query_shape;
+      shape.tokens = queries.rows;
+      Status status;
+      if (queries.rows > 0) status = maps_.make(launch.q[i], q.from(skip), shape, Kernel::query_rows, "q");
+      if (queries.rows > 0 && status.ok() && Kernel::stages_o)
+        status = maps_.make(launch.o[i], launch.o_out.from(skip), shape, 64, "o");
+      shape = key_shape;
+      shape.tokens = keys.rows;
+      if (keys.rows > 0 && status.ok())
+        status = maps_.make(launch.k[i], k.from(key_skip), shape, Kernel::key_rows, "k");
+      if (keys.rows > 0 && status.ok())
+        status = maps_.make(launch.v[i], v.from(key_skip), shape, Kernel::key_rows, "v");
+      if (!status.ok()) return status;
+    }
+    if (Status const status = pairs_aligned(launch.o_in, "o_in"); !status.ok()) return status;
+    if (Status const status = pairs_aligned(launch.o_out, "o"); !status.ok()) return status;
+    return arrange(call, launch);
+  }
+
+  /// The order of the work, and how much there is.
+  Status arrange(ForwardCall<T, Out> const& call, ForwardLaunch<Out, M>& launch) const {
+    bool uneven = false;
+    for (Segment const& queries : call.queries.segments)
+      for (Segment const& keys : call.keys.segments)
+        if (queries.rows > 0 && keys.rows > 0)
+          uneven |= launch.mask.cover(queries.hull(), keys.hull()) != Cover::full;
+    // Even tiles: one head after another. Uneven ones: the long ones of many heads first, but of no more
+    // heads than keep their keys and values in the L2 cache, 32 MB of them.
+    std::int64_t const head_bytes = std::max<std::int64_t>(1, call.keys.rows() * HeadDim * 2 * sizeof(T));
+    std::int64_t const batch_heads = call.batch * call.heads, group = call.heads / call.kv_heads;
+    std::int64_t kv_heads = 1;
+    while (uneven && kv_heads * 2 * head_bytes <= 32'000'000 && kv_heads * group < batch_heads) kv_heads *= 2;
+    std::int64_t query_tiles = 0;
+    for (Segment const& queries : call.queries.segments)
+      query_tiles += (queries.rows + Kernel::query_rows - 1) / Kernel::query_rows;
+    constexpr std::int64_t most = 1 << 30;
+    if (query_tiles > most / batch_heads)
+      return {.code = Code::too_large,
+              .subject = "queries",
+              .other = "tile count",
+              .have = query_tiles * batch_heads,
+              .need = most};
+    launch.heads = static_cast<int>(call.heads);
+    launch.group = static_cast<int>(group);
+    launch.batch_heads = static_cast<int>(batch_heads);
+    launch.section = static_cast<int>(uneven ? std::min(kv_heads * group, batch_heads) : 1);
+    launch.query_tiles = static_cast<int>(query_tiles);
+    launch.tiles = static_cast<int>(query_tiles * batch_heads);
+    launch.scale = call.scale * OnlineSoftmax::log2_e;
+    return {};
+  }
+
+  static Status narrow(Segment const& segment, Rows& rows, char const* name) {
+    constexpr std::int64_t most = std::numeric_limits<int>::max() / 2;
+    std::int64_t const end = segment.hull().end;
+    if (segment.rows > most || end > most)
+      return {.code = Code::too_large, .subject = name, .other = "last position", .have = end, .need = most};
+    rows = {static_cast<int>(segment.begin), static_cast<int>(segment.stride),
+            static_cast<int>(segment.rows)};
+    return {};
+  }
+
+  /// Floats are read and written in pairs.
+  template <class U>
+  static Status pairs_aligned(Tensor<U> const& tensor, char const* name) {
+    if constexpr (std::is_same_v<U const, float const>) {
+      Strides const& strides = tensor.strides;
+      for (std::int64_t const stride : {strides.batch, strides.token, strides.head})
+        if (stride % 2 != 0)
+          return {.code = Code::misaligned, .subject = name, .other = "stride", .have = stride, .need = 2};
+      auto const address = reinterpret_cast<std::uintptr_t>(tensor.data);
+      if (address % 8 != 0)
+        return {.code = Code::misaligned,
+                .subject = name,
+                .other = "address",
+                .have = static_cast<std::int64_t>(address % 8),
+                .need = 8};
+    }
+    return {};
+  }
+
+  TensorMaps maps_;
+  int multiprocessors_ = 0;
+};
+
+}  // namespace lightseq::sm90

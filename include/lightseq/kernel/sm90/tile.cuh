@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace lightseq::sm90 {
+
+/// How the forward kernel cuts its work. A thread block is one warpgroup that loads and one per 64 query
+/// rows.
+struct ForwardTile {
+  int query_rows = 0;           ///< a multiple of 64
+  int key_rows = 0;             ///< a multiple of 16
+  int stages = 2;               ///< tiles of keys, and of values, in shared memory
+  bool takes_turns = false;     ///< the warpgroups issue their matrix products one after another
+  int load_registers = 40;      ///< a thread of the loading warpgroup
+  int compute_registers = 232;  ///< a thread of the others; all together at most 65536
+};
+
+constexpr ForwardTile forward_tile(int head_dim) {
+  if (head_dim <= 64)
+    return {.query_rows = 192,
+            .key_rows = 128,
+            .takes_turns = true,
+            .load_registers = 32,
+            .compute_registers = 160};
+  if (head_dim <= 128) return {.query_rows = 128, .key_rows = 128};
+  if (head_dim <= 192) return {.query_rows = 128, .key_rows = 112};
+  return {.query_rows = 128, .key_rows = 80};
+}
+
+}  // namespace lightseq::sm90

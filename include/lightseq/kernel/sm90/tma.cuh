@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "lightseq/core/status.hpp"
+#include "lightseq/core/tensor.hpp"
+#include "lightseq/kernel/sm90/barrier.cuh"
+
+/// The copy engine: boxes of [batch, token, head, dim] tensors to and from shared memory.
+namespace lightseq::sm90 {
+
+/// Copies one panel, 64 elements of each row of the map's box, from (dim, token, head, batch) on to `to`.
+/// What lies outside the tensor becomes zeros, and counts among the bytes that `done` expects.
+__device__ __forceinline__ void load_panel(void* to, CUtensorMap const& map, int dim, int token, int head,
+                                           int batch, Barrier const& done) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, "
+      "%4, "
+      "%5}], [%6];" ::"r"(ptx::shared_address(to)),
+      "l"(&map), "r"(dim), "r"(token), "r"(head), "r"(batch), "r"(done.address())
+      : "memory");
+}
+
+/// The way back; what lies outside the tensor is left out.
+__device__ __forceinline__ void store_panel(CUtensorMap const& map, int dim, int token, int head, int batch,
+                                            std::uint32_t from) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(&map),
+      "r"(dim), "r"(token), "r"(head), "r"(batch), "r"(from)
+      : "memory");
+}
+
+__device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+/// Waits until this thread's stores have read shared memory.
+__device__ __forceinline__ void wait_stores_read() {
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+/// Waits until this thread's stores have arrived.
+__device__ __forceinline__ void wait_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
+/// Makes tensor maps. The driver's function is looked up at run time: a program linked with libcuda would not
+/// start where there is no driver.
+class TensorMaps {
+ public:
+  Status prepare() {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+    cudaError_t const error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                                               cudaEnableDefault, &found);
+    if (error != cudaSuccess || found != cudaDriverEntryPointSuccess)
+      return {.code = Code::device_failed, .subject = "cuTensorMapEncodeTiled", .native = error};
+    encode_ = reinterpret_cast<decltype(encode_)>(function);
+    return {};
+  }
+
+  /// A map of the tensor whose boxes are `rows` tokens of one head, a panel of 64 of the dim at a time.
+  template <class T>
+  Status make(CUtensorMap& map, Tensor<T> tensor, Shape const& shape, int rows, char const* name) const {
+    auto const misaligned = [&](char const* what, std::int64_t have, std::int64_t need) {
+      return Status{.code = Code::misaligned, .subject = name, .other = what, .have = have, .need = need};
+    };
+    auto const address = reinterpret_cast<std::uintptr_t>(tensor.data);
+    if (address % 16 != 0) return misaligned("address", static_cast<std::int64_t>(address % 16), 16);
+    constexpr std::int64_t unit = 16 / sizeof(T);
+    // The stride of a single batch or head means nothing and may be anything.
+    std::int64_t const head = shape.heads > 1 ? tensor.strides.head : unit;
+    std::int64_t const batch = shape.batch > 1 ? tensor.strides.batch : unit;
+    if (tensor.strides.token % unit != 0) return misaligned("token stride", tensor.strides.token, unit);
+    if (head % unit != 0) return misaligned("head stride", head, unit);
+    if (batch % unit != 0) return misaligned("batch stride", batch, unit);
+
+    auto const size = [](std::int64_t n) { return static_cast<cuuint64_t>(n); };
+    cuuint64_t const extents[] = {size(shape.dim), size(shape.tokens), size(shape.heads), size(shape.batch)};
+    cuuint64_t const strides[] = {size(tensor.strides.token) * sizeof(T), size(head) * sizeof(T),
+                                  size(batch) * sizeof(T)};
+    cuuint32_t const box[] = {64, static_cast<cuuint32_t>(rows), 1, 1};
+    cuuint32_t const ones[] = {1, 1, 1, 1};
+    CUtensorMapDataType const type = std::is_same_v<std::remove_const_t<T>, float16>
+                                         ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                         : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    void* const data = const_cast<std::remove_const_t<T>*>(tensor.data);
+    CUresult const result = encode_(&map, type, 4, data, extents, strides, box, ones,
+                                    CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result != CUDA_SUCCESS) return {.code = Code::device_failed, .subject = name, .native = result};
+    return {};
+  }
+
+ private:
+  decltype(&cuTensorMapEncodeTiled) encode_ = nullptr;
+};
+
+}  // namespace lightseq::sm90
