@@ -7,10 +7,10 @@
 #include <cblas.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <new>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -18,17 +18,12 @@
 #include "lightseq/kernel/host_rows.hpp"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/sliding_window.hpp"
+#include "lightseq/schedule/summary.hpp"
+#include "lightseq/testing/data.hpp"
 
 namespace lightseq::bench {
 
-template <Element T>
-std::vector<T> random_vector(std::int64_t size) {
-  static std::mt19937 engine(std::random_device{}());
-  std::normal_distribution<float> normal;
-  std::vector<T> values(static_cast<std::size_t>(size));
-  for (T& value : values) value = T(normal(engine));
-  return values;
-}
+using testing::random_vector;
 
 void set_rate(benchmark::State& state, double flops) {
   state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
@@ -36,7 +31,7 @@ void set_rate(benchmark::State& state, double flops) {
 
 void sgemm(benchmark::State& state) {
   int const n = 1024;
-  auto const a = random_vector<float>(n * n), b = random_vector<float>(n * n);
+  auto const a = random_vector<float>(n * n, 1), b = random_vector<float>(n * n, 2);
   std::vector<float> c(n * n);
   for (auto _ : state)
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, n, n, 1, a.data(), n, b.data(), n, 0, c.data(),
@@ -44,12 +39,11 @@ void sgemm(benchmark::State& state) {
   set_rate(state, 2.0 * n * n * n);
 }
 
+/// The pairs that a mask shows of a whole sequence.
 template <Mask M>
-double visible_pairs(M const& mask, std::int64_t tokens) {
-  std::int64_t pairs = 0;
-  for (std::int64_t q = 0; q < tokens; ++q)
-    for (std::int64_t k = 0; k < tokens; ++k) pairs += mask.visible(q, k) ? 1 : 0;
-  return static_cast<double>(pairs);
+double pairs(M const& mask, std::int64_t tokens) {
+  Segment const all{0, tokens};
+  return static_cast<double>(visible_pairs(mask, all, all));
 }
 
 struct FreeScratch {
@@ -61,9 +55,9 @@ std::unique_ptr<std::byte, FreeScratch> scratch(std::int64_t bytes) {
       static_cast<std::byte*>(::operator new (static_cast<std::size_t>(bytes), std::align_val_t{128})));
 }
 
-template <int D, Element T, Mask M>
-struct Problem {
-  explicit Problem(std::int64_t s) : tokens(s) {
+template <int D, Element T>
+struct Sequence {
+  explicit Sequence(std::int64_t s) : tokens(s) {
     forward.q = q.data();
     forward.k = k.data();
     forward.v = v.data();
@@ -74,27 +68,27 @@ struct Problem {
   }
 
   std::int64_t tokens;
-  std::vector<T> q = random_vector<T>(tokens * D), k = random_vector<T>(tokens * D),
-                 v = random_vector<T>(tokens * D);
+  std::vector<T> q = random_vector<T>(tokens * D, 1), k = random_vector<T>(tokens * D, 2),
+                 v = random_vector<T>(tokens * D, 3);
   std::vector<float> o = std::vector<float>(q.size()), lse = std::vector<float>(q.size() / D);
   ForwardCall<T> forward;
 };
 
 template <int D, Element T, Mask M>
 void forward(benchmark::State& state, M const& mask) {
-  Problem<D, T, M> const p(state.range(0));
+  Sequence<D, T> const p(state.range(0));
   auto const memory = scratch(host::forward_scratch_bytes<D>());
   for (auto _ : state) host::forward<D>(p.forward, mask, memory.get());
-  set_rate(state, 4.0 * D * visible_pairs(mask, p.tokens));
+  set_rate(state, 4.0 * D * pairs(mask, p.tokens));
 }
 
 template <int D, Element T, Mask M>
 void backward(benchmark::State& state, M const& mask) {
-  Problem<D, T, M> const p(state.range(0));
+  Sequence<D, T> const p(state.range(0));
   auto const memory = scratch(std::max(host::forward_scratch_bytes<D>(), host::backward_scratch_bytes<D>()));
   host::forward<D>(p.forward, mask, memory.get());
 
-  auto const d_o = random_vector<T>(p.tokens * D);
+  auto const d_o = random_vector<T>(p.tokens * D, 4);
   std::vector<float> delta(p.lse.size()), dq(p.o.size()), dk(p.o.size()), dv(p.o.size());
   BackwardCall<T> call;
   call.q = p.forward.q;
@@ -111,7 +105,7 @@ void backward(benchmark::State& state, M const& mask) {
   host::delta(Tensor(p.o.data()), Tensor(d_o.data()), RowStats<float>::packed(delta.data(), 1, p.tokens),
               Shape{1, p.tokens, 1, D});
   for (auto _ : state) host::backward<D>(call, mask, memory.get());
-  set_rate(state, 10.0 * D * visible_pairs(mask, p.tokens));
+  set_rate(state, 10.0 * D * pairs(mask, p.tokens));
 }
 
 template <int D, Element T = float, Mask M>
