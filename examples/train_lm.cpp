@@ -14,9 +14,9 @@
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <new>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "lightseq/lightseq.hpp"
@@ -40,30 +40,36 @@ struct Flag {
   std::function<void(std::string const&)> set;
 };
 
+/// A flag for a number above 0. None may be so large that a product of two sizes overflows.
 template <class T>
-Flag number(std::string const& name, std::string const& help, T& target) {
-  auto const set = [name, &target](std::string const& value) {
+Flag number(std::string const& name, std::string const& help, T& target, T most = T(1e8)) {
+  auto const set = [name, &target, most](std::string const& value) {
     char const* const end = value.data() + value.size();
     auto const [stop, error] = std::from_chars(value.data(), end, target);
-    if (error != std::errc{} || stop != end || !(target > 0))
-      throw std::invalid_argument(name + " is '" + value + "', it must be a number greater than 0");
+    if (error != std::errc{} || stop != end || !(target > 0 && target <= most))
+      throw std::invalid_argument(
+          lightseq::sentence(name, " is '", value, "', it must be a number above 0, at most ", most));
   };
-  return {name, help + lightseq::sentence(" (", target, ")"), set};
+  return {name, lightseq::sentence(help, " (", target, ")"), set};
 }
 
 std::vector<Flag> flags(Arguments& a) {
   train_lm::Options& o = a.options;
-  return {
-      number("--ranks", "threads that share the sequence, at most 64", o.ranks),
-      number("--steps", "training steps", o.steps),
-      number("--seqlen", "bytes of text in a step, all ranks together", o.seqlen),
-      number("--layers", "layers of the model", o.size.layers),
-      number("--dim", "width of the model", o.size.dim),
-      number("--heads", lightseq::sentence("query heads, of ", head_dim, " elements each"), o.size.heads),
-      number("--kv-heads", "key/value heads, a divisor of the query heads", o.size.kv_heads),
-      number("--lr", "learning rate", o.lr),
-      number("--seed", "of the first weights and the choice of text", o.seed),
-      {"--schedule", "balanced, ring or zigzag (balanced)", [&a](std::string const& s) { a.schedule = s; }}};
+  auto const set_schedule = [&a](std::string const& value) {
+    if (value != "balanced" && value != "ring" && value != "zigzag")
+      throw std::invalid_argument("--schedule is '" + value + "', it must be balanced, ring or zigzag");
+    a.schedule = value;
+  };
+  return {number("--ranks", "threads that share the sequence, at most 64", o.ranks, 64),
+          number("--steps", "training steps", o.steps),
+          number("--seqlen", "bytes of text in a step, all ranks together", o.seqlen),
+          number("--layers", "layers of the model", o.size.layers),
+          number("--dim", "width of the model", o.size.dim),
+          number("--heads", lightseq::sentence("query heads, of ", head_dim, " elements each"), o.size.heads),
+          number("--kv-heads", "key/value heads, a divisor of the query heads", o.size.kv_heads),
+          number("--lr", "learning rate", o.lr),
+          number("--seed", "of the first weights and the choice of text", o.seed),
+          {"--schedule", "balanced, ring or zigzag (balanced)", set_schedule}};
 }
 
 /// Throws std::invalid_argument on what makes no sense.
@@ -85,8 +91,6 @@ Arguments parse(std::vector<std::string> const& words) {
       flag->set(*++word);
     }
   }
-  if (a.options.ranks > 64)
-    throw std::invalid_argument(lightseq::sentence("--ranks is ", a.options.ranks, ", at most 64 will do"));
   return a;
 }
 
@@ -111,7 +115,8 @@ std::vector<std::uint8_t> read(std::vector<std::filesystem::path> const& files) 
   std::vector<std::uint8_t> text;
   for (auto const& file : files) {
     std::ifstream stream(file, std::ios::binary);
-    if (!stream) throw std::invalid_argument("cannot read " + file.string());
+    if (!stream || std::filesystem::is_directory(file))
+      throw std::invalid_argument("cannot read " + file.string());
     text.insert(text.end(), std::istreambuf_iterator<char>(stream), {});
   }
   return text;
@@ -154,10 +159,8 @@ int run(std::vector<std::string> const& words) {
     train_lm::train<Attn<lightseq::Balanced>>(o, text, report);
   else if (a.schedule == "ring")
     train_lm::train<Attn<lightseq::Ring>>(o, text, report);
-  else if (a.schedule == "zigzag")
-    train_lm::train<Attn<lightseq::ZigzagRing>>(o, text, report);
   else
-    throw std::invalid_argument("--schedule is '" + a.schedule + "', it must be balanced, ring or zigzag");
+    train_lm::train<Attn<lightseq::ZigzagRing>>(o, text, report);
 
   std::printf("the loss went from %.4f to %.4f nats a byte\n", first, mean);
   return mean < first ? 0 : 1;
@@ -172,6 +175,9 @@ int main(int argc, char** argv) {
   } catch (std::invalid_argument const& error) {  // lightseq::Error is one, too
     std::fprintf(stderr, "train_lm: %s\n", error.what());
     return 2;
+  } catch (std::bad_alloc const&) {
+    std::fprintf(stderr, "train_lm: there is not enough memory for this model\n");
+    return 1;
   } catch (std::exception const& error) {
     std::fprintf(stderr, "train_lm: %s\n", error.what());
     return 1;

@@ -28,8 +28,8 @@ struct Options {
 template <class T>
 void all_reduce(lightseq::Transport auto& comm, std::span<T> values) {
   auto const piece = [&](int rank) {
-    auto const [begin, rows, stride] = lightseq::even_chunk(rank, comm.world(), std::ssize(values));
-    return values.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows));
+    auto const chunk = lightseq::even_chunk(rank, comm.world(), std::ssize(values));
+    return values.subspan(static_cast<std::size_t>(chunk.begin), static_cast<std::size_t>(chunk.rows));
   };
   std::vector<lightseq::Send> sends;
   std::vector<lightseq::Receive> recvs;
