@@ -27,6 +27,7 @@ endif()
 
 set(LIGHTSEQ_SANITIZE "" CACHE STRING "A value for -fsanitize=, e.g. address, undefined or thread")
 if(LIGHTSEQ_SANITIZE)
+  target_compile_definitions(lightseq_own INTERFACE LIGHTSEQ_SANITIZED)
   target_compile_options(lightseq_own INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${LIGHTSEQ_SANITIZE}
                                                 -fno-sanitize-recover=all -fno-omit-frame-pointer>)
   target_link_options(lightseq_own INTERFACE -fsanitize=${LIGHTSEQ_SANITIZE})

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <numeric>
+#include <algorithm>
+#include <random>
 
 #include "kernel/laws.hpp"
 

@@ -30,8 +30,17 @@ inline std::vector<Problem> small_problems() {
           {.batch = 1, .seqlen = 1, .heads = 1, .kv_heads = 1}};
 }
 
-/// O, LSE, dQ, dK and dV equal dense attention in double, for worlds of 1 to 16, and a second run gives the
-/// same bits.
+/// The worlds that are tried: all up to 16, or some of them where a sanitizer slows threads down.
+inline std::vector<int> worlds() {
+#ifdef LIGHTSEQ_SANITIZED
+  return {1, 2, 3, 4, 7, 16};
+#else
+  return {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+#endif
+}
+
+/// O, LSE, dQ, dK and dV equal dense attention in double, in every world, and a second run gives the same
+/// bits.
 template <class S, class Traits = DefaultTraits, Mask M>
 void equals_dense(M const& mask) {
   using Attn = DistAttn<small_head_dim, M, S, Traits>;
@@ -39,7 +48,7 @@ void equals_dense(M const& mask) {
   constexpr bool rounds = !std::is_same_v<T, float>;
   INFO("LIGHTSEQ_SEED=", run_seed());
   for (Problem const& problem : small_problems())
-    for (int ranks = 1; ranks <= 16; ++ranks) {
+    for (int const ranks : worlds()) {
       INFO("seqlen ", problem.seqlen, ", ranks ", ranks);
       LocalWorld world(ranks);
       auto sequence = testing::random_sequence<T>(problem, small_head_dim, stream_seed(100));

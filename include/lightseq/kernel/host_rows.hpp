@@ -5,6 +5,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "lightseq/core/element.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/softmax/partial.hpp"
 
@@ -70,19 +71,22 @@ inline void add(Tensor<float const> from, Tensor<float> to, Shape const& shape) 
   });
 }
 
-/// delta = sum(o * d_o) of every row, [batch, heads, tokens]. The dim is a multiple of 8, as every head dim.
+/// sum(a * b) of two rows; dim is a multiple of 8, as every head dim.
+template <Element A, Element B>
+float dot(A const* a, B const* b, std::int64_t dim) noexcept {
+  float sums[8] = {};
+  for (std::int64_t d = 0; d < dim; d += 8)
+    for (int i = 0; i < 8; ++i) sums[i] += static_cast<float>(a[d + i]) * static_cast<float>(b[d + i]);
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+/// delta = sum(o * d_o) of every row, [batch, heads, tokens].
 template <class Out, class Gradient>
 void delta(Tensor<Out> o, Tensor<Gradient> d_o, RowStats<float> delta, Shape const& shape) noexcept {
   o = o.resolved(shape);
   d_o = d_o.resolved(shape);
   for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
-    Out* const a = o.at(batch, token, head);
-    Gradient* const b = d_o.at(batch, token, head);
-    float sums[8] = {};
-    for (std::int64_t d = 0; d < shape.dim; d += 8)
-      for (int i = 0; i < 8; ++i) sums[i] += static_cast<float>(a[d + i]) * static_cast<float>(b[d + i]);
-    delta.at(batch, head)[token] =
-        ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    delta.at(batch, head)[token] = dot(o.at(batch, token, head), d_o.at(batch, token, head), shape.dim);
   });
 }
 
