@@ -159,7 +159,9 @@ TEST_CASE_TEMPLATE_DEFINE("a rank's plan takes time proportional to its steps", 
         best = std::min<decltype(best)>(best, std::chrono::steady_clock::now() - begin);
         REQUIRE(plan.steps.size() >= static_cast<std::size_t>(S::steps(world)));
       }
+#ifndef LIGHTSEQ_SANITIZED
       CHECK(best.count() < 10);
+#endif
     }
 }
 TEST_CASE_TEMPLATE_APPLY(linear_time, test::EverySchedule);
