@@ -9,7 +9,11 @@ using namespace lightseq::test;
 namespace {
 
 constexpr int head_dim = 64;
+#ifdef LIGHTSEQ_SANITIZED
+Problem const problem{.seqlen = 201, .heads = 2, .kv_heads = 1};
+#else
 Problem const problem{.seqlen = 1201, .heads = 2, .kv_heads = 1};
+#endif
 
 template <class Attn>
 testing::Errors errors(int ranks) {
