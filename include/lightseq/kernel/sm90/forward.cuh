@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <type_traits>
 
 #include "lightseq/core/status.hpp"
@@ -46,11 +45,11 @@ class ForwardKernel {
                 int sm_margin = 0) const {
     ForwardLaunch<Out, M> launch{.mask = mask};
     if (Status const status = describe(call, launch); !status.ok()) return status;
-    if (launch.tiles == 0) return {};
+    if (launch.order.tiles == 0) return {};
     launch.counter = static_cast<unsigned*>(workspace);
     cudaError_t error = cudaMemsetAsync(workspace, 0, workspace_bytes, stream);
     if (error != cudaSuccess) return refused(error);
-    int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, launch.tiles);
+    int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, launch.order.tiles);
     forward_kernel<HeadDim, T, Out, M><<<blocks, Kernel::threads, Kernel::shared_bytes, stream>>>(launch);
     return refused(cudaGetLastError());
   }
@@ -90,71 +89,12 @@ class ForwardKernel {
         status = maps_.make(launch.v[i], v.from(key_skip), shape, Kernel::key_rows, "v");
       if (!status.ok()) return status;
     }
-    if (Status const status = pairs_aligned(launch.o_in, "o_in"); !status.ok()) return status;
-    if (Status const status = pairs_aligned(launch.o_out, "o"); !status.ok()) return status;
-    return arrange(call, launch);
-  }
-
-  /// The order of the work, and how much there is.
-  Status arrange(ForwardCall<T, Out> const& call, ForwardLaunch<Out, M>& launch) const {
-    bool uneven = false;
-    for (Segment const& queries : call.queries.segments)
-      for (Segment const& keys : call.keys.segments)
-        if (queries.rows > 0 && keys.rows > 0)
-          uneven |= launch.mask.cover(queries.hull(), keys.hull()) != Cover::full;
-    // Even tiles: one head after another. Uneven ones: the long ones of many heads first, but of no more
-    // heads than keep their keys and values in the L2 cache, 32 MB of them.
-    std::int64_t const head_bytes = std::max<std::int64_t>(1, call.keys.rows() * HeadDim * 2 * sizeof(T));
-    std::int64_t const batch_heads = call.batch * call.heads, group = call.heads / call.kv_heads;
-    std::int64_t kv_heads = 1;
-    while (uneven && kv_heads * 2 * head_bytes <= 32'000'000 && kv_heads * group < batch_heads) kv_heads *= 2;
-    std::int64_t query_tiles = 0;
-    for (Segment const& queries : call.queries.segments)
-      query_tiles += (queries.rows + Kernel::query_rows - 1) / Kernel::query_rows;
-    constexpr std::int64_t most = 1 << 30;
-    if (query_tiles > most / batch_heads)
-      return {.code = Code::too_large,
-              .subject = "queries",
-              .other = "tile count",
-              .have = query_tiles * batch_heads,
-              .need = most};
-    launch.heads = static_cast<int>(call.heads);
-    launch.group = static_cast<int>(group);
-    launch.batch_heads = static_cast<int>(batch_heads);
-    launch.section = static_cast<int>(uneven ? std::min(kv_heads * group, batch_heads) : 1);
-    launch.query_tiles = static_cast<int>(query_tiles);
-    launch.tiles = static_cast<int>(query_tiles * batch_heads);
+    // Floats are read and written in pairs.
+    if (Status const status = check_aligned(launch.o_in, 2, "o_in"); !status.ok()) return status;
+    if constexpr (!Kernel::stages_o)
+      if (Status const status = check_aligned(launch.o_out, 2, "o"); !status.ok()) return status;
     launch.scale = call.scale * OnlineSoftmax::log2_e;
-    return {};
-  }
-
-  static Status narrow(Segment const& segment, Rows& rows, char const* name) {
-    constexpr std::int64_t most = std::numeric_limits<int>::max() / 2;
-    std::int64_t const end = segment.hull().end;
-    if (segment.rows > most || end > most)
-      return {.code = Code::too_large, .subject = name, .other = "last position", .have = end, .need = most};
-    rows = {static_cast<int>(segment.begin), static_cast<int>(segment.stride),
-            static_cast<int>(segment.rows)};
-    return {};
-  }
-
-  /// Floats are read and written in pairs.
-  template <class U>
-  static Status pairs_aligned(Tensor<U> const& tensor, char const* name) {
-    if constexpr (std::is_same_v<U const, float const>) {
-      Strides const& strides = tensor.strides;
-      for (std::int64_t const stride : {strides.batch, strides.token, strides.head})
-        if (stride % 2 != 0)
-          return {.code = Code::misaligned, .subject = name, .other = "stride", .have = stride, .need = 2};
-      auto const address = reinterpret_cast<std::uintptr_t>(tensor.data);
-      if (address % 8 != 0)
-        return {.code = Code::misaligned,
-                .subject = name,
-                .other = "address",
-                .have = static_cast<std::int64_t>(address % 8),
-                .need = 8};
-    }
-    return {};
+    return TileOrder::make(launch.order, call, launch.mask, HeadDim, Kernel::query_rows);
   }
 
   TensorMaps maps_;

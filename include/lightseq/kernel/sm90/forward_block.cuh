@@ -5,11 +5,13 @@
 
 #include "lightseq/core/range.hpp"
 #include "lightseq/core/tensor.hpp"
+#include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
 #include "lightseq/kernel/sm90/tile.cuh"
 #include "lightseq/kernel/sm90/tma.cuh"
 #include "lightseq/kernel/sm90/wgmma.cuh"
+#include "lightseq/kernel/tile_order.cuh"
 #include "lightseq/mask/mask.hpp"
 #include "lightseq/softmax/online.cuh"
 
@@ -18,35 +20,19 @@
 /// of one tile, makes the softmax of the next. Thread blocks stay and take query tiles from a counter.
 namespace lightseq::sm90 {
 
-/// A Segment in the 32 bits that are ample for one launch.
-struct Rows {
-  int begin = 0;   ///< position of the first row
-  int stride = 1;  ///< from one row's position to the next one's
-  int count = 0;
-
-  __device__ __forceinline__ int position(int row) const { return begin + row * stride; }
-  __device__ __forceinline__ Range hull(int first, int rows) const {
-    return {position(first), std::int64_t{position(first + rows - 1)} + 1};
-  }
-};
-
 /// All that a launch is told. Element 0 and 1 of an array belong to the two segments of a shard, whose maps
 /// begin at its first row: then the copy engine itself keeps to the segment.
 template <class Out, Mask M>
 struct ForwardLaunch {
   M mask;
   CUtensorMap q[2] = {}, k[2] = {}, v[2] = {}, o[2] = {};
-  Rows queries[2] = {}, keys[2] = {};
+  LaunchSegment queries[2] = {}, keys[2] = {};
   Tensor<float const> o_in = {};
   RowStats<float const> lse_in = {};
   Tensor<Out> o_out = {};
   RowStats<float> lse_out = {};
-  int heads = 0, group = 0;  ///< query heads, and how many of them share a key/value head
-  int batch_heads = 0;
-  int section = 0;      ///< batches x heads whose tiles are taken together
-  int query_tiles = 0;  ///< of one batch and head
-  int tiles = 0;        ///< of all of them
-  float scale = 0;      ///< with the factor log2(e)
+  TileOrder order = {};
+  float scale = 0;  ///< with the factor log2(e)
   unsigned* counter = nullptr;
 };
 
@@ -71,17 +57,13 @@ struct Forward {
   static constexpr float largest_sum = std::is_same_v<T, float16> ? 0x1p14f : 0x1p50f;
 
   /// A query tile as the loading warp announces it.
-  struct QueryTile {
-    int segment, first;  ///< segment and row in it
-    int head, batch;
+  struct QueryTile : TilePlace {
     int kind;
   };
   enum : int { no_keys, some_keys, no_more_tiles };  ///< QueryTile::kind
 
   /// A key tile as it lies in its stage.
-  struct KeyTile {
-    int position, stride;  ///< of its rows
-    int rows;              ///< less than key_rows at the segment's end
+  struct KeyTile : LaunchSegment {
     int flags;
   };
   /// KeyTile::flags. The key tile that follows is described here too: which code it needs must be known
@@ -169,7 +151,7 @@ struct Forward {
     }
 
     __device__ __forceinline__ void scan() {
-      Rows const& keys = launch.keys[segment];
+      LaunchSegment const& keys = launch.keys[segment];
       int const row = (end - 1 - static_cast<int>(threadIdx.x) % 32) * key_rows;
       int const rows = min(key_rows, keys.count - row);
       Cover const cover = row < 0 ? Cover::none : launch.mask.cover(queries, keys.hull(row, rows));
@@ -180,21 +162,12 @@ struct Forward {
     }
   };
 
-  /// Where tile `index` of the grid lies. Long query tiles tend to come last in a shard and are taken first.
   __device__ __forceinline__ QueryTile locate(int index) const {
-    int const per_section = launch.section * launch.query_tiles;
-    int const section = index / per_section, rest = index % per_section;
-    int const heads_here = min(launch.section, launch.batch_heads - section * launch.section);
-    int const batch_head = section * launch.section + rest % heads_here;
-    int const number = launch.query_tiles - 1 - rest / heads_here;
-    int const in_first = (launch.queries[0].count + query_rows - 1) / query_rows;
-    int const segment = number < in_first ? 0 : 1;
-    return {segment, (number - segment * in_first) * query_rows, batch_head % launch.heads,
-            batch_head / launch.heads, no_keys};
+    return {launch.order.locate(index, launch.queries[0].count, query_rows), no_keys};
   }
 
   __device__ __forceinline__ KeyWalk walk_keys(QueryTile const& query_tile) const {
-    Rows const& queries = launch.queries[query_tile.segment];
+    LaunchSegment const& queries = launch.queries[query_tile.segment];
     int const rows = min(query_rows, queries.count - query_tile.first);
     return {launch, queries.hull(query_tile.first, rows)};
   }
@@ -209,9 +182,9 @@ struct Forward {
       control.query_tile = query_tile;
       control.tile_full.arrive();
     };
-    for (int index = static_cast<int>(blockIdx.x); index < launch.tiles;) {
+    for (int index = static_cast<int>(blockIdx.x); index < launch.order.tiles;) {
       QueryTile query_tile = locate(index);
-      int const kv_head = query_tile.head / launch.group;
+      int const kv_head = query_tile.head / launch.order.group;
       KeyWalk walk = walk_keys(query_tile);
       bool more = walk.next();
       query_tile.kind = more ? some_keys : no_keys;
@@ -221,10 +194,10 @@ struct Forward {
         control.q_full.arrive();
       }
       for (bool q_missing = true; more; q_missing = false) {
-        Rows const& keys = launch.keys[walk.segment];
+        LaunchSegment const& keys = launch.keys[walk.segment];
         CUtensorMap const& map = launch.k[walk.segment];
         int const first = walk.first;
-        KeyTile key_tile{keys.position(first), keys.stride, min(key_rows, keys.count - first),
+        KeyTile key_tile{{keys.position(first), keys.stride, min(key_rows, keys.count - first)},
                          walk.tests ? masked : 0};
         more = walk.next();
         if (more) key_tile.flags |= walk.tests ? more_masked : more_unmasked;
@@ -247,7 +220,7 @@ struct Forward {
       index = ptx::uniform(index);
       tile_parity ^= 1;
     }
-    if (leads) announce({.kind = no_more_tiles});
+    if (leads) announce({{}, no_more_tiles});
   }
 
   /// The warp that loads values: another one, so that keys never wait for room for values.
@@ -260,7 +233,7 @@ struct Forward {
       __syncwarp();
       control.tile_empty.arrive_if(leads);
       if (query_tile.kind == no_more_tiles) return;
-      int const kv_head = query_tile.head / launch.group;
+      int const kv_head = query_tile.head / launch.order.group;
       KeyWalk walk = walk_keys(query_tile);
       while (walk.next()) {
         int const s = ring.stage;
@@ -343,15 +316,16 @@ struct Forward {
       __syncwarp();
       control.tile_empty.arrive_if(leads_warp);
       if (query_tile.kind == no_more_tiles) break;
-      Rows const& queries = launch.queries[query_tile.segment];
-      int const row = query_tile.first + warpgroup * 64 + warp * 16 + lane / 4;  ///< and row + 8
+      RowPair const rows{query_tile.batch, query_tile.head, query_tile.segment * launch.queries[0].count,
+                         query_tile.first + warpgroup * 64 + warp * 16 + lane / 4,
+                         launch.queries[query_tile.segment]};
 
       OnlineSoftmax softmax;
       if (launch.o_in.data == nullptr) {
 #pragma unroll
         for (int i = 0; i < HeadDim / 2; ++i) o[i] = 0;
       } else {
-        resume(query_tile, row, softmax, o);
+        resume(launch.o_in, launch.lse_in, rows, launch.scale, softmax, o);
       }
       auto const rescale = [&] {
 #pragma unroll
@@ -367,7 +341,7 @@ struct Forward {
         wgmma_wait<0>();
         pin(s);
         control.k_empty[ring.stage].arrive_if(leads_warp);
-        if (flags & masked) hide(s, key_tile, queries, row);
+        if (flags & masked) hide(s, rows, key_tile, launch.mask);
         if (softmax.add(s, scale) && launch.o_in.data != nullptr) rescale();
         pack_weights();
         Ring<stages> before = ring;
@@ -390,7 +364,7 @@ struct Forward {
           pin(s);
           bool moved = false;
           if constexpr (decltype(tests)::value) {
-            hide(s, key_tile, queries, row);
+            hide(s, rows, key_tile, launch.mask);
             moved = softmax.add(s, scale);
           } else if (!softmax.add_fixed(s, scale, offset, largest_sum)) {
             score_again(s, warpgroup, ring.stage);
@@ -421,30 +395,15 @@ struct Forward {
       } else if constexpr (!o_over_q) {
         control.q_empty.arrive_if(leads_warp);
       }
-      finish(query_tile, row, warpgroup, softmax, o);
+      normalise(softmax, launch.scale, rows, launch.lse_out, o);
+      if constexpr (stages_o) {
+        store_elements(query_tile, warpgroup, o);
+      } else {
+        store_floats(launch.o_out, rows, o);
+      }
       tile_parity ^= 1;
     }
     if (stages_o && thread == 0) wait_stores();
-  }
-
-  /// Hides the pairs that the mask hides, and the rows behind the end of the keys.
-  __device__ __forceinline__ void hide(float (&s)[key_rows / 2], KeyTile const& key_tile, Rows const& queries,
-                                       int row) const {
-    // Queries behind the end are given the last one's position: a mask is asked only about positions there
-    // are.
-    int const query[2] = {queries.position(min(row, queries.count - 1)),
-                          queries.position(min(row + 8, queries.count - 1))};
-    int const column = threadIdx.x % 4 * 2;
-    int const rows = key_tile.rows - column;
-    int const position = key_tile.position + column * key_tile.stride;
-    int const last_position = key_tile.position + (key_tile.rows - 1) * key_tile.stride;
-#pragma unroll
-    for (int i = 0; i < key_rows / 2; ++i) {
-      int const step = i / 4 * 8 + i % 2;
-      int const key = min(position + step * key_tile.stride, last_position);
-      bool const visible = launch.mask.visible(query[i / 2 % 2], key) & (step < rows);
-      s[i] = visible ? s[i] : -OnlineSoftmax::infinity;
-    }
   }
 
   /// Computes this warp's scores once more, with the instruction that needs no whole warpgroup.
@@ -469,81 +428,35 @@ struct Forward {
     }
   }
 
-  /// Loads the state of keys attended before.
-  __device__ __forceinline__ void resume(QueryTile const& at, int row, OnlineSoftmax& softmax,
-                                         float (&o)[HeadDim / 2]) const {
-    int const lane = threadIdx.x % 32;
-    int const offset = at.segment * launch.queries[0].count;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      int const token = row + 8 * r;
-      bool const exists = token < launch.queries[at.segment].count;
-      float const lse =
-          exists ? launch.lse_in.at(at.batch, at.head)[offset + token] : -OnlineSoftmax::infinity;
-      bool const empty = lse == -OnlineSoftmax::infinity;
-      softmax.resume(r, lse, launch.scale, lane % 4 == 0);
-      float const* const from = launch.o_in.at(at.batch, offset + token, at.head) + lane % 4 * 2;
-#pragma unroll
-      for (int i = 0; i < HeadDim / 8; ++i) {
-        float2 const pair = empty ? float2{0, 0} : *reinterpret_cast<float2 const*>(from + 8 * i);
-        o[4 * i + 2 * r] = pair.x * OnlineSoftmax::carried_weight;
-        o[4 * i + 2 * r + 1] = pair.y * OnlineSoftmax::carried_weight;
-      }
-    }
-  }
-
-  /// Writes o and lse.
-  __device__ __forceinline__ void finish(QueryTile const& at, int row, int warpgroup,
-                                         OnlineSoftmax const& softmax, float (&o)[HeadDim / 2]) const {
+  /// Writes a warpgroup's rows of o through shared memory.
+  __device__ __forceinline__ void store_elements(QueryTile const& at, int warpgroup,
+                                                 float const (&o)[HeadDim / 2]) const {
     int const thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
-    int const offset = at.segment * launch.queries[0].count, count = launch.queries[at.segment].count;
-    float* const lse_out = launch.lse_out.at(at.batch, at.head) + offset;
-    float inverse[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float const lse = softmax.finish(r, launch.scale, inverse[r]);
-      if (lane % 4 == 0 && row + 8 * r < count) lse_out[row + 8 * r] = lse;
-    }
-    if constexpr (!stages_o) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        if (row + 8 * r >= count) break;
-        Out* const to = launch.o_out.at(at.batch, offset + row + 8 * r, at.head) + lane % 4 * 2;
-#pragma unroll
-        for (int i = 0; i < HeadDim / 8; ++i)
-          *reinterpret_cast<float2*>(to + 8 * i) = {o[4 * i + 2 * r] * inverse[r],
-                                                    o[4 * i + 2 * r + 1] * inverse[r]};
-      }
-    } else {
-      constexpr int panel = o_over_q ? query_panel : 64 * 128;
-      std::uint32_t const staging = ptx::shared_address(shared) +
-                                    (o_over_q ? warpgroup * 64 * 128 : o_offset + warpgroup * panels * panel);
-      if constexpr (!o_over_q) {
-        if (thread == 0) wait_stores_read();
-        ptx::barrier_sync(8 + warpgroup, 128);
-      }
-      std::uint32_t const to = staging + (warp * 16 + lane % 16) * 128;
-#pragma unroll
-      for (int i = 0; i < HeadDim / 16; ++i) {
-        float const* const f = o + 8 * i;
-        store_matrices(to + i / 4 * panel + ((i % 4 * 2 + lane / 16) ^ lane % 8) * 16,
-                       ptx::pack<T>(f[0] * inverse[0], f[1] * inverse[0]),
-                       ptx::pack<T>(f[2] * inverse[1], f[3] * inverse[1]),
-                       ptx::pack<T>(f[4] * inverse[0], f[5] * inverse[0]),
-                       ptx::pack<T>(f[6] * inverse[1], f[7] * inverse[1]));
-      }
-      fence_shared_writes();
+    constexpr int panel = o_over_q ? query_panel : 64 * 128;
+    std::uint32_t const staging = ptx::shared_address(shared) +
+                                  (o_over_q ? warpgroup * 64 * 128 : o_offset + warpgroup * panels * panel);
+    if constexpr (!o_over_q) {
+      if (thread == 0) wait_stores_read();
       ptx::barrier_sync(8 + warpgroup, 128);
-      if (thread == 0) {
-        int const first = at.first + warpgroup * 64;
-        if (first < count)
-          for (int i = 0; i < panels; ++i)
-            store_panel(launch.o[at.segment], 64 * i, first, at.head, at.batch, staging + i * panel);
-        commit_stores();
-        if constexpr (o_over_q) {
-          wait_stores_read();
-          control.q_empty.arrive();
-        }
+    }
+    std::uint32_t const to = staging + (warp * 16 + lane % 16) * 128;
+#pragma unroll
+    for (int i = 0; i < HeadDim / 16; ++i) {
+      float const* const f = o + 8 * i;
+      store_matrices(to + i / 4 * panel + ((i % 4 * 2 + lane / 16) ^ lane % 8) * 16, ptx::pack<T>(f[0], f[1]),
+                     ptx::pack<T>(f[2], f[3]), ptx::pack<T>(f[4], f[5]), ptx::pack<T>(f[6], f[7]));
+    }
+    fence_shared_writes();
+    ptx::barrier_sync(8 + warpgroup, 128);
+    if (thread == 0) {
+      int const first = at.first + warpgroup * 64;
+      if (first < launch.queries[at.segment].count)
+        for (int i = 0; i < panels; ++i)
+          store_panel(launch.o[at.segment], 64 * i, first, at.head, at.batch, staging + i * panel);
+      commit_stores();
+      if constexpr (o_over_q) {
+        wait_stores_read();
+        control.q_empty.arrive();
       }
     }
   }

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+
+#include "lightseq/core/range.hpp"
+#include "lightseq/core/tensor.hpp"
+#include "lightseq/mask/mask.hpp"
+#include "lightseq/softmax/online.cuh"
+
+/// What the forward kernels do with a warp's 16 rows of scores and outputs, which lie as softmax/online.cuh
+/// says whether wgmma or mma.sync has left them there.
+namespace lightseq {
+
+/// A Segment in the 32 bits that are ample for one launch.
+struct LaunchSegment {
+  int begin = 0;   ///< position of the first row
+  int stride = 1;  ///< from one row's position to the next one's
+  int count = 0;   ///< rows
+
+  __device__ __forceinline__ int position(int row) const { return begin + row * stride; }
+  __device__ __forceinline__ Range hull(int first, int rows) const {
+    return {position(first), std::int64_t{position(first + rows - 1)} + 1};
+  }
+};
+
+/// The two rows of which a thread holds values: `row` and `row` + 8 of a segment.
+struct RowPair {
+  int batch, head;
+  int offset;  ///< of the segment's rows in the tensor's tokens
+  int row;
+  LaunchSegment segment;
+
+  __device__ __forceinline__ bool exists(int r) const { return row + 8 * r < segment.count; }
+  __device__ __forceinline__ int token(int r) const { return offset + row + 8 * r; }
+
+  /// A row behind the end is given the last one's position: a mask is asked only about positions there are.
+  __device__ __forceinline__ int position(int r) const {
+    return segment.position(min(row + 8 * r, segment.count - 1));
+  }
+};
+
+/// Gives -inf to the scores of pairs that the mask hides, and to those behind the end of the keys.
+template <int Size, Mask M>
+__device__ __forceinline__ void hide(float (&scores)[Size], RowPair const& rows, LaunchSegment const& keys,
+                                     M const& mask) {
+  int const query[2] = {rows.position(0), rows.position(1)};
+  int const column = threadIdx.x % 4 * 2;
+  int const columns = keys.count - column;
+  int const position = keys.position(column), last_position = keys.position(keys.count - 1);
+#pragma unroll
+  for (int i = 0; i < Size; ++i) {
+    int const step = i / 4 * 8 + i % 2;
+    int const key = min(position + step * keys.stride, last_position);
+    bool const visible = mask.visible(query[i / 2 % 2], key) & (step < columns);
+    scores[i] = visible ? scores[i] : -OnlineSoftmax::infinity;
+  }
+}
+
+/// Loads the (o, lse) of keys attended before.
+template <int Size>
+__device__ __forceinline__ void resume(Tensor<float const> const& o_in, RowStats<float const> const& lse_in,
+                                       RowPair const& rows, float scale, OnlineSoftmax& softmax,
+                                       float (&o)[Size]) {
+  int const column = threadIdx.x % 4;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float const lse =
+        rows.exists(r) ? lse_in.at(rows.batch, rows.head)[rows.token(r)] : -OnlineSoftmax::infinity;
+    bool const empty = lse == -OnlineSoftmax::infinity;
+    softmax.resume(r, lse, scale, column == 0);
+    float const* const from = o_in.at(rows.batch, rows.token(r), rows.head) + column * 2;
+#pragma unroll
+    for (int i = 0; i < Size / 4; ++i) {
+      float2 const pair = empty ? float2{0, 0} : *reinterpret_cast<float2 const*>(from + 8 * i);
+      o[4 * i + 2 * r] = pair.x * OnlineSoftmax::carried_weight;
+      o[4 * i + 2 * r + 1] = pair.y * OnlineSoftmax::carried_weight;
+    }
+  }
+}
+
+/// Ends the softmax: writes the rows' LSE, and makes o the weighted mean of the values.
+template <int Size>
+__device__ __forceinline__ void normalise(OnlineSoftmax const& softmax, float scale, RowPair const& rows,
+                                          RowStats<float> const& lse_out, float (&o)[Size]) {
+  float inverse[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float const lse = softmax.finish(r, scale, inverse[r]);
+    if (threadIdx.x % 4 == 0 && rows.exists(r)) lse_out.at(rows.batch, rows.head)[rows.token(r)] = lse;
+  }
+#pragma unroll
+  for (int i = 0; i < Size; ++i) o[i] *= inverse[i / 2 % 2];
+}
+
+/// Writes the rows of o as floats.
+template <int Size>
+__device__ __forceinline__ void store_floats(Tensor<float> const& o_out, RowPair const& rows,
+                                             float const (&o)[Size]) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (!rows.exists(r)) break;
+    float* const to = o_out.at(rows.batch, rows.token(r), rows.head) + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < Size / 4; ++i)
+      *reinterpret_cast<float2*>(to + 8 * i) = {o[4 * i + 2 * r], o[4 * i + 2 * r + 1]};
+  }
+}
+
+}  // namespace lightseq

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "lightseq/core/status.hpp"
+#include "lightseq/kernel/fragment.cuh"
+#include "lightseq/kernel/kernel.hpp"
+
+namespace lightseq {
+
+/// Where a query tile lies.
+struct TilePlace {
+  int segment = 0, first = 0;  ///< segment, and row in it
+  int head = 0, batch = 0;
+};
+
+/// The order in which a launch takes its query tiles, and how many there are.
+struct TileOrder {
+  int heads = 0, group = 0;  ///< query heads, and how many of them share a key/value head
+  int batch_heads = 0;
+  int section = 0;      ///< batches x heads whose tiles are taken together
+  int query_tiles = 0;  ///< of one batch and head
+  int tiles = 0;        ///< of all of them
+
+  /// Where tile `index` lies. Long query tiles tend to come last in a shard and are taken first.
+  __device__ __forceinline__ TilePlace locate(int index, int rows_of_first, int query_rows) const {
+    int const per_section = section * query_tiles;
+    int const number_of_section = index / per_section, rest = index % per_section;
+    int const heads_here = min(section, batch_heads - number_of_section * section);
+    int const batch_head = number_of_section * section + rest % heads_here;
+    int const number = query_tiles - 1 - rest / heads_here;
+    int const in_first = (rows_of_first + query_rows - 1) / query_rows;
+    int const segment = number < in_first ? 0 : 1;
+    return {segment, (number - segment * in_first) * query_rows, batch_head % heads, batch_head / heads};
+  }
+
+  /// The order of a call's tiles of `query_rows` queries.
+  template <class Call, Mask M>
+  static Status make(TileOrder& order, Call const& call, M const& mask, int head_dim, int query_rows) {
+    bool uneven = false;
+    for (Segment const& queries : call.queries.segments)
+      for (Segment const& keys : call.keys.segments)
+        if (queries.rows > 0 && keys.rows > 0)
+          uneven |= mask.cover(queries.hull(), keys.hull()) != Cover::full;
+    // Even tiles: one head after another. Uneven ones: the long ones of many heads first, but of no more
+    // heads than keep their keys and values in the L2 cache, 32 MB of them.
+    std::int64_t const head_bytes = std::max<std::int64_t>(1, call.keys.rows() * head_dim * 4);
+    std::int64_t const batch_heads = call.batch * call.heads, group = call.heads / call.kv_heads;
+    std::int64_t kv_heads = 1;
+    while (uneven && kv_heads * 2 * head_bytes <= 32'000'000 && kv_heads * group < batch_heads) kv_heads *= 2;
+    std::int64_t query_tiles = 0;
+    for (Segment const& queries : call.queries.segments)
+      query_tiles += (queries.rows + query_rows - 1) / query_rows;
+    constexpr std::int64_t most = 1 << 30;
+    if (query_tiles > most / batch_heads)
+      return {.code = Code::too_large,
+              .subject = "queries",
+              .other = "tile count",
+              .have = query_tiles * batch_heads,
+              .need = most};
+    order = {
+        static_cast<int>(call.heads),  static_cast<int>(group),
+        static_cast<int>(batch_heads), static_cast<int>(uneven ? std::min(kv_heads * group, batch_heads) : 1),
+        static_cast<int>(query_tiles), static_cast<int>(query_tiles * batch_heads)};
+    return {};
+  }
+};
+
+/// The segment in 32 bits, or too_large.
+inline Status narrow(Segment const& segment, LaunchSegment& to, char const* name) {
+  constexpr std::int64_t most = std::numeric_limits<int>::max() / 2;
+  std::int64_t const end = segment.hull().end;
+  if (segment.rows > most || end > most)
+    return {.code = Code::too_large, .subject = name, .other = "last position", .have = end, .need = most};
+  to = {static_cast<int>(segment.begin), static_cast<int>(segment.stride), static_cast<int>(segment.rows)};
+  return {};
+}
+
+/// Whether a tensor lets its rows be read and written in units of `unit` elements.
+template <class T>
+Status check_aligned(Tensor<T> const& tensor, std::int64_t unit, char const* name) {
+  std::int64_t const strides[] = {tensor.strides.batch, tensor.strides.token, tensor.strides.head};
+  for (std::int64_t const stride : strides)
+    if (stride % unit != 0)
+      return {.code = Code::misaligned, .subject = name, .other = "stride", .have = stride, .need = unit};
+  std::int64_t const bytes = unit * std::int64_t{sizeof(T)};
+  auto const rest = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(tensor.data) %
+                                              static_cast<std::uintptr_t>(bytes));
+  if (rest != 0)
+    return {.code = Code::misaligned, .subject = name, .other = "address", .have = rest, .need = bytes};
+  return {};
+}
+
+}  // namespace lightseq
