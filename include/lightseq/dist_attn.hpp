@@ -46,6 +46,7 @@ class DistAttn {
  public:
   using Element = typename Traits::Element;
   using Device = typename Traits::Device;
+  using Stream = typename Device::Stream;
   using Transport = typename Traits::Transport;
   using Schedule = S;
   using Partition = typename S::Partition;
@@ -58,28 +59,30 @@ class DistAttn {
       : transport_(&transport),
         mask_(mask),
         share_(make_share(transport, validated(problem, HeadDim))),
+        max_rows_(max_shard_rows<Partition>(share_.world, share_.problem.seqlen)),
         forward_plan_(planner(schedule).plan(share_.rank, Pass::forward)),
-        backward_plan_(planner(schedule).plan(share_.rank, Pass::backward)) {
+        backward_plan_(planner(schedule).plan(share_.rank, Pass::backward)),
+        kernels_(share_.problem, max_rows_) {
     auto const rows = [this](int owner) { return share_.rows(owner); };
-    std::int64_t const max_rows = max_shard_rows<Partition>(share_.world, share_.problem.seqlen);
     constexpr bool in_place = std::is_same_v<Element, float>;
     std::int64_t const q_bytes = share_.extents.q_wide_bytes(share_.rows(), sizeof(float));
     std::int64_t const kv_bytes = share_.extents.kv_wide_bytes(share_.rows(), sizeof(float));
 
     Arena forward;
-    forward_layout_.messages = MessageBuffers(forward_plan_, share_.extents, max_rows, rows, forward);
+    forward_layout_.messages = MessageBuffers(forward_plan_, share_.extents, max_rows_, rows, forward);
     forward_layout_.o = forward.take(in_place ? 0 : q_bytes);
-    forward_layout_.scratch = forward.take(Device::template forward_scratch_bytes<HeadDim>());
+    forward_layout_.scratch = forward.take(kernels_.forward_scratch_bytes());
 
     Arena backward;
-    backward_layout_.messages = MessageBuffers(backward_plan_, share_.extents, max_rows, rows, backward);
+    backward_layout_.messages = MessageBuffers(backward_plan_, share_.extents, max_rows_, rows, backward);
     backward_layout_.delta = backward.take(share_.extents.stats_bytes(share_.rows()));
     backward_layout_.dq = backward.take(in_place ? 0 : q_bytes);
     backward_layout_.dk = backward.take(in_place ? 0 : kv_bytes);
     backward_layout_.dv = backward.take(in_place ? 0 : kv_bytes);
-    backward_layout_.scratch = backward.take(Device::template backward_scratch_bytes<HeadDim>());
+    backward_layout_.scratch = backward.take(kernels_.backward_scratch_bytes());
 
-    workspace_bytes_ = std::max(forward.bytes(), backward.bytes());
+    forward_bytes_ = forward.bytes();
+    backward_bytes_ = backward.bytes();
   }
 
   /// The problem with its defaults filled in.
@@ -102,31 +105,38 @@ class DistAttn {
   /// The sizes that turn a plan's transfers into bytes.
   Extents const& extents() const { return share_.extents; }
 
-  /// Bytes that a call's workspace must have; one serves both passes, and nothing in it lives between calls.
-  std::int64_t workspace_bytes() const { return workspace_bytes_; }
+  /// Bytes that a call's workspace must have. Nothing in it lives between calls.
+  std::int64_t workspace_bytes(Pass pass) const {
+    return pass == Pass::forward ? forward_bytes_ : backward_bytes_;
+  }
+
+  /// Bytes of a workspace that serves both passes.
+  std::int64_t workspace_bytes() const { return std::max(forward_bytes_, backward_bytes_); }
 
   /// Fills out.o and out.lse. Allocates nothing, throws nothing. On a Status that is not ok the outputs are
-  /// invalid; a wrong argument is found before any message is sent.
-  Status forward(Inputs<Element> const& in, Outputs<Element> const& out,
-                 std::span<std::byte> workspace) noexcept {
+  /// invalid; a wrong argument is found before any message is sent. On a GPU it enqueues all this on `stream`
+  /// and on the transport's, waits for nothing that they do, and may be captured into a CUDA graph.
+  Status forward(Inputs<Element> const& in, Outputs<Element> const& out, std::span<std::byte> workspace,
+                 Stream const& stream = {}) noexcept {
     std::array<Argument, 5> const arguments{q_argument("q", in.q), kv_argument("k", in.k),
                                             kv_argument("v", in.v), q_argument("o", out.o),
                                             array_argument("lse", out.lse, stats_elements())};
-    if (Status const status = check_arguments(arguments, workspace, workspace_bytes_); !status.ok())
+    if (Status const status = check_arguments(arguments, workspace, forward_bytes_); !status.ok())
       return status;
     std::byte* const base = aligned_base(workspace.data());
     Inputs<Element> const inputs{q_tensor(in.q), kv_tensor(in.k), kv_tensor(in.v)};
     Outputs<Element> const outputs{q_tensor(out.o), out.lse};
     Exchange<Partition, Transport> exchange(forward_plan_, share_, forward_layout_.messages, base,
                                             *transport_);
-    ForwardPass<Device, HeadDim, Element, M, Partition, Transport> pass(exchange, forward_layout_, base,
-                                                                        mask_, inputs, outputs);
+    ForwardPass<Queue, Element, M, Partition, Transport> pass(Queue(kernels_, stream, *transport_), exchange,
+                                                              forward_layout_, base, mask_, inputs, outputs);
     return execute(forward_plan_, pass);
   }
 
   /// Fills the gradients, from the forward's inputs and outputs and the gradient of o. As forward otherwise.
   Status backward(BackwardInputs<Element> const& in, Gradients<Element> const& out,
-                  std::span<std::byte> workspace) noexcept {
+                  std::span<std::byte> workspace, Stream const& stream = {}) noexcept {
+    static_assert(Device::has_backward, "lightseq: this device has no backward kernels yet");
     std::array<Argument, 9> const arguments{q_argument("q", in.q),
                                             kv_argument("k", in.k),
                                             kv_argument("v", in.v),
@@ -136,7 +146,7 @@ class DistAttn {
                                             q_argument("dq", out.dq),
                                             kv_argument("dk", out.dk),
                                             kv_argument("dv", out.dv)};
-    if (Status const status = check_arguments(arguments, workspace, workspace_bytes_); !status.ok())
+    if (Status const status = check_arguments(arguments, workspace, backward_bytes_); !status.ok())
       return status;
     std::byte* const base = aligned_base(workspace.data());
     BackwardInputs<Element> const inputs{q_tensor(in.q), kv_tensor(in.k), kv_tensor(in.v),
@@ -144,12 +154,15 @@ class DistAttn {
     Gradients<Element> const outputs{q_tensor(out.dq), kv_tensor(out.dk), kv_tensor(out.dv)};
     Exchange<Partition, Transport> exchange(backward_plan_, share_, backward_layout_.messages, base,
                                             *transport_);
-    BackwardPass<Device, HeadDim, Element, M, Partition, Transport> pass(exchange, backward_layout_, base,
-                                                                         mask_, inputs, outputs);
+    BackwardPass<Queue, Element, M, Partition, Transport> pass(
+        Queue(kernels_, stream, *transport_), exchange, backward_layout_, base, mask_, inputs, outputs);
     return execute(backward_plan_, pass);
   }
 
  private:
+  using Kernels = typename Device::template Kernels<HeadDim, Element, M>;
+  using Queue = typename Kernels::Queue;
+
   static Share<Partition> make_share(Transport const& transport, Problem const& problem) {
     return {problem,
             {problem.batch, problem.heads, problem.kv_heads, HeadDim, sizeof(Element)},
@@ -165,11 +178,11 @@ class DistAttn {
 
   template <class T>
   Argument q_argument(char const* name, Tensor<T> const& tensor) const {
-    return tensor_argument(name, tensor, share_.q_shape(tokens()));
+    return tensor_argument(name, tensor, share_.q_shape(tokens()), Device::alignment);
   }
   template <class T>
   Argument kv_argument(char const* name, Tensor<T> const& tensor) const {
-    return tensor_argument(name, tensor, share_.kv_shape(tokens()));
+    return tensor_argument(name, tensor, share_.kv_shape(tokens()), Device::alignment);
   }
   template <class T>
   Tensor<T> q_tensor(Tensor<T> const& tensor) const {
@@ -183,10 +196,12 @@ class DistAttn {
   Transport* transport_;
   M mask_;
   Share<Partition> share_;
+  std::int64_t max_rows_ = 0;
   Plan forward_plan_, backward_plan_;
+  Kernels kernels_;
   ForwardLayout forward_layout_;
   BackwardLayout backward_layout_;
-  std::int64_t workspace_bytes_ = 0;
+  std::int64_t forward_bytes_ = 0, backward_bytes_ = 0;
 };
 
 }  // namespace lightseq

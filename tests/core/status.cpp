@@ -33,9 +33,9 @@ TEST_CASE("each code tells its story, with its numbers") {
   };
   Case const cases[] = {
       {{.code = Code::null_pointer, .subject = "q"}, "q is a null pointer"},
-      {{.code = Code::bad_stride, .subject = "k", .other = "token", .have = 63, .need = 64},
+      {{.code = Code::bad_stride, .subject = "k", .other = "token stride", .have = 63, .need = 64},
        "the token stride of k is 63, at least 64 elements are needed"},
-      {{.code = Code::stride_overflow, .subject = "k", .other = "batch", .have = 1ll << 62},
+      {{.code = Code::stride_overflow, .subject = "k", .other = "batch stride", .have = 1ll << 62},
        "the batch stride of k is 4611686018427387904, which overflows 63 bits"},
       {{.code = Code::misaligned, .subject = "k", .other = "address", .have = 8, .need = 16},
        "the address of k is 8, which is not a multiple of 16"},

@@ -97,10 +97,10 @@ TEST_CASE("each wrong argument gets its own error before any message is sent, an
   std::vector<std::string> want;
   for (Fault const& fault : forward_faults) want.push_back(fault.message);
   for (Fault const& fault : backward_faults) want.push_back(fault.message);
-  std::string const need = std::to_string(Attn(world[0], problem).workspace_bytes());
-  std::string const other_need = std::to_string(Attn(world[1], problem).workspace_bytes());
-  std::string const have = std::to_string(Attn(world[0], problem).workspace_bytes() - 1);
-  std::string const other_have = std::to_string(Attn(world[1], problem).workspace_bytes() - 1);
+  std::string const need = std::to_string(Attn(world[0], problem).workspace_bytes(Pass::forward));
+  std::string const other_need = std::to_string(Attn(world[1], problem).workspace_bytes(Pass::forward));
+  std::string const have = std::to_string(Attn(world[0], problem).workspace_bytes(Pass::forward) - 1);
+  std::string const other_have = std::to_string(Attn(world[1], problem).workspace_bytes(Pass::forward) - 1);
 
   run_ranks(world, [&](Local& comm) {
     Attn attn(comm, problem);
@@ -116,7 +116,8 @@ TEST_CASE("each wrong argument gets its own error before any message is sent, an
       messages.push_back(attn.backward(call.backward_in, call.gradients, call.workspace).message());
     }
     Call call(attn);
-    auto const small = call.workspace.first(call.workspace.size() - 1);
+    auto const small =
+        call.workspace.first(static_cast<std::size_t>(attn.workspace_bytes(Pass::forward)) - 1);
     messages.push_back(attn.forward(call.in, call.out, small).message());
     messages.push_back(attn.forward(call.in, call.out, call.workspace).message());
   });

@@ -29,16 +29,22 @@ class Counting {
 /// A host that counts its kernels in the calling thread.
 struct CountingHost : Host {
   static inline thread_local int forwards = 0, backwards = 0;
-  template <int HeadDim, class Call, class M>
-  static void forward(Call const& call, M const& mask, std::byte* scratch) noexcept {
-    ++forwards;
-    Host::forward<HeadDim>(call, mask, scratch);
-  }
-  template <int HeadDim, class Call, class M>
-  static void backward(Call const& call, M const& mask, std::byte* scratch) noexcept {
-    ++backwards;
-    Host::backward<HeadDim>(call, mask, scratch);
-  }
+  template <int HeadDim, class T, Mask M>
+  struct Kernels : Host::Kernels<HeadDim, T, M> {
+    using Host::Kernels<HeadDim, T, M>::Kernels;
+    struct Queue : Host::Kernels<HeadDim, T, M>::Queue {
+      using Base = typename Host::Kernels<HeadDim, T, M>::Queue;
+      using Base::Base;
+      static void forward(auto const& call, M const& mask, std::byte* scratch) noexcept {
+        ++forwards;
+        Base::forward(call, mask, scratch);
+      }
+      static void backward(auto const& call, M const& mask, std::byte* scratch) noexcept {
+        ++backwards;
+        Base::backward(call, mask, scratch);
+      }
+    };
+  };
 };
 
 template <class T>

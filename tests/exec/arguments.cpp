@@ -5,6 +5,7 @@
 
 #include <random>
 #include <set>
+#include <string>
 
 #include "support/data.hpp"
 
@@ -53,7 +54,7 @@ Argument random_argument(Random& random, float* memory) {
   std::shuffle(order.begin(), order.end(), random.engine);
   for (int const i : order) {
     auto& d = a.dimensions[static_cast<std::size_t>(i)];
-    d = {"batch", random(1, 3), inner + random(0, 1) * random(0, 5)};
+    d = {"batch stride", random(1, 3), inner + random(0, 1) * random(0, 5)};
     if (d.extent > 1) inner = (d.extent - 1) * d.stride + inner;
   }
   return a;
@@ -97,6 +98,27 @@ TEST_CASE("tensors that share an element always overlap; tensors apart or interl
   }
   CHECK(shared > 500);
   CHECK(apart > 500);
+}
+
+TEST_CASE("an address or a stride that is no multiple of the alignment is named") {
+  alignas(16) static float memory[64];
+  Random random;
+  INFO("seed ", run_seed());
+  for (int i = 0; i < 2000; ++i) {
+    std::int64_t const offset = random(0, 3) * random(0, 2), token = random(2, 40), head = random(2, 40);
+    Shape const shape{1, random(1, 2), random(1, 2), 2};
+    Argument const a = tensor_argument("x", Tensor<float>(memory + offset, {77, token, head}), shape, 16);
+    Status const status = check_alignment(a);
+    bool const token_counts = shape.tokens > 1 && token % 4 != 0;
+    bool const head_counts = shape.heads > 1 && head % 4 != 0;
+    CHECK(status.ok() == (offset % 4 == 0 && !token_counts && !head_counts));
+    if (status.ok()) continue;
+    CHECK(status.code == Code::misaligned);
+    std::string const which = offset % 4 != 0 ? "address" : token_counts ? "token stride" : "head stride";
+    CHECK(status.other == which);
+    CHECK(status.have == (offset % 4 != 0 ? offset % 4 * 4 : token_counts ? token : head));
+    CHECK(status.need == (offset % 4 != 0 ? 16 : 4));
+  }
 }
 
 TEST_CASE("slices of one fused tensor overlap exactly when they share an element") {

@@ -121,10 +121,19 @@ TEST_CASE("merge weighs two partial results by their LSE, and reads no o whose L
             if (c == 0) from_o[i] = NAN;
           }
         }
-    host::merge(Tensor(from_o.data()), RowStats<float>::packed(from_lse.data(), s.heads, s.tokens),
-                Tensor(o.data()), RowStats<float>::packed(lse.data(), s.heads, s.tokens), s);
+    std::vector<float> to = poisoned_vector<float>(static_cast<std::int64_t>(o.size())), lse_again = lse;
+    auto const merge_into = [&](std::vector<float>& target, std::vector<float>& own) {
+      host::merge(Tensor<float const>(from_o.data()),
+                  RowStats<float const>::packed(from_lse.data(), s.heads, s.tokens),
+                  Tensor<float const>(o.data()), RowStats<float>::packed(own.data(), s.heads, s.tokens),
+                  Tensor(target.data()), s);
+    };
+    merge_into(to, lse_again);
+    merge_into(o, lse);
     INFO("seed ", run_seed());
     CHECK(relative_error(o, want_o) < 1e-6);
+    CHECK(to == o);
+    CHECK(lse_again == lse);
     bool lse_right = true;
     for (std::size_t row = 0; row < lse.size(); ++row)
       lse_right = lse_right && (lse[row] == want_lse[row] || std::abs(lse[row] - want_lse[row]) < 1e-6);

@@ -9,8 +9,8 @@ namespace lightseq {
 enum class Code {
   ok,
   null_pointer,         ///< `subject` is null
-  bad_stride,           ///< the stride `other` of `subject` is `have`, at least `need` elements are needed
-  stride_overflow,      ///< the stride `other` of `subject`, `have`, leads beyond any address
+  bad_stride,           ///< `other` of `subject` is `have`, at least `need` elements are needed
+  stride_overflow,      ///< `other` of `subject`, `have`, leads beyond any address
   misaligned,           ///< `other` of `subject` is `have`, which is not a multiple of `need`
   too_large,            ///< `other` of `subject` is `have`, at most `need` is served
   aliased,              ///< `subject` overlaps `other`, and one of them is written
@@ -53,11 +53,10 @@ struct [[nodiscard]] Status {
       case Code::null_pointer:
         return where + name + " is a null pointer";
       case Code::bad_stride:
-        return where + "the " + other + " stride of " + name + " is " + number(have) + ", at least " +
-               number(need) + " elements are needed";
+        return where + "the " + other + " of " + name + " is " + number(have) + ", at least " + number(need) +
+               " elements are needed";
       case Code::stride_overflow:
-        return where + "the " + other + " stride of " + name + " is " + number(have) +
-               ", which overflows 63 bits";
+        return where + "the " + other + " of " + name + " is " + number(have) + ", which overflows 63 bits";
       case Code::misaligned:
         return where + "the " + other + " of " + name + " is " + number(have) +
                ", which is not a multiple of " + number(need);

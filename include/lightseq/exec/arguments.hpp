@@ -26,7 +26,8 @@ struct Argument {
     std::int64_t stride = 0;
   };
   std::array<Dimension, 3> dimensions = {};
-  std::int64_t dim = 1;  ///< contiguous elements at each place
+  std::int64_t dim = 1;        ///< contiguous elements at each place
+  std::int64_t alignment = 1;  ///< what the address and the strides must be multiples of, in bytes
 
   bool empty() const {
     return std::any_of(dimensions.begin(), dimensions.end(), [](auto const& d) { return d.extent == 0; });
@@ -43,21 +44,30 @@ struct Argument {
 
 /// A tensor as an argument.
 template <class T>
-Argument tensor_argument(char const* name, Tensor<T> const& tensor, Shape const& shape) {
+Argument tensor_argument(char const* name, Tensor<T> const& tensor, Shape const& shape,
+                         std::int64_t alignment = 1) {
   Strides const s = tensor.resolved(shape).strides;
-  return {
-      name,
-      tensor.data,
-      sizeof(T),
-      !std::is_const_v<T>,
-      {{{"batch", shape.batch, s.batch}, {"token", shape.tokens, s.token}, {"head", shape.heads, s.head}}},
-      shape.dim};
+  return {.name = name,
+          .data = tensor.data,
+          .element_bytes = sizeof(T),
+          .output = !std::is_const_v<T>,
+          .dimensions = {{{"batch stride", shape.batch, s.batch},
+                          {"token stride", shape.tokens, s.token},
+                          {"head stride", shape.heads, s.head}}},
+          .dim = shape.dim,
+          .alignment = alignment};
 }
 
 /// `elements` numbers without gaps as an argument.
 template <class T>
 Argument array_argument(char const* name, T* data, std::int64_t elements) {
-  return {name, data, sizeof(T), !std::is_const_v<T>, {{{"", elements > 0 ? 1 : 0, 0}, {}, {}}}, elements};
+  return {.name = name,
+          .data = data,
+          .element_bytes = sizeof(T),
+          .output = !std::is_const_v<T>,
+          .dimensions = {{{"", elements > 0 ? 1 : 0, 0}, {}, {}}},
+          .dim = elements,
+          .alignment = alignof(T)};
 }
 
 /// Whether each place of the tensor is its own: every stride clears all that lies within it.
@@ -79,6 +89,21 @@ inline Status check_strides(Argument argument) {
       return {.code = Code::stride_overflow, .subject = argument.name, .other = d.name, .have = d.stride};
     inner += (d.extent - 1) * d.stride;
   }
+  return {};
+}
+
+/// Whether the address and the strides are such multiples as the device asks for.
+inline Status check_alignment(Argument const& argument) {
+  auto const misaligned = [&](char const* what, std::int64_t have, std::int64_t need) {
+    return Status{
+        .code = Code::misaligned, .subject = argument.name, .other = what, .have = have, .need = need};
+  };
+  auto const address = reinterpret_cast<std::uintptr_t>(argument.data);
+  auto const rest = static_cast<std::int64_t>(address % static_cast<std::uintptr_t>(argument.alignment));
+  if (rest != 0) return misaligned("address", rest, argument.alignment);
+  std::int64_t const unit = std::max<std::int64_t>(1, argument.alignment / argument.element_bytes);
+  for (Argument::Dimension const& d : argument.dimensions)
+    if (d.extent > 1 && d.stride % unit != 0) return misaligned(d.name, d.stride, unit);
   return {};
 }
 
@@ -121,6 +146,7 @@ inline Status check_arguments(std::span<Argument const> arguments, std::span<std
     if (argument.empty()) continue;
     if (argument.data == nullptr) return {.code = Code::null_pointer, .subject = argument.name};
     if (Status const status = check_strides(argument); !status.ok()) return status;
+    if (Status const status = check_alignment(argument); !status.ok()) return status;
   }
   auto const given = static_cast<std::int64_t>(workspace.size());
   if (given < workspace_bytes)

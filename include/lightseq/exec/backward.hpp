@@ -32,12 +32,13 @@ struct BackwardLayout {
 };
 
 /// One backward of one rank; see execute().
-template <class Device, int HeadDim, class T, Mask M, Partition P, Transport C>
+template <class Queue, class T, Mask M, Partition P, Transport C>
 class BackwardPass {
  public:
-  BackwardPass(Exchange<P, C> exchange, BackwardLayout const& layout, std::byte* base, M const& mask,
-               BackwardInputs<T> const& in, Gradients<T> const& out)
-      : exchange_(exchange),
+  BackwardPass(Queue const& queue, Exchange<P, C> const& exchange, BackwardLayout const& layout,
+               std::byte* base, M const& mask, BackwardInputs<T> const& in, Gradients<T> const& out)
+      : queue_(queue),
+        exchange_(exchange),
         share_(exchange.share()),
         mask_(mask),
         in_(in),
@@ -58,25 +59,26 @@ class BackwardPass {
     }
   }
 
+  Queue& queue() { return queue_; }
   Exchange<P, C>& exchange() { return exchange_; }
 
   void begin() {
-    Device::delta(in_.o, in_.d_o, delta_, share_.q_shape(share_.rows()));
-    Device::zero(sums_.dq, share_.q_shape(share_.rows()));
-    Device::zero(sums_.dk, share_.kv_shape(share_.rows()));
-    Device::zero(sums_.dv, share_.kv_shape(share_.rows()));
+    queue_.delta(in_.o, in_.d_o, delta_, share_.q_shape(share_.rows()));
+    queue_.zero(sums_.dq, share_.q_shape(share_.rows()));
+    queue_.zero(sums_.dk, share_.kv_shape(share_.rows()));
+    queue_.zero(sums_.dv, share_.kv_shape(share_.rows()));
     exchange_.for_each_own([&](Payload payload, Rows rows) {
       RowSpan const span = share_.span(share_.rank, rows);
       Message<T> const message = exchange_.template own<T>(payload, rows);
       if (payload == Payload::q) {
-        Device::copy(in_.q.from(span.first), message.q_wide(0), share_.q_shape(span.count));
-        Device::copy(in_.d_o.from(span.first), message.q_wide(1), share_.q_shape(span.count));
-        Device::copy(lse_.from(span.first), message.stats(0), share_.q_shape(span.count));
-        Device::copy(RowStats<float const>(delta_.from(span.first)), message.stats(1),
-                     share_.q_shape(span.count));
+        queue_.copy(in_.q.from(span.first), message.q_wide(0), share_.q_shape(span.count));
+        queue_.copy(in_.d_o.from(span.first), message.q_wide(1), share_.q_shape(span.count));
+        queue_.copy(lse_.from(span.first), message.stats(0), share_.q_shape(span.count));
+        queue_.copy(RowStats<float const>(delta_.from(span.first)), message.stats(1),
+                    share_.q_shape(span.count));
       } else {
-        Device::copy(in_.k, message.kv_wide(0), share_.kv_shape(span.count));
-        Device::copy(in_.v, message.kv_wide(1), share_.kv_shape(span.count));
+        queue_.copy(in_.k, message.kv_wide(0), share_.kv_shape(span.count));
+        queue_.copy(in_.v, message.kv_wide(1), share_.kv_shape(span.count));
       }
     });
   }
@@ -84,12 +86,7 @@ class BackwardPass {
   void attend(std::size_t step, Work const& work) {
     RowSpan const span = share_.span(work.q, work.rows);
     BackwardCall<T> call;
-    call.queries = share_.shard(work.q).slice(span.first, span.count);
-    call.keys = share_.shard(work.kv);
-    call.batch = share_.extents.batch;
-    call.heads = share_.extents.heads;
-    call.kv_heads = share_.extents.kv_heads;
-    call.scale = share_.scale();
+    share_.describe(work, call);
     if (work.kv == share_.rank) {
       call.k = in_.k;
       call.v = in_.v;
@@ -102,8 +99,8 @@ class BackwardPass {
       call.v = kv.kv_wide(1);
       call.dk = dkv.kv_wide(0);
       call.dv = dkv.kv_wide(1);
-      Device::zero(call.dk, share_.kv_shape(call.keys.rows()));
-      Device::zero(call.dv, share_.kv_shape(call.keys.rows()));
+      queue_.zero(call.dk, share_.kv_shape(call.keys.rows()));
+      queue_.zero(call.dv, share_.kv_shape(call.keys.rows()));
     }
     if (work.q == share_.rank) {
       call.q = in_.q.from(span.first);
@@ -118,32 +115,33 @@ class BackwardPass {
       call.lse = q.stats(0);
       call.delta = q.stats(1);
       call.dq = exchange_.outgoing(Payload::dq, step, span.count).q_wide(0);
-      Device::zero(call.dq, share_.q_shape(span.count));
+      queue_.zero(call.dq, share_.q_shape(span.count));
     }
-    Device::template backward<HeadDim>(call, mask_, scratch_);
+    queue_.backward(call, mask_, scratch_);
   }
 
-  void merge(std::size_t work_step, Transfer const& result) {
+  void merge(std::size_t step, Transfer const& result) {
     RowSpan const span = share_.span(result.shard, result.rows);
-    Message<float> const part = exchange_.template incoming<float>(result.payload, work_step, span.count);
+    Message<float> const part = exchange_.template incoming<float>(result.payload, step - 1, span.count);
     if (result.payload == Payload::dq) {
-      Device::add(part.q_wide(0), sums_.dq.from(span.first), share_.q_shape(span.count));
+      queue_.add(part.q_wide(0), sums_.dq.from(span.first), share_.q_shape(span.count));
     } else {
-      Device::add(part.kv_wide(0), sums_.dk, share_.kv_shape(span.count));
-      Device::add(part.kv_wide(1), sums_.dv, share_.kv_shape(span.count));
+      queue_.add(part.kv_wide(0), sums_.dk, share_.kv_shape(span.count));
+      queue_.add(part.kv_wide(1), sums_.dv, share_.kv_shape(span.count));
     }
   }
 
   void end() {
     if constexpr (!std::is_same_v<T, float>) {
       std::int64_t const rows = share_.rows();
-      Device::copy(sums_.dq, out_.dq, share_.q_shape(rows));
-      Device::copy(sums_.dk, out_.dk, share_.kv_shape(rows));
-      Device::copy(sums_.dv, out_.dv, share_.kv_shape(rows));
+      queue_.copy(sums_.dq, out_.dq, share_.q_shape(rows));
+      queue_.copy(sums_.dk, out_.dk, share_.kv_shape(rows));
+      queue_.copy(sums_.dv, out_.dv, share_.kv_shape(rows));
     }
   }
 
  private:
+  Queue queue_;
   Exchange<P, C> exchange_;
   Share<P> const& share_;
   M const& mask_;

@@ -44,6 +44,27 @@ class Exchange {
   /// Waits until they have arrived and what was sent may be overwritten.
   Status finish(std::size_t step) noexcept { return placed(transport_.finish(), step); }
 
+  /// Bytes that this rank sends in a step.
+  std::int64_t bytes_sent(std::size_t step) const {
+    std::int64_t sum = 0;
+    for (Transfer const& t : plan_.steps[step].sends) sum += bytes(t);
+    return sum;
+  }
+
+  /// Says where a Status that is not ok comes from.
+  Status placed(Status status, std::size_t step) const {
+    if (!status.ok()) {
+      status.rank = plan_.rank;
+      status.step = static_cast<int>(step);
+    }
+    return status;
+  }
+
+  /// For a rank that cannot go on: tells the others, where the transport has a way to.
+  void abandon() noexcept {
+    if constexpr (requires { transport_.withdraw(); }) transport_.withdraw();
+  }
+
   /// This rank's own tensors, as packed for others.
   template <class T>
   Message<T> own(Payload payload, Rows rows) const {
@@ -88,14 +109,6 @@ class Exchange {
   template <class T>
   Message<T> message(Buffer const& buffer, Payload payload, std::int64_t rows) const {
     return {base_ + buffer.offset, share_.extents, parts(payload, plan_.pass), rows};
-  }
-
-  Status placed(Status status, std::size_t step) const {
-    if (!status.ok()) {
-      status.rank = plan_.rank;
-      status.step = static_cast<int>(step);
-    }
-    return status;
   }
 
   Plan const& plan_;

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <type_traits>
+#include <vector>
 
 #include "lightseq/exec/exchange.hpp"
 #include "lightseq/kernel/kernel.hpp"
@@ -30,26 +31,36 @@ struct ForwardLayout {
   Buffer scratch;  ///< the kernel's
 };
 
-/// One forward of one rank; see execute().
-template <class Device, int HeadDim, class T, Mask M, Partition P, Transport C>
+/// One forward of one rank; see execute(). Whatever touches rows for the last time writes o; what comes
+/// before writes the float accumulator.
+template <class Queue, class T, Mask M, Partition P, Transport C>
 class ForwardPass {
  public:
-  ForwardPass(Exchange<P, C> exchange, ForwardLayout const& layout, std::byte* base, M const& mask,
-              Inputs<T> const& in, Outputs<T> const& out)
-      : exchange_(exchange),
+  ForwardPass(Queue const& queue, Exchange<P, C> const& exchange, ForwardLayout const& layout,
+              std::byte* base, M const& mask, Inputs<T> const& in, Outputs<T> const& out)
+      : queue_(queue),
+        exchange_(exchange),
         share_(exchange.share()),
         mask_(mask),
         in_(in),
-        out_(out.o),
+        o_(out.o),
         scratch_(base + layout.scratch.offset) {
     std::int64_t const rows = share_.rows();
     lse_ = RowStats<float>::packed(out.lse, share_.extents.heads, rows);
     if constexpr (std::is_same_v<T, float>)
-      o_ = out.o;
+      sum_ = out.o;
     else
-      o_ = {reinterpret_cast<float*>(base + layout.o.offset), Strides::packed(share_.q_shape(rows))};
+      sum_ = {reinterpret_cast<float*>(base + layout.o.offset), Strides::packed(share_.q_shape(rows))};
+
+    std::vector<Step> const& steps = exchange_.plan().steps;
+    for (std::size_t step = 0; step < steps.size(); ++step) {
+      if (steps[step].work && steps[step].work->q == share_.rank) touch(steps[step].work->rows);
+      for (Transfer const& t : steps[step].recvs)
+        if (t.payload == Payload::out) touch(t.rows);
+    }
   }
 
+  Queue& queue() { return queue_; }
   Exchange<P, C>& exchange() { return exchange_; }
 
   void begin() {
@@ -57,25 +68,83 @@ class ForwardPass {
       RowSpan const span = share_.span(share_.rank, rows);
       Message<T> const message = exchange_.template own<T>(payload, rows);
       if (payload == Payload::q) {
-        Device::copy(in_.q.from(span.first), message.q_wide(0), share_.q_shape(span.count));
+        queue_.copy(in_.q.from(span.first), message.q_wide(0), share_.q_shape(span.count));
       } else {
-        Device::copy(in_.k, message.kv_wide(0), share_.kv_shape(span.count));
-        Device::copy(in_.v, message.kv_wide(1), share_.kv_shape(span.count));
+        queue_.copy(in_.k, message.kv_wide(0), share_.kv_shape(span.count));
+        queue_.copy(in_.v, message.kv_wide(1), share_.kv_shape(span.count));
       }
     });
+    // Without work at step 0 nobody begins the rows, and whatever comes continues them.
     Plan const& plan = exchange_.plan();
-    if (plan.steps.empty() || !plan.steps[0].work) Device::clear(o_, lse_, share_.q_shape(share_.rows()));
+    if (plan.steps.empty() || !plan.steps[0].work) queue_.clear(sum_, lse_, share_.q_shape(share_.rows()));
   }
 
   void attend(std::size_t step, Work const& work) {
     RowSpan const span = share_.span(work.q, work.rows);
-    ForwardCall<T> call;
-    call.queries = share_.shard(work.q).slice(span.first, span.count);
-    call.keys = share_.shard(work.kv);
-    call.batch = share_.extents.batch;
-    call.heads = share_.extents.heads;
-    call.kv_heads = share_.extents.kv_heads;
-    call.scale = share_.scale();
+    if (work.q != share_.rank) {
+      Message<float> const out = exchange_.outgoing(Payload::out, step, span.count);
+      ForwardCall<T> call = call_of<float>(step, work);
+      call.q = exchange_.template incoming<T>(Payload::q, step, span.count).q_wide(0);
+      call.o = out.q_wide(0);
+      call.lse = out.stats(0);
+      queue_.forward(call, mask_, scratch_);
+    } else if (next_finishes(work.rows)) {
+      attend_own(o_, step, work, span);
+    } else {
+      attend_own(sum_, step, work, span);
+    }
+  }
+
+  void merge(std::size_t step, Transfer const& result) {
+    RowSpan const span = share_.span(result.shard, result.rows);
+    Message<float> const part = exchange_.template incoming<float>(Payload::out, step - 1, span.count);
+    auto const merge_into = [&](auto const& to) {
+      queue_.merge(part.q_wide(0), part.stats(0), sum_.from(span.first), lse_.from(span.first),
+                   to.from(span.first), share_.q_shape(span.count));
+    };
+    if (next_finishes(result.rows))
+      merge_into(o_);
+    else
+      merge_into(sum_);
+  }
+
+  /// Rows whose last touch was of more rows, some of them not for the last time, are still in the
+  /// accumulator.
+  void end() {
+    if constexpr (std::is_same_v<T, float>) return;
+    for (Rows const rows : {Rows::lower, Rows::upper}) {
+      if (finished_[half(rows)]) continue;
+      RowSpan const span = share_.span(share_.rank, rows);
+      queue_.copy(sum_.from(span.first), o_.from(span.first), share_.q_shape(span.count));
+    }
+  }
+
+ private:
+  static constexpr std::size_t half(Rows rows) { return rows == Rows::upper ? 1 : 0; }
+  static constexpr bool touches(Rows rows, Rows half) { return rows == Rows::all || rows == half; }
+
+  /// Counts what touches this rank's own rows, in the order in which it will.
+  void touch(Rows rows) {
+    ++touches_;
+    for (Rows const part : {Rows::lower, Rows::upper})
+      if (touches(rows, part)) last_touch_[half(part)] = touches_;
+  }
+
+  /// Whether the touch that comes now is the last of all its rows.
+  bool next_finishes(Rows rows) {
+    ++touch_;
+    bool finishes = true;
+    for (Rows const part : {Rows::lower, Rows::upper})
+      if (touches(rows, part)) finishes = finishes && last_touch_[half(part)] == touch_;
+    for (Rows const part : {Rows::lower, Rows::upper})
+      if (finishes && touches(rows, part)) finished_[half(part)] = true;
+    return finishes;
+  }
+
+  template <class Out>
+  ForwardCall<T, Out> call_of(std::size_t step, Work const& work) const {
+    ForwardCall<T, Out> call;
+    share_.describe(work, call);
     call.k = in_.k;
     call.v = in_.v;
     if (work.kv != share_.rank) {
@@ -83,43 +152,34 @@ class ForwardPass {
       call.k = kv.kv_wide(0);
       call.v = kv.kv_wide(1);
     }
-    if (work.q == share_.rank) {
-      call.q = in_.q.from(span.first);
-      call.o = o_.from(span.first);
-      call.lse = lse_.from(span.first);
-      if (step > 0) {
-        call.o_in = call.o;
-        call.lse_in = call.lse;
-      }
-    } else {
-      Message<float> const out = exchange_.outgoing(Payload::out, step, span.count);
-      call.q = exchange_.template incoming<T>(Payload::q, step, span.count).q_wide(0);
-      call.o = out.q_wide(0);
-      call.lse = out.stats(0);
+    return call;
+  }
+
+  template <class Out>
+  void attend_own(Tensor<Out> const& to, std::size_t step, Work const& work, RowSpan const& span) {
+    ForwardCall<T, Out> call = call_of<Out>(step, work);
+    call.q = in_.q.from(span.first);
+    call.o = to.from(span.first);
+    call.lse = lse_.from(span.first);
+    if (step > 0) {
+      call.o_in = sum_.from(span.first);
+      call.lse_in = call.lse;
     }
-    Device::template forward<HeadDim>(call, mask_, scratch_);
+    queue_.forward(call, mask_, scratch_);
   }
 
-  void merge(std::size_t work_step, Transfer const& result) {
-    RowSpan const span = share_.span(result.shard, result.rows);
-    Message<float> const part = exchange_.template incoming<float>(Payload::out, work_step, span.count);
-    Device::merge(part.q_wide(0), part.stats(0), o_.from(span.first), lse_.from(span.first),
-                  share_.q_shape(span.count));
-  }
-
-  void end() {
-    if constexpr (!std::is_same_v<T, float>) Device::copy(o_, out_, share_.q_shape(share_.rows()));
-  }
-
- private:
+  Queue queue_;
   Exchange<P, C> exchange_;
   Share<P> const& share_;
   M const& mask_;
   Inputs<T> in_;
-  Tensor<T> out_;
+  Tensor<T> o_;
   std::byte* scratch_;
-  Tensor<float> o_;
+  Tensor<float> sum_;
   RowStats<float> lse_;
+  int touches_ = 0, touch_ = 0;
+  int last_touch_[2] = {};
+  bool finished_[2] = {};
 };
 
 }  // namespace lightseq

@@ -2,41 +2,61 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 
+#include "lightseq/core/problem.hpp"
+#include "lightseq/core/status.hpp"
 #include "lightseq/kernel/host.hpp"
 #include "lightseq/kernel/host_rows.hpp"
+#include "lightseq/schedule/plan.hpp"
 
 namespace lightseq {
 
 /// The CPU as a device: every operation runs in the calling thread and is done when it returns.
 struct Host {
-  template <int HeadDim>
-  static constexpr std::int64_t forward_scratch_bytes() {
-    return host::forward_scratch_bytes<HeadDim>();
-  }
+  /// Where a call's work is enqueued: nowhere, it is done at once.
+  struct Stream {};
 
-  template <int HeadDim>
-  static constexpr std::int64_t backward_scratch_bytes() {
-    return host::backward_scratch_bytes<HeadDim>();
-  }
+  /// What addresses and strides of a call's tensors must be multiples of, in bytes.
+  static constexpr std::int64_t alignment = 1;
+  static constexpr bool has_backward = true;
 
-  template <int HeadDim, class Call, Mask M>
-  static void forward(Call const& call, M const& mask, std::byte* scratch) noexcept {
-    host::forward<HeadDim>(call, mask, scratch);
-  }
+  /// What a DistAttn prepares once, for its shards of at most `max_rows` rows.
+  template <int HeadDim, class T, Mask M>
+  struct Kernels {
+    Kernels(Problem const&, std::int64_t /*max_rows*/) {}
 
-  template <int HeadDim, class Call, Mask M>
-  static void backward(Call const& call, M const& mask, std::byte* scratch) noexcept {
-    host::backward<HeadDim>(call, mask, scratch);
-  }
+    static constexpr std::int64_t forward_scratch_bytes() { return host::forward_scratch_bytes<HeadDim>(); }
+    static constexpr std::int64_t backward_scratch_bytes() { return host::backward_scratch_bytes<HeadDim>(); }
 
-  static void copy(auto const&... arguments) noexcept { host::copy(arguments...); }
-  static void zero(auto const&... arguments) noexcept { host::zero(arguments...); }
-  static void clear(auto const&... arguments) noexcept { host::clear(arguments...); }
-  static void add(auto const&... arguments) noexcept { host::add(arguments...); }
-  static void delta(auto const&... arguments) noexcept { host::delta(arguments...); }
-  static void merge(auto const&... arguments) noexcept { host::merge(arguments...); }
+    /// The operations of one call.
+    struct Queue {
+      template <class Transport>
+      Queue(Kernels&, Stream const&, Transport&) {}
+
+      /// The first failure of an operation.
+      static constexpr Status status() { return {}; }
+
+      /// Around a step: messages that start() begins find what was enqueued before fork(), and what is
+      /// enqueued behind join() finds what finish() has waited for.
+      static constexpr void fork(Plan const&, std::size_t /*step*/, std::int64_t /*bytes*/) {}
+      static constexpr void join() {}
+
+      template <class Call>
+      static void forward(Call const& call, M const& mask, std::byte* scratch) noexcept {
+        host::forward<HeadDim>(call, mask, scratch);
+      }
+      template <class Call>
+      static void backward(Call const& call, M const& mask, std::byte* scratch) noexcept {
+        host::backward<HeadDim>(call, mask, scratch);
+      }
+      static void copy(auto const&... arguments) noexcept { host::copy(arguments...); }
+      static void zero(auto const&... arguments) noexcept { host::zero(arguments...); }
+      static void clear(auto const&... arguments) noexcept { host::clear(arguments...); }
+      static void add(auto const&... arguments) noexcept { host::add(arguments...); }
+      static void delta(auto const&... arguments) noexcept { host::delta(arguments...); }
+      static void merge(auto const&... arguments) noexcept { host::merge(arguments...); }
+    };
+  };
 };
 
 }  // namespace lightseq

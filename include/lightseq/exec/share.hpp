@@ -36,7 +36,17 @@ struct Share {
     return {extents.batch, rows, extents.kv_heads, extents.head_dim};
   }
 
-  float scale() const { return softmax_scale(problem.scale, static_cast<int>(extents.head_dim)); }
+  /// Fills in what of a kernel's call follows from its work alone.
+  template <class Call>
+  void describe(Work const& work, Call& call) const {
+    RowSpan const rows_of_q = span(work.q, work.rows);
+    call.queries = shard(work.q).slice(rows_of_q.first, rows_of_q.count);
+    call.keys = shard(work.kv);
+    call.batch = extents.batch;
+    call.heads = extents.heads;
+    call.kv_heads = extents.kv_heads;
+    call.scale = softmax_scale(problem.scale, static_cast<int>(extents.head_dim));
+  }
 };
 
 }  // namespace lightseq

@@ -90,20 +90,24 @@ void delta(Tensor<Out> o, Tensor<Gradient> d_o, RowStats<float> delta, Shape con
   });
 }
 
-/// (o, lse) becomes its merge with (from_o, from_lse); an o whose lse is -inf may hold anything.
-inline void merge(Tensor<float const> from_o, RowStats<float const> from_lse, Tensor<float> o,
-                  RowStats<float> lse, Shape const& shape) noexcept {
+/// (to, lse) becomes the merge of (from_o, from_lse) and (o, lse); `to` may be o. An o whose lse is -inf may
+/// hold anything.
+template <class Out>
+void merge(Tensor<float const> from_o, RowStats<float const> from_lse, Tensor<float const> o,
+           RowStats<float> lse, Tensor<Out> to, Shape const& shape) noexcept {
   from_o = from_o.resolved(shape);
   o = o.resolved(shape);
+  to = to.resolved(shape);
   for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
     float& own = lse.at(batch, head)[token];
     Merge const m = lightseq::merge(own, from_lse.at(batch, head)[token]);
     own = m.lse;
-    float const* const source = from_o.at(batch, token, head);
-    float* const target = o.at(batch, token, head);
+    float const* const other = from_o.at(batch, token, head);
+    float const* const source = o.at(batch, token, head);
+    Out* const target = to.at(batch, token, head);
     // A weight of zero drops its side: zero times a NaN would be a NaN.
     for (std::int64_t d = 0; d < shape.dim; ++d)
-      target[d] = (m.a == 0 ? 0.0f : m.a * target[d]) + (m.b == 0 ? 0.0f : m.b * source[d]);
+      target[d] = Out((m.a == 0 ? 0.0f : m.a * source[d]) + (m.b == 0 ? 0.0f : m.b * other[d]));
   });
 }
 

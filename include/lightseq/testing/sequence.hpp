@@ -110,13 +110,16 @@ struct Errors {
   double worst() const { return std::max({o, lse, dq, dk, dv}); }
 };
 
-/// How far a sequence's results are from dense attention in double.
+/// Dense attention of a sequence, and its gradients, in double.
+struct Dense {
+  std::vector<double> o, lse, dq, dk, dv;
+};
+
+/// Dense attention's o and lse; its gradients too where `gradients` says so.
 template <int HeadDim, class T, Mask M>
-Errors dense_errors(Sequence<T> const& s, M const& mask, float scale = 0) {
-  std::vector<double> o(s.o.size()), lse(s.lse.size()), dq(s.q.size()), dk(s.k.size()), dv(s.v.size());
+Dense dense(Sequence<T> const& s, M const& mask, float scale = 0, bool gradients = true) {
+  Dense d;
   Positions const all{{{0, s.q_shape.tokens}, {}}};
-  ForwardCall<T, double, double> forward;
-  BackwardCall<T, double> backward;
   auto const fill = [&](auto& call) {
     call.q = s.q.data();
     call.k = s.k.data();
@@ -127,18 +130,33 @@ Errors dense_errors(Sequence<T> const& s, M const& mask, float scale = 0) {
     call.kv_heads = s.kv_shape.heads;
     call.scale = softmax_scale(scale, HeadDim);
   };
+  d.o.resize(s.o.size());
+  d.lse.resize(s.lse.size());
+  ForwardCall<T, double, double> forward;
   fill(forward);
-  forward.o = o.data();
-  forward.lse = RowStats<double>::packed(lse.data(), forward.heads, all.rows());
+  forward.o = d.o.data();
+  forward.lse = RowStats<double>::packed(d.lse.data(), forward.heads, all.rows());
   reference::forward<HeadDim>(forward, mask);
+  if (!gradients) return d;
+  d.dq.resize(s.q.size());
+  d.dk.resize(s.k.size());
+  d.dv.resize(s.v.size());
+  BackwardCall<T, double> backward;
   fill(backward);
   backward.d_o = s.d_o.data();
-  backward.dq = dq.data();
-  backward.dk = dk.data();
-  backward.dv = dv.data();
+  backward.dq = d.dq.data();
+  backward.dk = d.dk.data();
+  backward.dv = d.dv.data();
   reference::backward<HeadDim>(backward, mask);
-  return {relative_error(s.o, o), relative_error(s.lse, lse), relative_error(s.dq, dq),
-          relative_error(s.dk, dk), relative_error(s.dv, dv)};
+  return d;
+}
+
+/// How far a sequence's results are from dense attention in double.
+template <int HeadDim, class T, Mask M>
+Errors dense_errors(Sequence<T> const& s, M const& mask, float scale = 0) {
+  Dense const d = dense<HeadDim>(s, mask, scale);
+  return {relative_error(s.o, d.o), relative_error(s.lse, d.lse), relative_error(s.dq, d.dq),
+          relative_error(s.dk, d.dk), relative_error(s.dv, d.dv)};
 }
 
 /// Forward and backward of one rank on its part of a sequence, with a poisoned workspace; the results go back

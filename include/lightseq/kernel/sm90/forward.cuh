@@ -34,9 +34,12 @@ class ForwardKernel {
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
       error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
+    // Every translation unit has a kernel of its own, and which one an inlined launch() would mean is open:
+    // what is prepared here is launched.
+    kernel_ = reinterpret_cast<void const*>(&forward_kernel<HeadDim, T, Out, M>);
     if (error == cudaSuccess)
-      error = cudaFuncSetAttribute(forward_kernel<HeadDim, T, Out, M>,
-                                   cudaFuncAttributeMaxDynamicSharedMemorySize, Kernel::shared_bytes);
+      error =
+          cudaFuncSetAttribute(kernel_, cudaFuncAttributeMaxDynamicSharedMemorySize, Kernel::shared_bytes);
     return refused(error);
   }
 
@@ -50,8 +53,9 @@ class ForwardKernel {
     cudaError_t error = cudaMemsetAsync(workspace, 0, workspace_bytes, stream);
     if (error != cudaSuccess) return refused(error);
     int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, launch.order.tiles);
-    forward_kernel<HeadDim, T, Out, M><<<blocks, Kernel::threads, Kernel::shared_bytes, stream>>>(launch);
-    return refused(cudaGetLastError());
+    void* arguments[] = {&launch};
+    return refused(cudaLaunchKernel(kernel_, dim3(static_cast<unsigned>(blocks)), dim3(Kernel::threads),
+                                    arguments, Kernel::shared_bytes, stream));
   }
 
  private:
@@ -98,6 +102,7 @@ class ForwardKernel {
   }
 
   TensorMaps maps_;
+  void const* kernel_ = nullptr;
   int multiprocessors_ = 0;
 };
 

@@ -67,17 +67,17 @@ class TensorMaps {
     auto const address = reinterpret_cast<std::uintptr_t>(tensor.data);
     if (address % 16 != 0) return misaligned("address", static_cast<std::int64_t>(address % 16), 16);
     constexpr std::int64_t unit = 16 / sizeof(T);
-    // The stride of a single batch or head means nothing and may be anything.
+    // The stride of a single batch, token or head means nothing and may be anything.
+    std::int64_t const token = shape.tokens > 1 ? tensor.strides.token : unit;
     std::int64_t const head = shape.heads > 1 ? tensor.strides.head : unit;
     std::int64_t const batch = shape.batch > 1 ? tensor.strides.batch : unit;
-    if (tensor.strides.token % unit != 0) return misaligned("token stride", tensor.strides.token, unit);
+    if (token % unit != 0) return misaligned("token stride", token, unit);
     if (head % unit != 0) return misaligned("head stride", head, unit);
     if (batch % unit != 0) return misaligned("batch stride", batch, unit);
 
     auto const size = [](std::int64_t n) { return static_cast<cuuint64_t>(n); };
     cuuint64_t const extents[] = {size(shape.dim), size(shape.tokens), size(shape.heads), size(shape.batch)};
-    cuuint64_t const strides[] = {size(tensor.strides.token) * sizeof(T), size(head) * sizeof(T),
-                                  size(batch) * sizeof(T)};
+    cuuint64_t const strides[] = {size(token) * sizeof(T), size(head) * sizeof(T), size(batch) * sizeof(T)};
     cuuint32_t const box[] = {64, static_cast<cuuint32_t>(rows), 1, 1};
     cuuint32_t const ones[] = {1, 1, 1, 1};
     CUtensorMapDataType const type = std::is_same_v<std::remove_const_t<T>, float16>

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "lightseq/core/error.hpp"
+#include "lightseq/core/event.cuh"
+#include "lightseq/core/problem.hpp"
+#include "lightseq/core/status.hpp"
+#include "lightseq/exec/ranges.cuh"
+#include "lightseq/kernel/rows.cuh"
+#include "lightseq/kernel/sm90/forward.cuh"
+#include "lightseq/schedule/plan.hpp"
+
+namespace lightseq {
+
+/// The kernels for Hopper GPUs (compute capability 9.0), in translation units compiled for sm_90a.
+struct Hopper {
+  static constexpr char const* name = "Hopper";
+  static constexpr bool serves(int major, int minor) { return major == 9 && minor == 0; }
+  template <int HeadDim, class T, class Out, Mask M>
+  using Forward = sm90::ForwardKernel<HeadDim, T, Out, M>;
+};
+
+/// A GPU as a device: every operation is enqueued on a stream. The exchange of a step runs on the transport's
+/// stream, beside the step's work; events join the two, and no call waits for them.
+template <class Architecture>
+struct Cuda {
+  /// Where a call's work is enqueued. The transport brings its own stream.
+  struct Stream {
+    cudaStream_t compute = nullptr;
+    int sm_margin = 0;  ///< multiprocessors that attention leaves to others, such as an exchange by kernels
+  };
+
+  static constexpr std::int64_t alignment = 16;
+  static constexpr bool has_backward = false;
+
+  /// The kernels of one DistAttn and the events that join its streams; of the device that is current.
+  template <int HeadDim, class T, Mask M>
+  class Kernels {
+   public:
+    /// Throws Error if the current device cannot run them, or the problem is too large for them.
+    Kernels(Problem const& problem, std::int64_t max_rows) : forked_(make_event()), joined_(make_event()) {
+      int device = 0, major = 0, minor = 0;
+      check(cudaGetDevice(&device));
+      check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+      check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+      if (!Architecture::serves(major, minor))
+        fail("GPU ", device, " has compute capability ", major, ".", minor, ", which the kernels for ",
+             Architecture::name, " do not serve");
+      constexpr std::int64_t longest = std::int64_t{1} << 30;
+      if (problem.seqlen > longest)
+        fail("seqlen is ", problem.seqlen, ", the GPU kernels serve at most ", longest);
+      if (std::int64_t const tiles = (max_rows + 63) / 64 * problem.batch * problem.heads; tiles > longest)
+        fail("a shard of ", max_rows, " tokens with batch ", problem.batch, " and ", problem.heads,
+             " heads has ", tiles, " tiles, the GPU kernels serve at most ", longest);
+      for (Status const& status : {partial_.prepare(), final_.prepare()})
+        if (!status.ok()) fail(status.message());
+    }
+
+    static constexpr std::int64_t forward_scratch_bytes() { return Partial::workspace_bytes; }
+    static constexpr std::int64_t backward_scratch_bytes() { return 0; }
+
+    /// The operations of one call. After one has failed the others do nothing.
+    class Queue {
+     public:
+      template <class Transport>
+      Queue(Kernels& kernels, Stream const& stream, Transport& transport)
+          : kernels_(kernels), stream_(stream), exchange_(transport.stream()) {}
+
+      /// The first failure of an operation.
+      Status const& status() const { return status_; }
+
+      /// The transport's stream waits for what was enqueued so far. Opens the step's NVTX range.
+      void fork(Plan const& plan, std::size_t step, std::int64_t bytes) noexcept {
+        ranges::push(plan, step, bytes);
+        order(kernels_.forked_, stream_.compute, exchange_);
+      }
+
+      /// This stream waits for the transport's. Closes the step's NVTX range.
+      void join() noexcept {
+        order(kernels_.joined_, exchange_, stream_.compute);
+        ranges::pop();
+      }
+
+      template <class Call>
+      void forward(Call const& call, M const& mask, std::byte* scratch) noexcept {
+        if (!status_.ok()) return;
+        if constexpr (std::is_same_v<Call, ForwardCall<T, float>>)
+          status_ = kernels_.partial_.launch(call, mask, scratch, stream_.compute, stream_.sm_margin);
+        else
+          status_ = kernels_.final_.launch(call, mask, scratch, stream_.compute, stream_.sm_margin);
+      }
+
+      template <class From, class To>
+      void copy(Tensor<From> from, Tensor<To> to, Shape const& shape) noexcept {
+        run("a copy of rows", [&] { return rows::copy<HeadDim>(from, to, shape, stream_.compute); });
+      }
+      void clear(Tensor<float> o, RowStats<float> lse, Shape const& shape) noexcept {
+        run("the clearing of rows", [&] { return rows::clear<HeadDim>(o, lse, shape, stream_.compute); });
+      }
+      template <class Out>
+      void merge(Tensor<float const> from_o, RowStats<float const> from_lse, Tensor<float const> o,
+                 RowStats<float> lse, Tensor<Out> to, Shape const& shape) noexcept {
+        run("a merge of rows",
+            [&] { return rows::merge<HeadDim>(from_o, from_lse, o, lse, to, shape, stream_.compute); });
+      }
+
+     private:
+      template <class Operation>
+      void run(char const* name, Operation const& operation) noexcept {
+        if (!status_.ok()) return;
+        if (cudaError_t const error = operation(); error != cudaSuccess)
+          status_ = {.code = Code::device_failed, .subject = name, .native = error};
+      }
+
+      void order(Event const& event, cudaStream_t first, cudaStream_t second) noexcept {
+        run("an event", [&] {
+          cudaError_t const error = cudaEventRecord(event.get(), first);
+          return error == cudaSuccess ? cudaStreamWaitEvent(second, event.get(), 0) : error;
+        });
+      }
+
+      Kernels& kernels_;
+      Stream stream_;
+      cudaStream_t exchange_;
+      Status status_;
+    };
+
+   private:
+    using Partial = typename Architecture::template Forward<HeadDim, T, float, M>;
+    using Final = typename Architecture::template Forward<HeadDim, T, T, M>;
+
+    static void check(cudaError_t error) {
+      if (error != cudaSuccess) fail("CUDA finds no GPU: ", cudaGetErrorString(error));
+    }
+
+    Event forked_, joined_;
+    Partial partial_;  // writes floats, for more keys to come
+    Final final_;      // writes elements
+  };
+};
+
+}  // namespace lightseq

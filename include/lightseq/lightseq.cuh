@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Everything of lightseq.hpp, and the CUDA device.
+#include "lightseq/exec/cuda.cuh"
+#include "lightseq/lightseq.hpp"
+#include "lightseq/transport/local.cuh"
+
+namespace lightseq {
+
+/// Attention on Hopper GPUs in bfloat16, with ranks as threads of one process. Derive from it and name what
+/// differs.
+struct CudaTraits : DefaultTraits {
+  using Element = bfloat16;
+  using Device = Cuda<Hopper>;
+  using Transport = CudaLocal;
+};
+
+}  // namespace lightseq

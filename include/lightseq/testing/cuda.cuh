@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lightseq/core/error.hpp"
+#include "lightseq/testing/sequence.hpp"
+#include "lightseq/transport/local.cuh"
+
+/// The same on a GPU: memory, streams and whole sequences for tests and examples.
+namespace lightseq::testing {
+
+/// Throws Error, with CUDA's words, for a call that failed.
+inline void check_cuda(cudaError_t error) {
+  if (error != cudaSuccess) fail("CUDA: ", cudaGetErrorString(error));
+}
+
+/// An array in device memory.
+template <class T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(std::int64_t size) : size_(static_cast<std::size_t>(size)) {
+    check_cuda(cudaMalloc(&data_, size_ * sizeof(T) + 16));
+  }
+  explicit DeviceArray(std::vector<T> const& values) : DeviceArray(static_cast<std::int64_t>(values.size())) {
+    check_cuda(cudaMemcpy(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice));
+  }
+  DeviceArray(DeviceArray&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+  ~DeviceArray() { cudaFree(data_); }
+
+  T* data() const { return data_; }
+  std::span<T> span() const { return {data_, size_}; }
+
+  /// Fills every byte.
+  void fill(int byte) const { check_cuda(cudaMemset(data_, byte, size_ * sizeof(T))); }
+
+  /// Waits for the device.
+  std::vector<T> values() const {
+    std::vector<T> copy(size_);
+    check_cuda(cudaDeviceSynchronize());
+    check_cuda(cudaMemcpy(copy.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost));
+    return copy;
+  }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// Streams that nothing but events orders.
+class Streams {
+ public:
+  explicit Streams(int count) : streams_(static_cast<std::size_t>(count)) {
+    for (cudaStream_t& stream : streams_)
+      check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  }
+  Streams(Streams const&) = delete;
+  Streams& operator=(Streams const&) = delete;
+  ~Streams() {
+    for (cudaStream_t const stream : streams_) cudaStreamDestroy(stream);
+  }
+
+  cudaStream_t operator[](int index) const { return streams_[static_cast<std::size_t>(index)]; }
+  operator std::span<cudaStream_t const>() const { return streams_; }
+
+ private:
+  std::vector<cudaStream_t> streams_;
+};
+
+/// One rank's part of a sequence in device memory, with poisoned results and workspace.
+template <class Attn>
+struct DevicePart {
+  using T = typename Attn::Element;
+  DevicePart(Attn const& attn, Sequence<T> const& whole)
+      : positions(attn.positions()),
+        host(part_of(whole, positions)),
+        q(host.q),
+        k(host.k),
+        v(host.v),
+        o(host.o),
+        lse(host.lse),
+        workspace(attn.workspace_bytes(Pass::forward)) {
+    workspace.fill(0xff);
+  }
+
+  Inputs<T> inputs() const { return {q.data(), k.data(), v.data()}; }
+  Outputs<T> outputs() const { return {o.data(), lse.data()}; }
+
+  /// Waits for the device and puts the results back into the whole.
+  void put_back(Sequence<T>& whole) {
+    host.o = o.values();
+    host.lse = lse.values();
+    testing::put_back(host, positions, whole);
+  }
+
+  Positions positions;
+  Sequence<T> host;
+  DeviceArray<T> q, k, v, o;
+  DeviceArray<float> lse;
+  DeviceArray<std::byte> workspace;
+};
+
+/// Forward on every rank of a world of threads, each with a compute stream of its own: the text of the first
+/// Status that is not ok, or nothing.
+template <class Attn, class M, class S>
+std::string run_world(CudaLocalWorld& world, Problem const& problem, M const& mask, S const& schedule,
+                      Sequence<typename Attn::Element>& whole) {
+  std::vector<Status> statuses(static_cast<std::size_t>(world.world()));
+  Streams const compute(world.world());
+  run_ranks(world, [&](CudaLocal& comm) {
+    Attn attn(comm, problem, mask, schedule);
+    DevicePart<Attn> part(attn, whole);
+    cudaStream_t const stream = compute[comm.rank()];
+    check_cuda(cudaDeviceSynchronize());
+    Status& status = statuses[static_cast<std::size_t>(comm.rank())];
+    status = attn.forward(part.inputs(), part.outputs(), part.workspace.span(), {.compute = stream});
+    // Other ranks may still read this rank's messages when its own stream is through.
+    check_cuda(cudaStreamSynchronize(stream));
+    if (status.ok()) part.put_back(whole);
+  });
+  for (Status const& status : statuses)
+    if (!status.ok()) return status.message();
+  return {};
+}
+
+}  // namespace lightseq::testing

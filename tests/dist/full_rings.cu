@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "laws/dist_attn_cuda.cuh"
+
+using namespace lightseq;
+using namespace lightseq::test;
+
+TEST_CASE("full attention on virtual ranks of a GPU equals dense attention") {
+  equals_dense_on_gpu<128, Ring>(Full{});
+  equals_dense_on_gpu<128, ZigzagRing>(Full{});
+  equals_dense_on_gpu<128, StripedRing>(Full{});
+}

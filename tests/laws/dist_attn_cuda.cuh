@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include "lightseq/lightseq.cuh"
+#include "lightseq/testing/cuda.cuh"
+#include "support/data.hpp"
+#include "support/device.cuh"
+
+/// What holds of every DistAttn on a GPU.
+namespace lightseq::test {
+
+struct Fp16Cuda : CudaTraits {
+  using Element = float16;
+};
+struct RelayedCuda : CudaTraits {
+  static constexpr Route route = Route::neighbour;
+};
+
+/// O and LSE equal dense attention in double, in every world of up to 8 virtual ranks, no less in a large
+/// world than in a small one, and a second run gives the same bits.
+template <int HeadDim, class S, class Traits = CudaTraits, Mask M>
+void equals_dense_on_gpu(M const& mask, Problem const& problem) {
+  using T = typename Traits::Element;
+  using Attn = DistAttn<HeadDim, M, S, Traits>;
+  double const o_tolerance = std::is_same_v<T, float16> ? 1e-3 : 5e-3;
+  INFO("LIGHTSEQ_SEED=", run_seed(), ", head dim ", HeadDim, ", seqlen ", problem.seqlen, ", heads ",
+       problem.heads, "/", problem.kv_heads);
+  auto const fresh = testing::random_sequence<T>(problem, HeadDim, stream_seed(300));
+  testing::Dense const want = testing::dense<HeadDim>(fresh, mask, problem.scale, false);
+  double o_of_one = 0;
+  for (int const ranks : {1, 2, 3, 4, 5, 6, 7, 8}) {
+    CAPTURE(ranks);
+    Streams const streams(ranks);
+    CudaLocalWorld world(streams);
+    auto got = fresh, again = fresh;
+    REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, got) == "");
+    double const o_error = testing::relative_error(got.o, want.o);
+    CHECK(o_error < o_tolerance);
+    CHECK(testing::relative_error(got.lse, want.lse) < 1e-5);
+    if (ranks == 1) o_of_one = o_error;
+    CHECK(o_error < 1.05 * o_of_one + 1e-5);
+
+    REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, again) == "");
+    auto const same = [](auto const& a, auto const& b) {
+      return std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
+    };
+    CHECK(same(again.o, got.o));
+    CHECK(same(again.lse, got.lse));
+  }
+}
+
+/// Lengths that divide by nothing, are shorter than the world or a tile, with and without GQA and batches.
+inline std::vector<Problem> gpu_problems() {
+  return {{.batch = 1, .seqlen = 1201, .heads = 4, .kv_heads = 2},
+          {.batch = 2, .seqlen = 512, .heads = 2, .kv_heads = 2},
+          {.batch = 2, .seqlen = 77, .heads = 6, .kv_heads = 1, .scale = 0.3f},
+          {.batch = 1, .seqlen = 5, .heads = 1, .kv_heads = 1}};
+}
+
+template <int HeadDim, class S, class Traits = CudaTraits, Mask M>
+void equals_dense_on_gpu(M const& mask) {
+  for (Problem const& problem : gpu_problems()) equals_dense_on_gpu<HeadDim, S, Traits>(mask, problem);
+}
+
+}  // namespace lightseq::test
