@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+// What splitting a sequence costs: causal attention on P virtual ranks of one GPU beside the one dense kernel
+// on the whole sequence, alternately, in one run. A rank's compute is all that it enqueues on its compute
+// stream, in a call whose messages are already there: packing, attention, merges.
+//   bench_cuda_dist [RANKS SEQLEN HEADS KV_HEADS]...
+// Prints a line of JSON a case and schedule: milliseconds of the dense kernel, the sum over the ranks one
+// after another, all ranks side by side with their messages (as copies on the same GPU), and the ratios.
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "lightseq/lightseq.cuh"
+#include "lightseq/testing/cuda.cuh"
+#include "support/cuda.cuh"
+
+namespace {
+
+using namespace lightseq;
+using bench::check;
+
+constexpr int head_dim = 128;
+
+/// A transport that can be told to move nothing: then a call computes on what an earlier one has received.
+class Muted {
+ public:
+  explicit Muted(CudaLocal& local) : local_(&local) {}
+  int rank() const noexcept { return local_->rank(); }
+  int world() const noexcept { return local_->world(); }
+  cudaStream_t stream() const noexcept { return local_->stream(); }
+  void mute(bool mute) { muted_ = mute; }
+  Status start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
+    return muted_ ? Status{} : local_->start(sends, recvs);
+  }
+  Status finish() noexcept { return muted_ ? Status{} : local_->finish(); }
+
+ private:
+  CudaLocal* local_;
+  bool muted_ = false;
+};
+
+struct MutedTraits : CudaTraits {
+  using Transport = Muted;
+};
+
+struct Case {
+  int ranks = 8;
+  Problem problem = {.batch = 1, .seqlen = 1 << 16, .heads = 32, .kv_heads = 8};
+};
+
+/// One rank with all its memory.
+template <class S>
+struct Rank {
+  using Attn = DistAttn<head_dim, Causal, S, MutedTraits>;
+
+  Rank(CudaLocal& local, Problem const& problem)
+      : transport(local),
+        attn(transport, problem),
+        workspace_bytes(static_cast<std::size_t>(attn.workspace_bytes(Pass::forward))),
+        workspace(bench::allocated<std::byte>(static_cast<std::int64_t>(workspace_bytes))) {
+    auto const seed = static_cast<unsigned>(4 * local.rank());
+    std::int64_t const q_size = attn.tokens() * problem.heads * head_dim;
+    std::int64_t const kv_size = attn.tokens() * problem.kv_heads * head_dim;
+    in = {bench::filled<bfloat16>(q_size, seed), bench::filled<bfloat16>(kv_size, seed + 1),
+          bench::filled<bfloat16>(kv_size, seed + 2)};
+    out = {bench::allocated<bfloat16>(q_size), bench::allocated<float>(attn.tokens() * problem.heads)};
+  }
+  Rank(Rank const&) = delete;
+  ~Rank() {
+    for (void const* const memory :
+         {static_cast<void const*>(in.q.data), static_cast<void const*>(in.k.data),
+          static_cast<void const*>(in.v.data), static_cast<void const*>(out.o.data),
+          static_cast<void const*>(out.lse), static_cast<void const*>(workspace)})
+      cudaFree(const_cast<void*>(memory));
+  }
+
+  void forward(cudaStream_t stream) {
+    check(attn.forward(in, out, {workspace, workspace_bytes}, {.compute = stream}));
+  }
+
+  Muted transport;
+  Attn attn;
+  std::size_t workspace_bytes;
+  std::byte* workspace;
+  Inputs<bfloat16> in;
+  Outputs<bfloat16> out;
+};
+
+/// A world of ranks, each with two streams.
+template <class S>
+class World {
+ public:
+  World(int ranks, Problem const& problem) : exchange_(ranks), compute_(ranks), world_(exchange_) {
+    for (int rank = 0; rank < ranks; ++rank) {
+      ranks_.push_back(std::make_unique<Rank<S>>(world_[rank], problem));
+      ends_.push_back(make_event());
+    }
+    check(cudaDeviceSynchronize());
+    side_by_side(compute_[0]);  // now every workspace holds what its rank receives
+    check(cudaDeviceSynchronize());
+  }
+
+  /// Enqueues the ranks' compute one after another.
+  void in_turn(cudaStream_t stream) {
+    for (auto const& rank : ranks_) {
+      rank->transport.mute(true);
+      rank->forward(stream);
+      rank->transport.mute(false);
+    }
+  }
+
+  /// Enqueues everything on all ranks' streams, between two points of `stream`.
+  void side_by_side(cudaStream_t stream) {
+    check(cudaEventRecord(begin_.get(), stream));
+    for (int rank = 0; rank < world_.world(); ++rank)
+      check(cudaStreamWaitEvent(compute_[rank], begin_.get(), 0));
+    run_ranks(world_, [&](CudaLocal& local) {
+      auto const rank = static_cast<std::size_t>(local.rank());
+      ranks_[rank]->forward(compute_[local.rank()]);
+      check(cudaEventRecord(ends_[rank].get(), compute_[local.rank()]));
+    });
+    for (Event const& end : ends_) check(cudaStreamWaitEvent(stream, end.get(), 0));
+  }
+
+ private:
+  testing::Streams exchange_, compute_;
+  CudaLocalWorld world_;
+  std::vector<std::unique_ptr<Rank<S>>> ranks_;
+  Event begin_ = make_event();
+  std::vector<Event> ends_;
+};
+
+/// A launchable copy of what `enqueue(stream)` enqueues.
+class Graph {
+ public:
+  template <class Enqueue>
+  Graph(cudaStream_t stream, Enqueue const& enqueue) {
+    cudaGraph_t graph = nullptr;
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+    enqueue(stream);
+    check(cudaStreamEndCapture(stream, &graph));
+    check(cudaGraphInstantiate(&replay_, graph, 0));
+    check(cudaGraphDestroy(graph));
+  }
+  Graph(Graph const&) = delete;
+  ~Graph() { cudaGraphExecDestroy(replay_); }
+  void launch(cudaStream_t stream) const { check(cudaGraphLaunch(replay_, stream)); }
+
+ private:
+  cudaGraphExec_t replay_ = nullptr;
+};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// Mean milliseconds of each of the graphs, launched alternately for some seconds after a warm-up, so that
+/// all of them meet the same power limit.
+std::vector<double> measure(std::vector<Graph const*> const& graphs, cudaStream_t stream) {
+  constexpr double warm_up = 0.7, measured = 2.4;
+  cudaEvent_t begin, end;
+  check(cudaEventCreate(&begin));
+  check(cudaEventCreate(&end));
+  std::vector<double> sums(graphs.size());
+  int rounds = 0;
+  for (double const start = now(); now() - start < warm_up + measured;) {
+    bool const counts = now() - start > warm_up;
+    rounds += counts;
+    for (std::size_t i = 0; i < graphs.size(); ++i) {
+      float milliseconds = 0;
+      check(cudaEventRecord(begin, stream));
+      graphs[i]->launch(stream);
+      check(cudaEventRecord(end, stream));
+      check(cudaEventSynchronize(end));
+      check(cudaEventElapsedTime(&milliseconds, begin, end));
+      if (counts) sums[i] += milliseconds;
+    }
+  }
+  for (double& sum : sums) sum /= std::max(rounds, 1);
+  check(cudaEventDestroy(begin));
+  check(cudaEventDestroy(end));
+  return sums;
+}
+
+template <class S>
+void compare(char const* name, Case const& c) {
+  testing::Streams const main(1);
+  World<S> dense(1, c.problem), split(c.ranks, c.problem);
+  Graph const whole(main[0], [&](cudaStream_t stream) { dense.in_turn(stream); });
+  Graph const in_turn(main[0], [&](cudaStream_t stream) { split.in_turn(stream); });
+  Graph const side_by_side(main[0], [&](cudaStream_t stream) { split.side_by_side(stream); });
+  auto const ms = measure({&whole, &in_turn, &side_by_side}, main[0]);
+  auto const tokens = static_cast<double>(c.problem.seqlen);
+  double const flop = 2 * tokens * tokens * static_cast<double>(c.problem.heads) * head_dim;
+  std::printf(
+      "{\"schedule\": \"%s\", \"ranks\": %d, \"seqlen\": %lld, \"heads\": %lld, \"kv_heads\": %lld, "
+      "\"dense_ms\": %.3f, \"dense_tflops\": %.0f, \"in_turn_ms\": %.3f, \"side_by_side_ms\": %.3f, "
+      "\"in_turn_ratio\": %.3f, \"side_by_side_ratio\": %.3f}\n",
+      name, c.ranks, static_cast<long long>(c.problem.seqlen), static_cast<long long>(c.problem.heads),
+      static_cast<long long>(c.problem.kv_heads), ms[0], 1e-9 * flop / ms[0], ms[1], ms[2], ms[1] / ms[0],
+      ms[2] / ms[0]);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::vector<Case> cases;
+  for (int i = 1; i + 3 < argc; i += 4)
+    cases.push_back({std::atoi(argv[i]),
+                     {.batch = 1,
+                      .seqlen = std::atoll(argv[i + 1]),
+                      .heads = std::atoll(argv[i + 2]),
+                      .kv_heads = std::atoll(argv[i + 3])}});
+  if (argc == 1) {
+    cases.push_back({});
+    cases.push_back({8, {.batch = 1, .seqlen = 1 << 17, .heads = 32, .kv_heads = 8}});
+  }
+  if (cases.empty()) {
+    std::fprintf(stderr, "usage: %s [RANKS SEQLEN HEADS KV_HEADS]...\n", argv[0]);
+    return 2;
+  }
+  for (Case const& c : cases) {
+    compare<Balanced>("Balanced", c);
+    compare<ZigzagRing>("ZigzagRing", c);
+  }
+}
