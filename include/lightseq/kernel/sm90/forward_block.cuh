@@ -7,6 +7,7 @@
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/ptx.cuh"
+#include "lightseq/kernel/sm90/arrival.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
 #include "lightseq/kernel/sm90/tile.cuh"
 #include "lightseq/kernel/sm90/tma.cuh"
@@ -20,13 +21,17 @@
 /// of one tile, makes the softmax of the next. Thread blocks stay and take query tiles from a counter.
 namespace lightseq::sm90 {
 
-/// All that a launch is told. Element 0 and 1 of an array belong to the two segments of a shard, whose maps
-/// begin at its first row: then the copy engine itself keeps to the segment.
-template <class Out, Mask M>
+/// All that a launch is told. The elements of an array belong to the segments of the queries or, in the order
+/// in which they are attended, to those of the keys. A segment's maps begin at its first row: then the copy
+/// engine itself keeps to the segment.
+template <class Out, Mask M, int KeySegments>
 struct ForwardLaunch {
   M mask;
-  CUtensorMap q[2] = {}, k[2] = {}, v[2] = {}, o[2] = {};
-  LaunchSegment queries[2] = {}, keys[2] = {};
+  CUtensorMap q[2] = {}, o[2] = {};
+  CUtensorMap k[KeySegments] = {}, v[KeySegments] = {};
+  LaunchSegment queries[2] = {}, keys[KeySegments] = {};
+  std::uint32_t const* arrived[KeySegments] = {};  ///< as KeyChunk::arrived
+  int key_segments = 0;                            ///< how many there are
   Tensor<float const> o_in = {};
   RowStats<float const> lse_in = {};
   Tensor<Out> o_out = {};
@@ -36,8 +41,11 @@ struct ForwardLaunch {
   unsigned* counter = nullptr;
 };
 
-template <int HeadDim, class T, class Out, Mask M>
+/// KeySegments is the most that a launch can have; beyond the two of a shard, they may arrive meanwhile.
+template <int HeadDim, class T, class Out, Mask M, int KeySegments>
 struct Forward {
+  static constexpr bool awaits_keys = KeySegments > Positions::max_segments;
+  static_assert(KeySegments <= 32, "lightseq: a word has a bit for each segment that has arrived");
   static constexpr ForwardTile tile = forward_tile(HeadDim);
   static constexpr int query_rows = tile.query_rows, key_rows = tile.key_rows, stages = tile.stages;
   static constexpr int warpgroups = query_rows / 64;
@@ -85,7 +93,7 @@ struct Forward {
   static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
-  using Launch = ForwardLaunch<Out, M>;
+  using Launch = ForwardLaunch<Out, M, KeySegments>;
 
   Launch const& launch;
   std::uint8_t* const shared;  ///< 1024-byte aligned
@@ -121,12 +129,12 @@ struct Forward {
     }
   }
 
-  /// The key tiles that some queries see, from the last to the first. A whole warp walks, and asks the mask
-  /// about 32 tiles at a time.
+  /// The key tiles that some queries see, in each segment from the last to the first. A whole warp walks, and
+  /// asks the mask about 32 tiles at a time.
   struct KeyWalk {
     Launch const& launch;
     Range queries;
-    int segment = 2;
+    int segment = -1;
     int first = 0;       ///< the current tile's first row in `segment`
     bool tests = false;  ///< whether the current tile needs element tests
     int end = 0;         ///< the tiles from here on are behind us
@@ -136,8 +144,8 @@ struct Forward {
     __device__ __forceinline__ bool next() {
       while (visible == 0) {
         if (end == 0) {
-          if (segment == 0) return false;
-          --segment;
+          if (segment + 1 == launch.key_segments) return false;
+          ++segment;
           end = (launch.keys[segment].count + key_rows - 1) / key_rows;
         } else {
           scan();
@@ -176,7 +184,7 @@ struct Forward {
   __device__ __forceinline__ void load_keys() {
     bool const leads = threadIdx.x == 0;
     Ring<stages> ring;
-    std::uint32_t tile_parity = 0;
+    std::uint32_t tile_parity = 0, arrived = 0;
     auto const announce = [&](QueryTile const& query_tile) {
       control.tile_empty.wait(tile_parity ^ 1);
       control.query_tile = query_tile;
@@ -194,9 +202,8 @@ struct Forward {
         control.q_full.arrive();
       }
       for (bool q_missing = true; more; q_missing = false) {
-        LaunchSegment const& keys = launch.keys[walk.segment];
-        CUtensorMap const& map = launch.k[walk.segment];
-        int const first = walk.first;
+        int const segment = walk.segment, first = walk.first;
+        LaunchSegment const& keys = launch.keys[segment];
         KeyTile key_tile{{keys.position(first), keys.stride, min(key_rows, keys.count - first)},
                          walk.tests ? masked : 0};
         more = walk.next();
@@ -205,7 +212,8 @@ struct Forward {
           int const s = ring.stage;
           control.k_empty[s].wait(ring.parity ^ 1);
           control.key_tiles[s] = key_tile;
-          load_rows(k_offset + s * key_bytes, key_panel, map, first, kv_head, query_tile.batch,
+          await(segment, arrived);
+          load_rows(k_offset + s * key_bytes, key_panel, launch.k[segment], first, kv_head, query_tile.batch,
                     control.k_full[s]);
           if (q_missing) {
             control.q_empty.wait(tile_parity ^ 1);
@@ -227,6 +235,7 @@ struct Forward {
   __device__ __forceinline__ void load_values() {
     bool const leads = threadIdx.x % 32 == 0;
     Ring<stages> ring;
+    std::uint32_t arrived = 0;
     for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
       control.tile_full.wait(tile_parity);
       QueryTile const query_tile = control.query_tile;
@@ -239,12 +248,22 @@ struct Forward {
         int const s = ring.stage;
         if (leads) {
           control.v_empty[s].wait(ring.parity ^ 1);
+          await(walk.segment, arrived);
           load_rows(v_offset + s * key_bytes, key_panel, launch.v[walk.segment], walk.first, kv_head,
                     query_tile.batch, control.v_full[s]);
         }
         __syncwarp();
         ring.advance();
       }
+    }
+  }
+
+  /// Waits until a segment's keys and values may be read. `arrived` has a bit for each that is known to be.
+  __device__ __forceinline__ void await(int segment, std::uint32_t& arrived) const {
+    if constexpr (awaits_keys) {
+      if ((arrived >> segment & 1) != 0) return;
+      if (launch.arrived[segment] != nullptr) wait_arrived(launch.arrived[segment]);
+      arrived |= 1u << segment;
     }
   }
 
@@ -470,12 +489,12 @@ struct Forward {
   }
 };
 
-template <int HeadDim, class T, class Out, Mask M>
-__global__ void __launch_bounds__(Forward<HeadDim, T, Out, M>::threads, 1)
-    forward_kernel(__grid_constant__ ForwardLaunch<Out, M> const launch) {
+template <int HeadDim, class T, class Out, Mask M, int KeySegments>
+__global__ void __launch_bounds__(Forward<HeadDim, T, Out, M, KeySegments>::threads, 1)
+    forward_kernel(__grid_constant__ ForwardLaunch<Out, M, KeySegments> const launch) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::uint8_t shared[];
-  Forward<HeadDim, T, Out, M>(launch, shared).run();
+  Forward<HeadDim, T, Out, M, KeySegments>(launch, shared).run();
 #endif
 }
 
