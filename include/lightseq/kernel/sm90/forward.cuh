@@ -115,8 +115,10 @@ class ForwardKernel {
       Shape shape = query_shape;
       shape.tokens = queries.rows;
       Status status = maps_.make(launch.q[i], q.from(skip), shape, Block::query_rows, "q");
-      if (status.ok() && Block::stages_o)
+      if (status.ok() && (Block::stages_o || Block::o_over_q))
         status = maps_.make(launch.o[i], launch.o_out.from(skip), shape, 64, "o");
+      if (status.ok() && Block::stages_o && launch.o_in.data != nullptr)
+        status = maps_.make(launch.carried[i], launch.o_in.from(skip), shape, 64, "o_in");
       if (!status.ok()) return status;
     }
     Positions positions[max_chunks];
@@ -124,10 +126,12 @@ class ForwardKernel {
       positions[i] = chunks[i].keys;
       if (Status const status = add_keys(call, chunks[i], launch); !status.ok()) return status;
     }
-    // Floats are read and written in pairs.
-    if (Status const status = check_aligned(launch.o_in, 2, "o_in"); !status.ok()) return status;
-    if constexpr (!Block::stages_o)
-      if (Status const status = check_aligned(launch.o_out, 2, "o"); !status.ok()) return status;
+    // Floats that do not pass through the copy engine are read and written in pairs.
+    Status status;
+    if constexpr (!Block::stages_o) status = check_aligned(launch.o_in, 2, "o_in");
+    if constexpr (!Block::stages_o && !Block::o_over_q)
+      if (status.ok()) status = check_aligned(launch.o_out, 2, "o");
+    if (!status.ok()) return status;
     launch.scale = call.scale * OnlineSoftmax::log2_e;
     return TileOrder::make(launch.order, call, std::span<Positions const>(positions, chunks.size()),
                            launch.mask, HeadDim, Block::query_rows);
