@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Speed of the Hopper forward kernel. cuda_baseline.py runs it beside cuDNN and prints ratios.
 //   bench_cuda_forward                                   a default selection
-//   bench_cuda_forward TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [carry]
+//   bench_cuda_forward TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [carry | keys P | chunks P]
 // MASK is full, causal or a window's number of earlier keys; with `carry` a call continues from a result in
-// float and writes one. Prints a line of JSON a case: burst is the rate of some 15 ms of work after 350 ms of
-// idling, sustained that of 2.4 s after 0.7 s of the same work, in TFLOP/s of visible pairs. The difference
-// is the card's power limit, whose control swings with a period of about a second: shorter times show its
-// phase.
+// float and writes one; with `keys P` the queries are the last of P x SEQLEN tokens, and with `chunks P` the
+// keys of those are a list of P chunks besides. Prints a line of JSON a case: burst is the rate of some 15 ms
+// of work after 350 ms of idling, sustained that of 2.4 s after 0.7 s of the same work, in TFLOP/s of visible
+// pairs. The difference is the card's power limit, whose control swings with a period of about a second:
+// shorter times show its phase.
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,6 +43,8 @@ struct Case {
   int dim = 128;
   std::int64_t batch = 4, seqlen = 8192, heads = 16, kv_heads = 16;
   bool carry = false;
+  std::int64_t parts = 1;  ///< SEQLEN keys each
+  bool list = false;       ///< whether they are chunks
 };
 
 /// Normal numbers: zeros run faster than any data does.
@@ -68,8 +72,9 @@ T* filled(std::int64_t size, unsigned seed) {
 
 double pairs(Case const& c) {
   auto const n = static_cast<double>(c.seqlen);
-  if (c.mask == "full") return n * n;
-  if (c.mask == "causal") return n * n / 2;
+  double const before = n * n * static_cast<double>(c.parts - 1);
+  if (c.mask == "full") return before + n * n;
+  if (c.mask == "causal") return before + n * n / 2;
   double const window = std::atof(c.mask.c_str()) + 1;
   return n * window - window * window / 2;
 }
@@ -77,7 +82,7 @@ double pairs(Case const& c) {
 template <int HeadDim, class T, class Out, class M>
 void measure(Case const& c, M const& mask) {
   std::int64_t const rows = c.batch * c.seqlen;
-  std::int64_t const q_size = rows * c.heads * HeadDim, kv_size = rows * c.kv_heads * HeadDim;
+  std::int64_t const q_size = rows * c.heads * HeadDim, kv_size = rows * c.parts * c.kv_heads * HeadDim;
   T* const q = filled<T>(q_size, 1);
   T* const k = filled<T>(kv_size, 2);
   T* const v = filled<T>(kv_size, 3);
@@ -91,11 +96,25 @@ void measure(Case const& c, M const& mask) {
     call.o_in = o;
     call.lse_in = RowStats<float const>::packed(lse, c.heads, c.seqlen);
   }
-  call.queries = call.keys = {{{0, c.seqlen, 1}, {}}};
+  call.queries = {{{(c.parts - 1) * c.seqlen, c.seqlen, 1}, {}}};
+  call.keys = {{{0, c.parts * c.seqlen, 1}, {}}};
   call.batch = c.batch, call.heads = c.heads, call.kv_heads = c.kv_heads;
   call.scale = softmax_scale(0, HeadDim);
   sm90::ForwardKernel<HeadDim, T, Out, M> kernel;
   check(kernel.prepare());
+  std::vector<KeyChunk<T>> chunks;
+  for (std::int64_t part = c.list ? c.parts : 0; part-- > 0;) {
+    Strides const strides = Strides::packed({c.batch, c.parts * c.seqlen, c.kv_heads, HeadDim});
+    chunks.push_back({Tensor<T const>{k, strides}.from(part * c.seqlen),
+                      Tensor<T const>{v, strides}.from(part * c.seqlen),
+                      {{{part * c.seqlen, c.seqlen, 1}, {}}},
+                      nullptr});
+  }
+  if (c.list) check(kernel.prepare_chunks());
+  auto const launch = [&] {
+    return c.list ? kernel.launch(call, std::span<KeyChunk<T> const>(chunks), mask, workspace, nullptr)
+                  : kernel.launch(call, mask, workspace, nullptr);
+  };
 
   cudaEvent_t begin = nullptr, end = nullptr;
   check(cudaEventCreate(&begin));
@@ -103,7 +122,7 @@ void measure(Case const& c, M const& mask) {
   double const work = 4e-12 * static_cast<double>(c.batch * c.heads) * pairs(c) * HeadDim;
   auto const rate = [&](int launches) {
     check(cudaEventRecord(begin));
-    for (int i = 0; i < launches; ++i) check(kernel.launch(call, mask, workspace, nullptr));
+    for (int i = 0; i < launches; ++i) check(launch());
     check(cudaEventRecord(end));
     check(cudaDeviceSynchronize());
     float milliseconds = 0;
@@ -123,10 +142,12 @@ void measure(Case const& c, M const& mask) {
   double const sustained = rate(launches(2.4));
   std::printf(
       "{\"type\": \"%s\", \"mask\": \"%s\", \"dim\": %d, \"batch\": %lld, \"seqlen\": %lld, \"heads\": %lld, "
-      "\"kv_heads\": %lld, \"carry\": %s, \"burst\": %.1f, \"sustained\": %.1f}\n",
+      "\"kv_heads\": %lld, \"carry\": %s, \"parts\": %lld, \"list\": %s, \"burst\": %.1f, \"sustained\": "
+      "%.1f}\n",
       c.type.c_str(), c.mask.c_str(), c.dim, static_cast<long long>(c.batch),
       static_cast<long long>(c.seqlen), static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads),
-      c.carry ? "true" : "false", bursts[1], sustained);
+      c.carry ? "true" : "false", static_cast<long long>(c.parts), c.list ? "true" : "false", bursts[1],
+      sustained);
   std::fflush(stdout);
   check(cudaEventDestroy(begin));
   check(cudaEventDestroy(end));
@@ -182,9 +203,12 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (argc < 8) {
-    std::fprintf(stderr, "usage: %s TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [carry]\n", argv[0]);
+    std::fprintf(stderr, "usage: %s TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [carry | keys P | chunks P]\n",
+                 argv[0]);
     return 1;
   }
+  std::string const option = argc > 8 ? argv[8] : "";
   measure({argv[1], argv[2], std::atoi(argv[3]), std::atoll(argv[4]), std::atoll(argv[5]),
-           std::atoll(argv[6]), std::atoll(argv[7]), argc > 8 && std::string(argv[8]) == "carry"});
+           std::atoll(argv[6]), std::atoll(argv[7]), option == "carry", argc > 9 ? std::atoll(argv[9]) : 1,
+           option == "chunks"});
 }

@@ -29,6 +29,15 @@ struct ForwardCall {
   float scale = 1;
 };
 
+/// Keys and values that arrive while a forward call is under way.
+template <class T>
+struct KeyChunk {
+  Tensor<T const> k, v;  ///< [batch, keys.rows(), kv_heads, dim]
+  Positions keys = {};
+  /// They may be read once this number in device memory is not 0; where it is null, at once.
+  std::uint32_t const* arrived = nullptr;
+};
+
 /// The gradients of ForwardCall, added to what dq, dk and dv hold. lse is that of a query's whole row, over
 /// all keys of the sequence, and delta its sum(d_o * o): then the gradients of a sequence are the sum of
 /// those of its parts. A query with lse = -inf adds nothing.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <span>
 
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/fragment.cuh"
@@ -39,14 +40,25 @@ struct TileOrder {
   /// The order of a call's tiles of `query_rows` queries.
   template <class Call, Mask M>
   static Status make(TileOrder& order, Call const& call, M const& mask, int head_dim, int query_rows) {
+    return make(order, call, std::span(&call.keys, 1), mask, head_dim, query_rows);
+  }
+
+  /// The same where these keys take the place of the call's.
+  template <class Call, Mask M>
+  static Status make(TileOrder& order, Call const& call, std::span<Positions const> chunks, M const& mask,
+                     int head_dim, int query_rows) {
     bool uneven = false;
-    for (Segment const& queries : call.queries.segments)
-      for (Segment const& keys : call.keys.segments)
-        if (queries.rows > 0 && keys.rows > 0)
-          uneven |= mask.cover(queries.hull(), keys.hull()) != Cover::full;
+    std::int64_t key_rows = 0;
+    for (Positions const& positions : chunks) {
+      key_rows += positions.rows();
+      for (Segment const& queries : call.queries.segments)
+        for (Segment const& keys : positions.segments)
+          if (queries.rows > 0 && keys.rows > 0)
+            uneven |= mask.cover(queries.hull(), keys.hull()) != Cover::full;
+    }
     // Even tiles: one head after another. Uneven ones: the long ones of many heads first, but of no more
     // heads than keep their keys and values in the L2 cache, 32 MB of them.
-    std::int64_t const head_bytes = std::max<std::int64_t>(1, call.keys.rows() * head_dim * 4);
+    std::int64_t const head_bytes = std::max<std::int64_t>(1, key_rows * head_dim * 4);
     std::int64_t const batch_heads = call.batch * call.heads, group = call.heads / call.kv_heads;
     std::int64_t kv_heads = 1;
     while (uneven && kv_heads * 2 * head_bytes <= 32'000'000 && kv_heads * group < batch_heads) kv_heads *= 2;

@@ -99,6 +99,21 @@ struct OnlineSoftmax {
     return total > 0 ? reference[r] * scale * ln_2 + __logf(total) : -infinity;
   }
 
+  /// The row's LSE together with other keys' `other_lse`. With the factors `own` and `other`, the row of o
+  /// here and the finished one of those keys add up to the row for all keys. Adds up the quad.
+  __device__ __forceinline__ float finish_with(int r, float scale, float other_lse, float& own,
+                                               float& other) const {
+    float inverse;
+    float const lse = finish(r, scale, inverse);
+    float const top = fmaxf(lse, other_lse);
+    float const weight = exp2_approx((lse - finite(top)) * log2_e);
+    float const other_weight = exp2_approx((other_lse - finite(top)) * log2_e);
+    float const total = weight + other_weight;  // 0, or at least 1
+    own = total > 0 ? inverse * (weight / total) : 0.0f;
+    other = total > 0 ? other_weight / total : 0.0f;
+    return total > 0 ? top + __logf(total) : -infinity;
+  }
+
  private:
   __device__ __forceinline__ static float finite(float x) { return x == -infinity ? 0.0f : x; }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <type_traits>
 
 #include "lightseq/core/status.hpp"
@@ -21,11 +22,16 @@ class ForwardKernel {
   static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>,
                 "lightseq: the output is of the element type or float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
-  using Kernel = Forward<HeadDim, T, Out, M>;
+  template <int KeySegments>
+  using Kernel = Forward<HeadDim, T, Out, M, KeySegments>;
+  static constexpr int few = Positions::max_segments;
 
  public:
   /// Device memory that a launch needs to itself.
   static constexpr std::size_t workspace_bytes = sizeof(unsigned);
+
+  /// The most chunks of keys and values in a launch.
+  static constexpr int max_chunks = 16;
 
   /// Looks up what launches need on the current device: once, at plan time.
   Status prepare() {
@@ -34,28 +40,33 @@ class ForwardKernel {
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
       error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
-    // Every translation unit has a kernel of its own, and which one an inlined launch() would mean is open:
-    // what is prepared here is launched.
-    kernel_ = reinterpret_cast<void const*>(&forward_kernel<HeadDim, T, Out, M>);
-    if (error == cudaSuccess)
-      error =
-          cudaFuncSetAttribute(kernel_, cudaFuncAttributeMaxDynamicSharedMemorySize, Kernel::shared_bytes);
+    if (error == cudaSuccess) error = load<few>();
     return refused(error);
   }
+
+  /// The same, after prepare(), for launches with chunks: loading a kernel would wait for one that is running
+  /// and waits itself for a chunk.
+  Status prepare_chunks() { return refused(load<few * max_chunks>()); }
 
   /// Enqueues the call, and leaves `sm_margin` multiprocessors to others.
   Status launch(ForwardCall<T, Out> const& call, M const& mask, void* workspace, cudaStream_t stream,
                 int sm_margin = 0) const {
-    ForwardLaunch<Out, M> launch{.mask = mask};
-    if (Status const status = describe(call, launch); !status.ok()) return status;
-    if (launch.order.tiles == 0) return {};
-    launch.counter = static_cast<unsigned*>(workspace);
-    cudaError_t error = cudaMemsetAsync(workspace, 0, workspace_bytes, stream);
-    if (error != cudaSuccess) return refused(error);
-    int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, launch.order.tiles);
-    void* arguments[] = {&launch};
-    return refused(cudaLaunchKernel(kernel_, dim3(static_cast<unsigned>(blocks)), dim3(Kernel::threads),
-                                    arguments, Kernel::shared_bytes, stream));
+    KeyChunk<T> const all{call.k, call.v, call.keys};
+    return enqueue<few>(call, {&all, 1}, mask, workspace, stream, sm_margin);
+  }
+
+  /// Enqueues the call with chunks of keys and values in place of its own. They are attended in the order
+  /// given, as they arrive; the result does not depend on when they do. Until then the kernel holds its
+  /// multiprocessors: what brings the chunks needs others, or none.
+  Status launch(ForwardCall<T, Out> const& call, std::span<KeyChunk<T> const> chunks, M const& mask,
+                void* workspace, cudaStream_t stream, int sm_margin = 0) const {
+    if (chunks.size() > max_chunks)
+      return {.code = Code::too_large,
+              .subject = "chunks",
+              .other = "number",
+              .have = static_cast<std::int64_t>(chunks.size()),
+              .need = max_chunks};
+    return enqueue<few * max_chunks>(call, chunks, mask, workspace, stream, sm_margin);
   }
 
  private:
@@ -64,45 +75,97 @@ class ForwardKernel {
     return {.code = Code::device_failed, .subject = "the forward kernel", .native = error};
   }
 
-  Status describe(ForwardCall<T, Out> const& call, ForwardLaunch<Out, M>& launch) const {
+  /// Every translation unit has kernels of its own, and which one an inlined enqueue() would mean is open:
+  /// what is loaded here is launched.
+  template <int KeySegments>
+  cudaError_t load() {
+    void const* const kernel =
+        reinterpret_cast<void const*>(&forward_kernel<HeadDim, T, Out, M, KeySegments>);
+    kernels_[KeySegments > few] = kernel;
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                Kernel<KeySegments>::shared_bytes);
+  }
+
+  template <int KeySegments>
+  Status enqueue(ForwardCall<T, Out> const& call, std::span<KeyChunk<T> const> chunks, M const& mask,
+                 void* workspace, cudaStream_t stream, int sm_margin) const {
+    ForwardLaunch<Out, M, KeySegments> launch{.mask = mask};
+    if (Status const status = describe(call, chunks, launch); !status.ok()) return status;
+    if (launch.order.tiles == 0) return {};
+    launch.counter = static_cast<unsigned*>(workspace);
+    cudaError_t error = cudaMemsetAsync(workspace, 0, workspace_bytes, stream);
+    if (error != cudaSuccess) return refused(error);
+    int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, launch.order.tiles);
+    void* arguments[] = {&launch};
+    return refused(cudaLaunchKernel(kernels_[KeySegments > few], dim3(static_cast<unsigned>(blocks)),
+                                    dim3(Kernel<KeySegments>::threads), arguments,
+                                    Kernel<KeySegments>::shared_bytes, stream));
+  }
+
+  template <int KeySegments>
+  Status describe(ForwardCall<T, Out> const& call, std::span<KeyChunk<T> const> chunks,
+                  ForwardLaunch<Out, M, KeySegments>& launch) const {
+    using Block = Kernel<KeySegments>;
     Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
-    Shape const key_shape{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
     Tensor const q = call.q.resolved(query_shape);
-    Tensor const k = call.k.resolved(key_shape), v = call.v.resolved(key_shape);
     launch.o_in = call.o_in.resolved(query_shape);
     launch.lse_in = call.lse_in;
     launch.o_out = call.o.resolved(query_shape);
     launch.lse_out = call.lse;
     for (int i = 0; i < 2; ++i) {
       Segment const& queries = call.queries.segments[i];
-      Segment const& keys = call.keys.segments[i];
       if (Status const status = narrow(queries, launch.queries[i], "queries"); !status.ok()) return status;
-      if (Status const status = narrow(keys, launch.keys[i], "keys"); !status.ok()) return status;
-      std::int64_t const skip = i * call.queries.segments[0].rows, key_skip = i * call.keys.segments[0].rows;
+      if (queries.rows == 0) continue;
+      std::int64_t const skip = i * call.queries.segments[0].rows;
       Shape shape = query_shape;
       shape.tokens = queries.rows;
-      Status status;
-      if (queries.rows > 0) status = maps_.make(launch.q[i], q.from(skip), shape, Kernel::query_rows, "q");
-      if (queries.rows > 0 && status.ok() && Kernel::stages_o)
+      Status status = maps_.make(launch.q[i], q.from(skip), shape, Block::query_rows, "q");
+      if (status.ok() && (Block::stages_o || Block::o_over_q))
         status = maps_.make(launch.o[i], launch.o_out.from(skip), shape, 64, "o");
-      shape = key_shape;
-      shape.tokens = keys.rows;
-      if (keys.rows > 0 && status.ok())
-        status = maps_.make(launch.k[i], k.from(key_skip), shape, Kernel::key_rows, "k");
-      if (keys.rows > 0 && status.ok())
-        status = maps_.make(launch.v[i], v.from(key_skip), shape, Kernel::key_rows, "v");
+      if (status.ok() && Block::stages_o && launch.o_in.data != nullptr)
+        status = maps_.make(launch.carried[i], launch.o_in.from(skip), shape, 64, "o_in");
       if (!status.ok()) return status;
     }
-    // Floats are read and written in pairs.
-    if (Status const status = check_aligned(launch.o_in, 2, "o_in"); !status.ok()) return status;
-    if constexpr (!Kernel::stages_o)
-      if (Status const status = check_aligned(launch.o_out, 2, "o"); !status.ok()) return status;
+    Positions positions[max_chunks];
+    for (std::size_t i = 0; i < chunks.size(); ++i) {
+      positions[i] = chunks[i].keys;
+      if (Status const status = add_keys(call, chunks[i], launch); !status.ok()) return status;
+    }
+    // Floats that do not pass through the copy engine are read and written in pairs.
+    Status status;
+    if constexpr (!Block::stages_o) status = check_aligned(launch.o_in, 2, "o_in");
+    if constexpr (!Block::stages_o && !Block::o_over_q)
+      if (status.ok()) status = check_aligned(launch.o_out, 2, "o");
+    if (!status.ok()) return status;
     launch.scale = call.scale * OnlineSoftmax::log2_e;
-    return TileOrder::make(launch.order, call, launch.mask, HeadDim, Kernel::query_rows);
+    return TileOrder::make(launch.order, call, std::span<Positions const>(positions, chunks.size()),
+                           launch.mask, HeadDim, Block::query_rows);
+  }
+
+  /// Adds a chunk's segments to the launch, the second one first: tiles are taken from the last on.
+  template <int KeySegments>
+  Status add_keys(ForwardCall<T, Out> const& call, KeyChunk<T> const& chunk,
+                  ForwardLaunch<Out, M, KeySegments>& launch) const {
+    constexpr int rows = Kernel<KeySegments>::key_rows;
+    Shape shape{call.batch, chunk.keys.rows(), call.kv_heads, HeadDim};
+    Tensor const k = chunk.k.resolved(shape), v = chunk.v.resolved(shape);
+    for (int i : {1, 0}) {
+      Segment const& keys = chunk.keys.segments[i];
+      if (keys.rows == 0) continue;
+      int const to = launch.key_segments++;
+      std::int64_t const skip = i * chunk.keys.segments[0].rows;
+      shape.tokens = keys.rows;
+      launch.arrived[to] = chunk.arrived;
+      Status status = narrow(keys, launch.keys[to], "keys");
+      if (status.ok()) status = maps_.make(launch.k[to], k.from(skip), shape, rows, "k");
+      if (status.ok()) status = maps_.make(launch.v[to], v.from(skip), shape, rows, "v");
+      if (!status.ok()) return status;
+    }
+    return {};
   }
 
   TensorMaps maps_;
-  void const* kernel_ = nullptr;
+  void const* kernels_[2] = {};  // for a call's own keys, and for chunks
   int multiprocessors_ = 0;
 };
 

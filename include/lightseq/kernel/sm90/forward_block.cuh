@@ -7,7 +7,9 @@
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/ptx.cuh"
+#include "lightseq/kernel/sm90/arrival.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
+#include "lightseq/kernel/sm90/forward_output.cuh"
 #include "lightseq/kernel/sm90/tile.cuh"
 #include "lightseq/kernel/sm90/tma.cuh"
 #include "lightseq/kernel/sm90/wgmma.cuh"
@@ -15,18 +17,23 @@
 #include "lightseq/mask/mask.hpp"
 #include "lightseq/softmax/online.cuh"
 
-/// What a thread block of the forward kernel does. One warp loads queries and keys, one values, through the
-/// copy engine; each other warpgroup holds 64 queries and, while the tensor cores multiply weights and values
-/// of one tile, makes the softmax of the next. Thread blocks stay and take query tiles from a counter.
+/// What a thread block of the forward kernel does. One warp loads queries and keys, one values, and one moves
+/// outputs, through the copy engine; each other warpgroup holds 64 queries and, while the tensor cores
+/// multiply weights and values of one tile, makes the softmax of the next. Thread blocks stay and take query
+/// tiles from a counter.
 namespace lightseq::sm90 {
 
-/// All that a launch is told. Element 0 and 1 of an array belong to the two segments of a shard, whose maps
-/// begin at its first row: then the copy engine itself keeps to the segment.
-template <class Out, Mask M>
+/// All that a launch is told. The elements of an array belong to the segments of the queries or, in the order
+/// in which they are attended, to those of the keys. A segment's maps begin at its first row: then the copy
+/// engine itself keeps to the segment.
+template <class Out, Mask M, int KeySegments>
 struct ForwardLaunch {
   M mask;
-  CUtensorMap q[2] = {}, k[2] = {}, v[2] = {}, o[2] = {};
-  LaunchSegment queries[2] = {}, keys[2] = {};
+  CUtensorMap q[2] = {}, o[2] = {}, carried[2] = {};
+  CUtensorMap k[KeySegments] = {}, v[KeySegments] = {};
+  LaunchSegment queries[2] = {}, keys[KeySegments] = {};
+  std::uint32_t const* arrived[KeySegments] = {};  ///< as KeyChunk::arrived
+  int key_segments = 0;                            ///< how many there are
   Tensor<float const> o_in = {};
   RowStats<float const> lse_in = {};
   Tensor<Out> o_out = {};
@@ -36,8 +43,11 @@ struct ForwardLaunch {
   unsigned* counter = nullptr;
 };
 
-template <int HeadDim, class T, class Out, Mask M>
+/// KeySegments is the most that a launch can have; beyond the two of a shard, they may arrive meanwhile.
+template <int HeadDim, class T, class Out, Mask M, int KeySegments>
 struct Forward {
+  static constexpr bool awaits_keys = KeySegments > Positions::max_segments;
+  static_assert(KeySegments <= 32, "lightseq: a word has a bit for each segment that has arrived");
   static constexpr ForwardTile tile = forward_tile(HeadDim);
   static constexpr int query_rows = tile.query_rows, key_rows = tile.key_rows, stages = tile.stages;
   static constexpr int warpgroups = query_rows / 64;
@@ -46,11 +56,12 @@ struct Forward {
   static constexpr int query_panel = query_rows * 128, key_panel = key_rows * 128;  ///< bytes
   static constexpr int query_bytes = panels * query_panel, key_bytes = panels * key_panel;
 
-  /// Elements leave through shared memory and the copy engine, floats straight from the registers.
-  static constexpr bool stages_o = std::is_same_v<Out, T>;
-  /// Where shared memory is short, a warpgroup's output takes the place of its queries.
-  static constexpr bool o_over_q = stages_o && HeadDim > 128;
-  static constexpr int o_bytes = stages_o && !o_over_q ? query_bytes : 0;
+  /// Whether outputs have shared memory of their own. Where it is too short for that, elements leave in place
+  /// of the warpgroup's queries, and floats come to and leave from the registers.
+  static constexpr bool stages_o = HeadDim <= 128;
+  static constexpr bool o_over_q = !stages_o && std::is_same_v<Out, T>;
+  using OutputStage = sm90::OutputStage<HeadDim, T>;
+  static constexpr int o_bytes = stages_o ? warpgroups * OutputStage::bytes : 0;
 
   /// What the scores' sum over a thread's part of a tile may reach before the reference must move: weights
   /// must fit in T.
@@ -71,7 +82,7 @@ struct Forward {
   enum : int { masked = 1, more_masked = 2, more_unmasked = 4 };
 
   struct Control {
-    Barrier q_full, q_empty, tile_full, tile_empty;
+    Barrier q_full, q_empty, tile_full, tile_empty, o_full, o_empty;
     Barrier k_full[stages], k_empty[stages], v_full[stages], v_empty[stages];
     alignas(16) KeyTile key_tiles[stages];
     QueryTile query_tile;
@@ -85,7 +96,7 @@ struct Forward {
   static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
-  using Launch = ForwardLaunch<Out, M>;
+  using Launch = ForwardLaunch<Out, M, KeySegments>;
 
   Launch const& launch;
   std::uint8_t* const shared;  ///< 1024-byte aligned
@@ -99,7 +110,9 @@ struct Forward {
       control.q_full.init(1);
       control.q_empty.init(o_over_q ? warpgroups : 4 * warpgroups);
       control.tile_full.init(1);
-      control.tile_empty.init(4 * warpgroups + 1);
+      control.tile_empty.init(4 * warpgroups + (stages_o ? 2 : 1));
+      control.o_full.init(4 * warpgroups);
+      control.o_empty.init(1);
       for (int i = 0; i < stages; ++i) {
         control.k_full[i].init(1);
         control.k_empty[i].init(4 * warpgroups);  // each warp may have to read the keys again
@@ -115,18 +128,19 @@ struct Forward {
       int const warp = ptx::uniform(static_cast<int>(threadIdx.x) / 32);
       if (warp == 0) load_keys();
       if (warp == 1) load_values();
+      if (warp == 2 && stages_o) move_outputs();
     } else {
       asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(tile.compute_registers));
       compute(warpgroup - 1);
     }
   }
 
-  /// The key tiles that some queries see, from the last to the first. A whole warp walks, and asks the mask
-  /// about 32 tiles at a time.
+  /// The key tiles that some queries see, in each segment from the last to the first. A whole warp walks, and
+  /// asks the mask about 32 tiles at a time.
   struct KeyWalk {
     Launch const& launch;
     Range queries;
-    int segment = 2;
+    int segment = -1;
     int first = 0;       ///< the current tile's first row in `segment`
     bool tests = false;  ///< whether the current tile needs element tests
     int end = 0;         ///< the tiles from here on are behind us
@@ -136,8 +150,8 @@ struct Forward {
     __device__ __forceinline__ bool next() {
       while (visible == 0) {
         if (end == 0) {
-          if (segment == 0) return false;
-          --segment;
+          if (segment + 1 == launch.key_segments) return false;
+          ++segment;
           end = (launch.keys[segment].count + key_rows - 1) / key_rows;
         } else {
           scan();
@@ -176,7 +190,7 @@ struct Forward {
   __device__ __forceinline__ void load_keys() {
     bool const leads = threadIdx.x == 0;
     Ring<stages> ring;
-    std::uint32_t tile_parity = 0;
+    std::uint32_t tile_parity = 0, arrived = 0;
     auto const announce = [&](QueryTile const& query_tile) {
       control.tile_empty.wait(tile_parity ^ 1);
       control.query_tile = query_tile;
@@ -194,9 +208,8 @@ struct Forward {
         control.q_full.arrive();
       }
       for (bool q_missing = true; more; q_missing = false) {
-        LaunchSegment const& keys = launch.keys[walk.segment];
-        CUtensorMap const& map = launch.k[walk.segment];
-        int const first = walk.first;
+        int const segment = walk.segment, first = walk.first;
+        LaunchSegment const& keys = launch.keys[segment];
         KeyTile key_tile{{keys.position(first), keys.stride, min(key_rows, keys.count - first)},
                          walk.tests ? masked : 0};
         more = walk.next();
@@ -205,7 +218,8 @@ struct Forward {
           int const s = ring.stage;
           control.k_empty[s].wait(ring.parity ^ 1);
           control.key_tiles[s] = key_tile;
-          load_rows(k_offset + s * key_bytes, key_panel, map, first, kv_head, query_tile.batch,
+          await(segment, arrived);
+          load_rows(k_offset + s * key_bytes, key_panel, launch.k[segment], first, kv_head, query_tile.batch,
                     control.k_full[s]);
           if (q_missing) {
             control.q_empty.wait(tile_parity ^ 1);
@@ -227,6 +241,7 @@ struct Forward {
   __device__ __forceinline__ void load_values() {
     bool const leads = threadIdx.x % 32 == 0;
     Ring<stages> ring;
+    std::uint32_t arrived = 0;
     for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
       control.tile_full.wait(tile_parity);
       QueryTile const query_tile = control.query_tile;
@@ -239,12 +254,56 @@ struct Forward {
         int const s = ring.stage;
         if (leads) {
           control.v_empty[s].wait(ring.parity ^ 1);
+          await(walk.segment, arrived);
           load_rows(v_offset + s * key_bytes, key_panel, launch.v[walk.segment], walk.first, kv_head,
                     query_tile.batch, control.v_full[s]);
         }
         __syncwarp();
         ring.advance();
       }
+    }
+  }
+
+  /// The warp that, before a tile's output is there, brings what it continues, and then takes it away.
+  __device__ __forceinline__ void move_outputs() {
+    if (threadIdx.x % 32 != 0) return;
+    constexpr int panel_bytes = OutputStage::panel_bytes;
+    constexpr int carried_panels = OutputStage::template panels<float>;
+    constexpr int out_panels = OutputStage::template panels<Out>;
+    for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
+      control.tile_full.wait(tile_parity);
+      QueryTile const at = control.query_tile;
+      control.tile_empty.arrive();
+      if (at.kind == no_more_tiles) break;
+      if (launch.o_in.data == nullptr) {
+        control.o_empty.arrive();
+      } else {
+        control.o_empty.arrive_and_expect(o_bytes);
+#pragma unroll 1
+        for (int i = 0; i < warpgroups * carried_panels; ++i)
+          load_panel(shared + o_offset + i * panel_bytes, launch.carried[at.segment], i % carried_panels * 32,
+                     at.first + i / carried_panels * 64, at.head, at.batch, control.o_empty);
+      }
+      control.o_full.wait(tile_parity);
+      int const rows = launch.queries[at.segment].count - at.first;
+#pragma unroll 1
+      for (int i = 0; i < warpgroups && 64 * i < rows; ++i)
+        for (int j = 0; j < out_panels; ++j)
+          store_panel(launch.o[at.segment], j * static_cast<int>(128 / sizeof(Out)), at.first + 64 * i,
+                      at.head, at.batch,
+                      ptx::shared_address(shared + o_offset + i * OutputStage::bytes + j * panel_bytes));
+      commit_stores();
+      wait_stores_read();
+    }
+    wait_stores();
+  }
+
+  /// Waits until a segment's keys and values may be read. `arrived` has a bit for each that is known to be.
+  __device__ __forceinline__ void await(int segment, std::uint32_t& arrived) const {
+    if constexpr (awaits_keys) {
+      if ((arrived >> segment & 1) != 0) return;
+      if (launch.arrived[segment] != nullptr) wait_arrived(launch.arrived[segment]);
+      arrived |= 1u << segment;
     }
   }
 
@@ -321,7 +380,14 @@ struct Forward {
                          launch.queries[query_tile.segment]};
 
       OnlineSoftmax softmax;
-      if (launch.o_in.data == nullptr) {
+      float lse_in[2] = {-OnlineSoftmax::infinity, -OnlineSoftmax::infinity};
+      auto const load_lse = [&] {
+        if (launch.o_in.data == nullptr) return;
+#pragma unroll
+        for (int r = 0; r < 2; ++r)
+          if (rows.exists(r)) lse_in[r] = launch.lse_in.at(rows.batch, rows.head)[rows.token(r)];
+      };
+      if (stages_o || launch.o_in.data == nullptr) {
 #pragma unroll
         for (int i = 0; i < HeadDim / 2; ++i) o[i] = 0;
       } else {
@@ -342,7 +408,7 @@ struct Forward {
         pin(s);
         control.k_empty[ring.stage].arrive_if(leads_warp);
         if (flags & masked) hide(s, rows, key_tile, launch.mask);
-        if (softmax.add(s, scale) && launch.o_in.data != nullptr) rescale();
+        if (softmax.add(s, scale) && !stages_o && launch.o_in.data != nullptr) rescale();
         pack_weights();
         Ring<stages> before = ring;
         ring.advance();
@@ -389,21 +455,44 @@ struct Forward {
         if constexpr (!o_over_q) control.q_empty.arrive_if(leads_warp);
         control.v_full[before.stage].wait(before.parity);
         begin_values(before.stage);
+        if constexpr (stages_o) load_lse();
         wgmma_wait<0>();
         pin(o);
         control.v_empty[before.stage].arrive_if(leads_warpgroup);
-      } else if constexpr (!o_over_q) {
-        control.q_empty.arrive_if(leads_warp);
-      }
-      normalise(softmax, launch.scale, rows, launch.lse_out, o);
-      if constexpr (stages_o) {
-        store_elements(query_tile, warpgroup, o);
       } else {
-        store_floats(launch.o_out, rows, o);
+        if constexpr (!o_over_q) control.q_empty.arrive_if(leads_warp);
+        if constexpr (stages_o) load_lse();
+      }
+      if constexpr (stages_o) {
+        OutputStage const stage{shared + o_offset + warpgroup * OutputStage::bytes};
+        float own[2], carried[2];
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          float const lse = softmax.finish_with(r, launch.scale, lse_in[r], own[r], carried[r]);
+          if (lane % 4 == 0 && rows.exists(r)) launch.lse_out.at(rows.batch, rows.head)[rows.token(r)] = lse;
+        }
+        control.o_empty.wait(tile_parity);
+        if (launch.o_in.data != nullptr) {
+          stage.add_to(o, own, carried);
+        } else {
+#pragma unroll
+          for (int i = 0; i < HeadDim / 2; ++i) o[i] *= own[i / 2 % 2];
+        }
+        stage.write(o, Out{});
+        fence_shared_writes();
+        __syncwarp();
+        control.o_full.arrive_if(leads_warp);
+      } else {
+        normalise(softmax, launch.scale, rows, launch.lse_out, o);
+        if constexpr (o_over_q) {
+          store_over_queries(query_tile, warpgroup, o);
+        } else {
+          store_floats(launch.o_out, rows, o);
+        }
       }
       tile_parity ^= 1;
     }
-    if (stages_o && thread == 0) wait_stores();
+    if (o_over_q && thread == 0) wait_stores();
   }
 
   /// Computes this warp's scores once more, with the instruction that needs no whole warpgroup.
@@ -428,54 +517,32 @@ struct Forward {
     }
   }
 
-  /// Writes a warpgroup's rows of o through shared memory.
-  __device__ __forceinline__ void store_elements(QueryTile const& at, int warpgroup,
-                                                 float const (&o)[HeadDim / 2]) const {
-    int const thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
-    constexpr int panel = o_over_q ? query_panel : 64 * 128;
-    std::uint32_t const staging = ptx::shared_address(shared) +
-                                  (o_over_q ? warpgroup * 64 * 128 : o_offset + warpgroup * panels * panel);
-    if constexpr (!o_over_q) {
-      if (thread == 0) wait_stores_read();
-      ptx::barrier_sync(8 + warpgroup, 128);
-    }
-    std::uint32_t const to = staging + (warp * 16 + lane % 16) * 128;
-#pragma unroll
-    for (int i = 0; i < HeadDim / 16; ++i) {
-      float const* const f = o + 8 * i;
-      store_matrices(to + i / 4 * panel + ((i % 4 * 2 + lane / 16) ^ lane % 8) * 16, ptx::pack<T>(f[0], f[1]),
-                     ptx::pack<T>(f[2], f[3]), ptx::pack<T>(f[4], f[5]), ptx::pack<T>(f[6], f[7]));
-    }
+  /// Writes a warpgroup's rows of o, which take the place of its queries.
+  __device__ __forceinline__ void store_over_queries(QueryTile const& at, int warpgroup,
+                                                     float const (&o)[HeadDim / 2]) const {
+    std::uint8_t* const staging = shared + warpgroup * 64 * 128;
+    write_elements<T>(staging, query_panel, o);
     fence_shared_writes();
     ptx::barrier_sync(8 + warpgroup, 128);
-    if (thread == 0) {
+    if (threadIdx.x % 128 == 0) {
       int const first = at.first + warpgroup * 64;
       if (first < launch.queries[at.segment].count)
         for (int i = 0; i < panels; ++i)
-          store_panel(launch.o[at.segment], 64 * i, first, at.head, at.batch, staging + i * panel);
+          store_panel(launch.o[at.segment], 64 * i, first, at.head, at.batch,
+                      ptx::shared_address(staging + i * query_panel));
       commit_stores();
-      if constexpr (o_over_q) {
-        wait_stores_read();
-        control.q_empty.arrive();
-      }
+      wait_stores_read();
+      control.q_empty.arrive();
     }
-  }
-
-  /// Stores four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
-  __device__ __forceinline__ static void store_matrices(std::uint32_t address, std::uint32_t a,
-                                                        std::uint32_t b, std::uint32_t c, std::uint32_t d) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a),
-                 "r"(b), "r"(c), "r"(d)
-                 : "memory");
   }
 };
 
-template <int HeadDim, class T, class Out, Mask M>
-__global__ void __launch_bounds__(Forward<HeadDim, T, Out, M>::threads, 1)
-    forward_kernel(__grid_constant__ ForwardLaunch<Out, M> const launch) {
+template <int HeadDim, class T, class Out, Mask M, int KeySegments>
+__global__ void __launch_bounds__(Forward<HeadDim, T, Out, M, KeySegments>::threads, 1)
+    forward_kernel(__grid_constant__ ForwardLaunch<Out, M, KeySegments> const launch) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::uint8_t shared[];
-  Forward<HeadDim, T, Out, M>(launch, shared).run();
+  Forward<HeadDim, T, Out, M, KeySegments>(launch, shared).run();
 #endif
 }
 

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "lightseq/core/status.hpp"
 #include "lightseq/core/tensor.hpp"
@@ -12,7 +13,7 @@
 /// The copy engine: boxes of [batch, token, head, dim] tensors to and from shared memory.
 namespace lightseq::sm90 {
 
-/// Copies one panel, 64 elements of each row of the map's box, from (dim, token, head, batch) on to `to`.
+/// Copies one panel, 128 bytes of each row of the map's box, from (dim, token, head, batch) on to `to`.
 /// What lies outside the tensor becomes zeros, and counts among the bytes that `done` expects.
 __device__ __forceinline__ void load_panel(void* to, CUtensorMap const& map, int dim, int token, int head,
                                            int batch, Barrier const& done) {
@@ -58,7 +59,8 @@ class TensorMaps {
     return {};
   }
 
-  /// A map of the tensor whose boxes are `rows` tokens of one head, a panel of 64 of the dim at a time.
+  /// A map of the tensor whose boxes are `rows` tokens of one head, a panel of 128 bytes of the dim at a
+  /// time.
   template <class T>
   Status make(CUtensorMap& map, Tensor<T> tensor, Shape const& shape, int rows, char const* name) const {
     auto const misaligned = [&](char const* what, std::int64_t have, std::int64_t need) {
@@ -78,12 +80,13 @@ class TensorMaps {
     auto const size = [](std::int64_t n) { return static_cast<cuuint64_t>(n); };
     cuuint64_t const extents[] = {size(shape.dim), size(shape.tokens), size(shape.heads), size(shape.batch)};
     cuuint64_t const strides[] = {size(token) * sizeof(T), size(head) * sizeof(T), size(batch) * sizeof(T)};
-    cuuint32_t const box[] = {64, static_cast<cuuint32_t>(rows), 1, 1};
+    cuuint32_t const box[] = {128 / sizeof(T), static_cast<cuuint32_t>(rows), 1, 1};
     cuuint32_t const ones[] = {1, 1, 1, 1};
-    CUtensorMapDataType const type = std::is_same_v<std::remove_const_t<T>, float16>
-                                         ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                         : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-    void* const data = const_cast<std::remove_const_t<T>*>(tensor.data);
+    using Element = std::remove_const_t<T>;
+    CUtensorMapDataType const type = std::is_same_v<Element, float>     ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+                                     : std::is_same_v<Element, float16> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                                        : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    void* const data = const_cast<Element*>(tensor.data);
     CUresult const result = encode_(&map, type, 4, data, extents, strides, box, ones,
                                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
