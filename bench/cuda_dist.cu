@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -37,14 +38,17 @@ class Muted {
     return muted_ ? Status{} : local_->start(sends, recvs);
   }
   Status finish() noexcept { return muted_ ? Status{} : local_->finish(); }
+  Status rendezvous(cudaStream_t stream) noexcept { return muted_ ? Status{} : local_->rendezvous(stream); }
 
  private:
   CudaLocal* local_;
   bool muted_ = false;
 };
 
+template <bool OneLaunch>
 struct MutedTraits : CudaTraits {
   using Transport = Muted;
+  static constexpr bool one_launch = OneLaunch;
 };
 
 struct Case {
@@ -53,9 +57,9 @@ struct Case {
 };
 
 /// One rank with all its memory.
-template <class S>
+template <class S, bool OneLaunch>
 struct Rank {
-  using Attn = DistAttn<head_dim, Causal, S, MutedTraits>;
+  using Attn = DistAttn<head_dim, Causal, S, MutedTraits<OneLaunch>>;
 
   Rank(CudaLocal& local, Problem const& problem)
       : transport(local),
@@ -91,12 +95,12 @@ struct Rank {
 };
 
 /// A world of ranks, each with two streams.
-template <class S>
+template <class S, bool OneLaunch>
 class World {
  public:
   World(int ranks, Problem const& problem) : exchange_(ranks), compute_(ranks), world_(exchange_) {
     for (int rank = 0; rank < ranks; ++rank) {
-      ranks_.push_back(std::make_unique<Rank<S>>(world_[rank], problem));
+      ranks_.push_back(std::make_unique<Rank<S, OneLaunch>>(world_[rank], problem));
       ends_.push_back(make_event());
     }
     check(cudaDeviceSynchronize());
@@ -129,51 +133,32 @@ class World {
  private:
   testing::Streams exchange_, compute_;
   CudaLocalWorld world_;
-  std::vector<std::unique_ptr<Rank<S>>> ranks_;
+  std::vector<std::unique_ptr<Rank<S, OneLaunch>>> ranks_;
   Event begin_ = make_event();
   std::vector<Event> ends_;
-};
-
-/// A launchable copy of what `enqueue(stream)` enqueues.
-class Graph {
- public:
-  template <class Enqueue>
-  Graph(cudaStream_t stream, Enqueue const& enqueue) {
-    cudaGraph_t graph = nullptr;
-    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
-    enqueue(stream);
-    check(cudaStreamEndCapture(stream, &graph));
-    check(cudaGraphInstantiate(&replay_, graph, 0));
-    check(cudaGraphDestroy(graph));
-  }
-  Graph(Graph const&) = delete;
-  ~Graph() { cudaGraphExecDestroy(replay_); }
-  void launch(cudaStream_t stream) const { check(cudaGraphLaunch(replay_, stream)); }
-
- private:
-  cudaGraphExec_t replay_ = nullptr;
 };
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// Mean milliseconds of each of the graphs, launched alternately for some seconds after a warm-up, so that
-/// all of them meet the same power limit.
-std::vector<double> measure(std::vector<Graph const*> const& graphs, cudaStream_t stream) {
+/// Mean milliseconds of what each of the functions enqueues, called alternately for some seconds after a
+/// warm-up, so that all of them meet the same power limit.
+std::vector<double> measure(std::vector<std::function<void(cudaStream_t)>> const& functions,
+                            cudaStream_t stream) {
   constexpr double warm_up = 0.7, measured = 2.4;
   cudaEvent_t begin, end;
   check(cudaEventCreate(&begin));
   check(cudaEventCreate(&end));
-  std::vector<double> sums(graphs.size());
+  std::vector<double> sums(functions.size());
   int rounds = 0;
   for (double const start = now(); now() - start < warm_up + measured;) {
     bool const counts = now() - start > warm_up;
     rounds += counts;
-    for (std::size_t i = 0; i < graphs.size(); ++i) {
+    for (std::size_t i = 0; i < functions.size(); ++i) {
       float milliseconds = 0;
       check(cudaEventRecord(begin, stream));
-      graphs[i]->launch(stream);
+      functions[i](stream);
       check(cudaEventRecord(end, stream));
       check(cudaEventSynchronize(end));
       check(cudaEventElapsedTime(&milliseconds, begin, end));
@@ -186,14 +171,15 @@ std::vector<double> measure(std::vector<Graph const*> const& graphs, cudaStream_
   return sums;
 }
 
-template <class S>
+template <class S, bool OneLaunch>
 void compare(char const* name, Case const& c) {
   testing::Streams const main(1);
-  World<S> dense(1, c.problem), split(c.ranks, c.problem);
-  Graph const whole(main[0], [&](cudaStream_t stream) { dense.in_turn(stream); });
-  Graph const in_turn(main[0], [&](cudaStream_t stream) { split.in_turn(stream); });
-  Graph const side_by_side(main[0], [&](cudaStream_t stream) { split.side_by_side(stream); });
-  auto const ms = measure({&whole, &in_turn, &side_by_side}, main[0]);
+  World<S, false> dense(1, c.problem);
+  World<S, OneLaunch> split(c.ranks, c.problem);
+  auto const ms = measure({[&](cudaStream_t stream) { dense.in_turn(stream); },
+                           [&](cudaStream_t stream) { split.in_turn(stream); },
+                           [&](cudaStream_t stream) { split.side_by_side(stream); }},
+                          main[0]);
   auto const tokens = static_cast<double>(c.problem.seqlen);
   double const flop = 2 * tokens * tokens * static_cast<double>(c.problem.heads) * head_dim;
   std::printf(
@@ -225,7 +211,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   for (Case const& c : cases) {
-    compare<Balanced>("Balanced", c);
-    compare<ZigzagRing>("ZigzagRing", c);
+    compare<Balanced, false>("Balanced", c);
+    compare<ZigzagRing, false>("ZigzagRing", c);
+    compare<ZigzagRing, true>("ZigzagRing in one launch", c);
   }
 }

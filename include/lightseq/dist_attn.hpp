@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <span>
 
 #include "lightseq/exec/arguments.hpp"
@@ -25,6 +26,7 @@ struct DefaultTraits {
   using Device = Host;                          ///< runs the kernels
   using Transport = Local;                      ///< moves the messages
   static constexpr Route route = Route::owner;  ///< from whom inputs come
+  static constexpr bool one_launch = false;     ///< see DistAttn::one_launch()
 };
 
 /// Exact attention over one sequence that is split across ranks, one object a rank: o = softmax(scale * q
@@ -68,8 +70,16 @@ class DistAttn {
     std::int64_t const q_bytes = share_.extents.q_wide_bytes(share_.rows(), sizeof(float));
     std::int64_t const kv_bytes = share_.extents.kv_wide_bytes(share_.rows(), sizeof(float));
 
+    if constexpr (Traits::one_launch && Kernels::max_chunks > 0) {
+      one_launch_ = all_work_on_their_own(planner(schedule));
+      if (one_launch_) kernels_.prepare_chunks();
+    }
+
     Arena forward;
-    forward_layout_.messages = MessageBuffers(forward_plan_, share_.extents, max_rows_, rows, forward);
+    forward_layout_.messages =
+        MessageBuffers(forward_plan_, share_.extents, max_rows_, rows, forward, one_launch_);
+    forward_layout_.arrived =
+        forward.take(one_launch_ ? std::ssize(forward_plan_.steps) * std::int64_t{sizeof(std::uint32_t)} : 0);
     forward_layout_.o = forward.take(in_place ? 0 : q_bytes);
     forward_layout_.scratch = forward.take(kernels_.forward_scratch_bytes());
 
@@ -96,6 +106,13 @@ class DistAttn {
 
   /// What this rank does in a pass.
   Plan const& plan(Pass pass) const { return pass == Pass::forward ? forward_plan_ : backward_plan_; }
+
+  /// Whether a forward is one launch that attends all keys as they arrive: where the traits ask for it, the
+  /// device can do it, and every rank works in at most 16 steps and on its own queries alone, as in rings.
+  /// Then the workspace holds the keys and values of all ranks. Until the last chunk is there the launch
+  /// holds its multiprocessors: a transport that needs some must be left them, by Stream::sm_margin. While a
+  /// CUDA graph is captured, which promises no concurrency, the forward goes step by step all the same.
+  bool one_launch() const { return one_launch_; }
 
   /// Bytes that this rank sends in a pass.
   std::int64_t bytes_sent(Pass pass) const {
@@ -128,8 +145,11 @@ class DistAttn {
     Outputs<Element> const outputs{q_tensor(out.o), out.lse};
     Exchange<Partition, Transport> exchange(forward_plan_, share_, forward_layout_.messages, base,
                                             *transport_);
-    ForwardPass<Queue, Element, M, Partition, Transport> pass(Queue(kernels_, stream, *transport_), exchange,
-                                                              forward_layout_, base, mask_, inputs, outputs);
+    Queue const queue(kernels_, stream, *transport_);
+    ForwardPass<Queue, Element, M, Partition, Transport> pass(queue, exchange, forward_layout_, base, mask_,
+                                                              inputs, outputs);
+    if constexpr (Traits::one_launch && Kernels::max_chunks > 0)
+      if (one_launch_ && !queue.captures()) return execute_in_one_launch(forward_plan_, pass);
     return execute(forward_plan_, pass);
   }
 
@@ -170,6 +190,17 @@ class DistAttn {
             transport.world()};
   }
 
+  bool all_work_on_their_own(Planner<S, M> const& planner) const {
+    if (std::ssize(forward_plan_.steps) > Kernels::max_chunks) return false;
+    for (int rank = 0; rank < share_.world; ++rank) {
+      Plan const plan = planner.plan(rank, Pass::forward);
+      for (Step const& step : plan.steps)
+        if (step.work && (step.work->q != rank || step.work->rows != Rows::all)) return false;
+      if (std::ssize(plan.steps) > Kernels::max_chunks) return false;
+    }
+    return true;
+  }
+
   Planner<S, M> planner(S const& schedule) const {
     return Planner<S, M>(schedule, mask_, share_.world, share_.problem.seqlen, Traits::route);
   }
@@ -201,6 +232,7 @@ class DistAttn {
   Kernels kernels_;
   ForwardLayout forward_layout_;
   BackwardLayout backward_layout_;
+  bool one_launch_ = false;
   std::int64_t forward_bytes_ = 0, backward_bytes_ = 0;
 };
 

@@ -14,12 +14,13 @@ using namespace lightseq::test;
 
 namespace {
 
-using Attn = DistAttn<64, Causal, Balanced, CudaTraits>;
+using StepByStep = DistAttn<64, Causal, Balanced, CudaTraits>;
+using OneLaunch = DistAttn<64, Causal, ZigzagRing, OneLaunchCuda>;
 Problem const problem{.batch = 1, .seqlen = 900, .heads = 4, .kv_heads = 2};
 
 /// Calls `enqueue(attn, part, compute stream)` on each of `ranks` ranks, and puts the results of each
 /// together once the device is through.
-template <class Enqueue>
+template <class Attn, class Enqueue>
 testing::Sequence<bfloat16> run(int ranks, testing::Sequence<bfloat16> whole, Enqueue const& enqueue) {
   Streams const exchange(ranks), compute(ranks);
   CudaLocalWorld world(exchange);
@@ -36,6 +37,7 @@ testing::Sequence<bfloat16> run(int ranks, testing::Sequence<bfloat16> whole, En
   return whole;
 }
 
+template <class Attn>
 void forward(Attn& attn, testing::DevicePart<Attn>& part, cudaStream_t stream) {
   Status const status =
       attn.forward(part.inputs(), part.outputs(), part.workspace.span(), {.compute = stream});
@@ -44,15 +46,17 @@ void forward(Attn& attn, testing::DevicePart<Attn>& part, cudaStream_t stream) {
 
 }  // namespace
 
-TEST_CASE("forward on a GPU returns before the device has begun, and delays on the streams change no bit") {
+TEST_CASE_TEMPLATE(
+    "forward on a GPU returns before the device has begun, and delays on the streams change no bit", Attn,
+    StepByStep, OneLaunch) {
   auto const fresh = testing::random_sequence<bfloat16>(problem, 64, stream_seed(1));
   for (int const ranks : {1, 2, 5, 8}) {
     CAPTURE(ranks);
-    auto const want = run(ranks, fresh, [](Attn& attn, auto& part, cudaStream_t compute, cudaStream_t) {
+    auto const want = run<Attn>(ranks, fresh, [](Attn& attn, auto& part, cudaStream_t compute, cudaStream_t) {
       forward(attn, part, compute);
     });
     std::vector<int> early(static_cast<std::size_t>(ranks));
-    auto const got = run(ranks, fresh, [&](Attn& attn, auto& part, cudaStream_t compute, cudaStream_t) {
+    auto const got = run<Attn>(ranks, fresh, [&](Attn& attn, auto& part, cudaStream_t compute, cudaStream_t) {
       auto const rank = static_cast<std::size_t>(attn.plan(Pass::forward).rank);
       // Long enough for a call to be over on the host, and different for each rank.
       spin<<<1, 1, 0, compute>>>(300'000'000u + 7'000'000u * static_cast<unsigned>(rank));
@@ -62,7 +66,7 @@ TEST_CASE("forward on a GPU returns before the device has begun, and delays on t
     CHECK(early == std::vector<int>(static_cast<std::size_t>(ranks), 1));
     for (std::uint64_t repeat = 0; repeat < 3; ++repeat) {
       auto const shaken =
-          run(ranks, fresh, [&](Attn& attn, auto& part, cudaStream_t compute, cudaStream_t exchange) {
+          run<Attn>(ranks, fresh, [&](Attn& attn, auto& part, cudaStream_t compute, cudaStream_t exchange) {
             std::minstd_rand random(static_cast<unsigned>(stream_seed(repeat)) +
                                     static_cast<unsigned>(attn.plan(Pass::forward).rank));
             for (int i = 0; i < 3; ++i) {
@@ -77,7 +81,8 @@ TEST_CASE("forward on a GPU returns before the device has begun, and delays on t
   }
 }
 
-TEST_CASE("the forward of all ranks can be captured in one CUDA graph and replayed on fresh inputs") {
+TEST_CASE_TEMPLATE("the forward of all ranks can be captured in one CUDA graph and replayed on fresh inputs",
+                   Attn, StepByStep, OneLaunch) {
   for (int const ranks : {1, 3, 4}) {
     CAPTURE(ranks);
     Streams const exchange(ranks), compute(ranks), main(1);
@@ -133,6 +138,7 @@ TEST_CASE("the forward of all ranks can be captured in one CUDA graph and replay
 TEST_CASE("what the GPU cannot serve is named before any message is sent") {
   Streams const streams(2);
   CudaLocalWorld world(streams);
+  using Attn = StepByStep;
   Attn attn(world[0], problem);
   auto const sequence = testing::random_sequence<bfloat16>(problem, 64, stream_seed(3));
   testing::DevicePart<Attn> part(attn, sequence);

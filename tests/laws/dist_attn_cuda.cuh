@@ -22,6 +22,10 @@ struct RelayedCuda : CudaTraits {
   static constexpr Route route = Route::neighbour;
 };
 
+struct OneLaunchCuda : CudaTraits {
+  static constexpr bool one_launch = true;
+};
+
 /// O and LSE equal dense attention in double, in every world of up to 8 virtual ranks, no less in a large
 /// world than in a small one, and a second run gives the same bits.
 template <int HeadDim, class S, class Traits = CudaTraits, Mask M>
@@ -33,6 +37,9 @@ void equals_dense_on_gpu(M const& mask, Problem const& problem) {
        problem.heads, "/", problem.kv_heads);
   auto const fresh = testing::random_sequence<T>(problem, HeadDim, stream_seed(300));
   testing::Dense const want = testing::dense<HeadDim>(fresh, mask, problem.scale, false);
+  // In one launch a row's weights are rounded relative to another reference in each world: no step of the
+  // ring adds to that.
+  double const slack = Traits::one_launch ? 1.25 : 1.05;
   double o_of_one = 0;
   for (int const ranks : {1, 2, 3, 4, 5, 6, 7, 8}) {
     CAPTURE(ranks);
@@ -44,7 +51,7 @@ void equals_dense_on_gpu(M const& mask, Problem const& problem) {
     CHECK(o_error < o_tolerance);
     CHECK(testing::relative_error(got.lse, want.lse) < 1e-5);
     if (ranks == 1) o_of_one = o_error;
-    CHECK(o_error < 1.05 * o_of_one + 1e-5);
+    CHECK(o_error < slack * o_of_one + 1e-5);
 
     REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, again) == "");
     auto const same = [](auto const& a, auto const& b) {

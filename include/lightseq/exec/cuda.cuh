@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <type_traits>
 
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/event.cuh"
@@ -40,6 +43,9 @@ struct Cuda {
   /// The kernels of one DistAttn and the events that join its streams; of the device that is current.
   template <int HeadDim, class T, Mask M>
   class Kernels {
+    using Partial = typename Architecture::template Forward<HeadDim, T, float, M>;
+    using Final = typename Architecture::template Forward<HeadDim, T, T, M>;
+
    public:
     /// Throws Error if the current device cannot run them, or the problem is too large for them.
     Kernels(Problem const& problem, std::int64_t max_rows) : forked_(make_event()), joined_(make_event()) {
@@ -58,6 +64,20 @@ struct Cuda {
              " heads has ", tiles, " tiles, the GPU kernels serve at most ", longest);
       for (Status const& status : {partial_.prepare(), final_.prepare()})
         if (!status.ok()) fail(status.message());
+    }
+
+    /// The chunks of keys and values that one launch can attend as they arrive.
+    static constexpr int max_chunks = Final::max_chunks;
+
+    /// For launches with chunks. Throws Error if the device cannot run them.
+    void prepare_chunks() {
+      cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+      void* function = nullptr;
+      check(cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &function, 12000, cudaEnableDefault,
+                                             &found));
+      if (found != cudaDriverEntryPointSuccess) fail("the driver has no cuStreamWriteValue32");
+      write_value_ = reinterpret_cast<decltype(write_value_)>(function);
+      if (Status const status = final_.prepare_chunks(); !status.ok()) fail(status.message());
     }
 
     static constexpr std::int64_t forward_scratch_bytes() { return Partial::workspace_bytes; }
@@ -92,6 +112,38 @@ struct Cuda {
           status_ = kernels_.partial_.launch(call, mask, scratch, stream_.compute, stream_.sm_margin);
         else
           status_ = kernels_.final_.launch(call, mask, scratch, stream_.compute, stream_.sm_margin);
+      }
+
+      static constexpr int max_chunks = Kernels::max_chunks;
+
+      /// The same with chunks of keys and values in place of the call's own.
+      void forward(ForwardCall<T, T> const& call, std::span<KeyChunk<T> const> chunks, M const& mask,
+                   std::byte* scratch) noexcept {
+        if (!status_.ok()) return;
+        status_ = kernels_.final_.launch(call, chunks, mask, scratch, stream_.compute, stream_.sm_margin);
+      }
+
+      /// Lowers flags, on this stream; raises one, on the transport's.
+      void lower(std::uint32_t* flags, std::size_t count) noexcept {
+        run("flags",
+            [&] { return cudaMemsetAsync(flags, 0, count * sizeof(std::uint32_t), stream_.compute); });
+      }
+      void raise(std::uint32_t* flag) noexcept {
+        // By the front end of the GPU and no kernel: every multiprocessor may be taken by who waits for it.
+        run("a flag", [&] {
+          auto const address = reinterpret_cast<CUdeviceptr>(flag);
+          CUresult const result = kernels_.write_value_(exchange_, address, 1, CU_STREAM_WRITE_VALUE_DEFAULT);
+          return result == CUDA_SUCCESS ? cudaSuccess : static_cast<cudaError_t>(result);
+        });
+      }
+
+      cudaStream_t stream() const { return stream_.compute; }
+
+      /// Whether calls are recorded into a CUDA graph, which promises no two of them to run at once.
+      bool captures() const noexcept {
+        cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+        return cudaStreamIsCapturing(stream_.compute, &status) != cudaSuccess ||
+               status != cudaStreamCaptureStatusNone;
       }
 
       template <class From, class To>
@@ -130,9 +182,6 @@ struct Cuda {
     };
 
    private:
-    using Partial = typename Architecture::template Forward<HeadDim, T, float, M>;
-    using Final = typename Architecture::template Forward<HeadDim, T, T, M>;
-
     static void check(cudaError_t error) {
       if (error != cudaSuccess) fail("CUDA finds no GPU: ", cudaGetErrorString(error));
     }
@@ -140,6 +189,7 @@ struct Cuda {
     Event forked_, joined_;
     Partial partial_;  // writes floats, for more keys to come
     Final final_;      // writes elements
+    decltype(&cuStreamWriteValue32) write_value_ = nullptr;
   };
 };
 

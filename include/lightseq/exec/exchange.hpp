@@ -60,6 +60,14 @@ class Exchange {
     return status;
   }
 
+  /// Where ranks share a device: makes `stream` wait for what every rank has enqueued on the stream that it
+  /// names, and returns once all have.
+  template <class Stream>
+  Status rendezvous(Stream stream) noexcept {
+    if constexpr (requires { transport_.rendezvous(stream); }) return transport_.rendezvous(stream);
+    return {};
+  }
+
   /// For a rank that cannot go on: tells the others, where the transport has a way to.
   void abandon() noexcept {
     if constexpr (requires { transport_.withdraw(); }) transport_.withdraw();

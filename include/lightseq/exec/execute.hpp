@@ -33,4 +33,29 @@ Status execute(Plan const& plan, Pass& pass) noexcept {
   return queue.status();
 }
 
+/// The same for a plan in which every rank works on its own queries alone: one launch attends all chunks of
+/// keys and values as they arrive, so that between the steps nothing is carried, stored or launched.
+template <class Pass>
+Status execute_in_one_launch(Plan const& plan, Pass& pass) noexcept {
+  auto& exchange = pass.exchange();
+  auto& queue = pass.queue();
+  pass.begin();
+  pass.expect_chunks();
+  queue.fork(plan, 0, exchange.bytes_sent(0));
+  for (std::size_t step = 0; step < plan.steps.size(); ++step) {
+    if (Status const status = exchange.start(step); !status.ok()) return status;
+    if (Status const status = exchange.finish(step); !status.ok()) return status;
+    pass.announce_chunk(step + 1);
+  }
+  // The launch holds the device until the last chunk is there, so all that brings the chunks comes first:
+  // this rank's messages, and what ranks on the same device do before theirs.
+  if (Status const status = exchange.rendezvous(queue.stream()); !status.ok())
+    return exchange.placed(status, 0);
+  pass.attend_chunks();
+  queue.join();
+  pass.end();
+  if (!queue.status().ok()) exchange.abandon();
+  return exchange.placed(queue.status(), 0);
+}
+
 }  // namespace lightseq

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 #include <vector>
 
@@ -28,6 +30,7 @@ struct Outputs {
 struct ForwardLayout {
   MessageBuffers messages;
   Buffer o;        ///< the float accumulator, where o itself cannot be it
+  Buffer arrived;  ///< a flag for each step's chunk, where one launch attends all of them
   Buffer scratch;  ///< the kernel's
 };
 
@@ -44,7 +47,8 @@ class ForwardPass {
         mask_(mask),
         in_(in),
         o_(out.o),
-        scratch_(base + layout.scratch.offset) {
+        scratch_(base + layout.scratch.offset),
+        arrived_(reinterpret_cast<std::uint32_t*>(base + layout.arrived.offset)) {
     std::int64_t const rows = share_.rows();
     lse_ = RowStats<float>::packed(out.lse, share_.extents.heads, rows);
     if constexpr (std::is_same_v<T, float>)
@@ -93,6 +97,33 @@ class ForwardPass {
     } else {
       attend_own(sum_, step, work, span);
     }
+  }
+
+  /// In place of attend() at every step: expect_chunks() before any message, announce_chunk() behind those
+  /// that bring the chunk for a step's work, attend_chunks() once.
+  void expect_chunks() { queue_.lower(arrived_, exchange_.plan().steps.size()); }
+
+  void announce_chunk(std::size_t step) {
+    std::vector<Step> const& steps = exchange_.plan().steps;
+    if (step < steps.size() && steps[step].work) queue_.raise(arrived_ + step);
+  }
+
+  void attend_chunks() {
+    std::vector<Step> const& steps = exchange_.plan().steps;
+    std::array<KeyChunk<T>, Queue::max_chunks> chunks;
+    std::size_t count = 0;
+    for (std::size_t step = 0; step < steps.size(); ++step) {
+      if (!steps[step].work) continue;
+      ForwardCall<T, T> const call = call_of<T>(step, *steps[step].work);
+      chunks[count++] = {call.k, call.v, call.keys, step > 0 ? arrived_ + step : nullptr};
+    }
+    if (count == 0) return;
+    ForwardCall<T, T> call = call_of<T>(0, {share_.rank, share_.rank});
+    call.q = in_.q;
+    call.o = o_;
+    call.lse = lse_;
+    queue_.forward(call, {chunks.data(), count}, mask_, scratch_);
+    finished_[0] = finished_[1] = true;
   }
 
   void merge(std::size_t step, Transfer const& result) {
@@ -175,6 +206,7 @@ class ForwardPass {
   Inputs<T> in_;
   Tensor<T> o_;
   std::byte* scratch_;
+  std::uint32_t* arrived_;
   Tensor<float> sum_;
   RowStats<float> lse_;
   int touches_ = 0, touch_ = 0;

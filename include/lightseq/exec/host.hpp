@@ -23,6 +23,8 @@ struct Host {
   /// What a DistAttn prepares once, for its shards of at most `max_rows` rows.
   template <int HeadDim, class T, Mask M>
   struct Kernels {
+    static constexpr int max_chunks = 0;  ///< that one launch can attend as they arrive
+
     Kernels(Problem const&, std::int64_t /*max_rows*/) {}
 
     static constexpr std::int64_t forward_scratch_bytes() { return host::forward_scratch_bytes<HeadDim>(); }

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "lightseq/schedule/plan.hpp"
 
@@ -39,15 +40,18 @@ inline std::byte* aligned_base(std::byte* workspace) {
 
 /// Where one rank keeps its messages in one pass. Two slots of each kind serve a plan of any length: what the
 /// work of step t takes in or puts out is in slot t % 2, and while it is read or sent only the other slot is
-/// written. So the workspace does not grow with the world.
+/// written. So the workspace does not grow with the world, unless all that comes in shall stay.
 class MessageBuffers {
  public:
   MessageBuffers() = default;
 
-  /// The buffers of `plan`, taken from `arena`; `rows(shard)` gives a shard's rows.
+  /// The buffers of `plan`, taken from `arena`; `rows(shard)` gives a shard's rows. With `keeps_all` each
+  /// step has slots of its own for what comes in.
   template <class ShardRows>
   MessageBuffers(Plan const& plan, Extents const& extents, std::int64_t max_rows, ShardRows rows,
-                 Arena& arena) {
+                 Arena& arena, bool keeps_all = false) {
+    std::size_t const slots = keeps_all && plan.steps.size() > 2 ? plan.steps.size() : 2;
+    for (auto& incoming : incoming_) incoming.resize(slots);
     auto const need = [&](Buffer& buffer, Payload payload, std::int64_t count) {
       if (buffer.bytes == 0) buffer = arena.take(extents.message_bytes(payload, plan.pass, count));
     };
@@ -69,7 +73,8 @@ class MessageBuffers {
 
   /// What others sent for the work, or from their work, of a step.
   Buffer const& incoming(Payload payload, std::size_t step) const {
-    return incoming_[index(payload)][step % 2];
+    auto const& slots = incoming_[index(payload)];
+    return slots[step % slots.size()];
   }
 
   /// The results of the work of a step for another rank.
@@ -80,11 +85,15 @@ class MessageBuffers {
  private:
   static constexpr std::size_t index(Payload payload) { return static_cast<std::size_t>(payload); }
   Buffer& own(Payload payload, Rows rows) { return own_[index(payload)][static_cast<std::size_t>(rows)]; }
-  Buffer& incoming(Payload payload, std::size_t step) { return incoming_[index(payload)][step % 2]; }
+  Buffer& incoming(Payload payload, std::size_t step) {
+    auto& slots = incoming_[index(payload)];
+    return slots[step % slots.size()];
+  }
   Buffer& outgoing(Payload payload, std::size_t step) { return outgoing_[index(payload)][step % 2]; }
 
   std::array<std::array<Buffer, 3>, payload_kinds> own_{};
-  std::array<std::array<Buffer, 2>, payload_kinds> incoming_{}, outgoing_{};
+  std::array<std::vector<Buffer>, payload_kinds> incoming_{};
+  std::array<std::array<Buffer, 2>, payload_kinds> outgoing_{};
 };
 
 }  // namespace lightseq

@@ -39,6 +39,11 @@ class CudaLocal {
   /// peers twice: the time-out holds for each.
   Status finish() noexcept;
 
+  /// Makes `stream` wait for what every rank had enqueued on the stream that it names, and returns once all
+  /// have called. For kernels that hold the device while they wait for messages: what the messages themselves
+  /// wait for must have had its turn. To be called between groups, by all ranks.
+  Status rendezvous(cudaStream_t stream) noexcept;
+
   /// Breaks the world: for a rank that gives up.
   void withdraw() noexcept { host_.withdraw(); }
 
@@ -79,6 +84,11 @@ class CudaLocal {
   cudaEvent_t ready_ = nullptr;
   std::vector<cudaEvent_t> copied_;
 
+  // One of the two is recorded at each rendezvous: nobody comes to the next but one before all have enqueued
+  // their waits of this one.
+  cudaEvent_t met_[2] = {};
+  unsigned meetings_ = 0;
+
   bool open_ = false;
   // These keep the capacity that construction gave them.
   std::vector<Outgoing> outgoing_;  // of the open group
@@ -102,6 +112,7 @@ class CudaLocalWorld {
     for (std::size_t i = 0; i < streams.size(); ++i) {
       CudaLocal& rank = *ranks_.emplace_back(new CudaLocal(hosts_[static_cast<int>(i)], streams[i]));
       rank.ready_ = new_event();
+      for (cudaEvent_t& event : rank.met_) event = new_event();
       for (std::size_t peer = 0; peer < streams.size(); ++peer) rank.copied_.push_back(new_event());
       rank.outgoing_.reserve(capacity);
       rank.incoming_.reserve(capacity);
@@ -175,6 +186,29 @@ inline Status CudaLocal::finish() noexcept {
   outgoing_.clear();
   incoming_.clear();
   open_ = false;
+  return {};
+}
+
+inline Status CudaLocal::rendezvous(cudaStream_t stream) noexcept {
+  constexpr char const* label = "rendezvous";
+  cudaEvent_t const mine = met_[meetings_++ % 2];
+  if (cudaError_t const error = cudaEventRecord(mine, stream); error != cudaSuccess)
+    return refused(label, -1, error);
+  host_sends_.clear();
+  host_recvs_.clear();
+  outgoing_.clear();
+  for (int peer = 0; peer < world(); ++peer) {
+    cudaEvent_t& theirs = outgoing_.emplace_back(Outgoing{{}, nullptr}).copied;
+    host_sends_.push_back({&mine, sizeof mine, peer, label});
+    host_recvs_.push_back({&theirs, sizeof theirs, peer, label});
+  }
+  Status status = host_.start(host_sends_, host_recvs_);
+  if (status.ok()) status = host_.finish();
+  if (!status.ok()) return status;
+  for (Outgoing const& peer : outgoing_)
+    if (cudaError_t const error = cudaStreamWaitEvent(stream, peer.copied, 0); error != cudaSuccess)
+      return refused(label, -1, error);
+  outgoing_.clear();
   return {};
 }
 
