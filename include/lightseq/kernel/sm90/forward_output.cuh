@@ -42,8 +42,14 @@ struct OutputStage {
   /// o = o * own + (the floats here) * other.
   __device__ __forceinline__ void add_to(float (&o)[HeadDim / 2], float const (&own)[2],
                                          float const (&other)[2]) const {
-    // What has no weight may be anything.
     bool const counts[2] = {other[0] > 0, other[1] > 0}, swaps = swaps_pairs();
+    // What has no weight may be anything, and 0 times that is not always 0.
+    if (__any_sync(~0u, !counts[0] | !counts[1])) {
+#pragma unroll
+      for (int i = 0; i < 4 * panels<float>; ++i)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) *place(i, r) = counts[r] ? *place(i, r) : float2{0, 0};
+    }
 #pragma unroll
     for (int i = 0; i < pairs; i += i % 2 == 0 ? 1 : 3)
 #pragma unroll
@@ -55,8 +61,8 @@ struct OutputStage {
           if (i + 2 * j >= pairs) break;
           float& x = o[4 * i + 8 * j + 2 * r];
           float& y = o[4 * i + 8 * j + 2 * r + 1];
-          x = x * own[r] + (counts[r] ? both[j].x * other[r] : 0.0f);
-          y = y * own[r] + (counts[r] ? both[j].y * other[r] : 0.0f);
+          x = x * own[r] + both[j].x * other[r];
+          y = y * own[r] + both[j].y * other[r];
         }
       }
   }
