@@ -381,12 +381,11 @@ struct Forward {
 
       OnlineSoftmax softmax;
       float lse_in[2] = {-OnlineSoftmax::infinity, -OnlineSoftmax::infinity};
-      auto const load_lse = [&] {
-        if (launch.o_in.data == nullptr) return;
+      if (stages_o && launch.o_in.data != nullptr) {
 #pragma unroll
         for (int r = 0; r < 2; ++r)
           if (rows.exists(r)) lse_in[r] = launch.lse_in.at(rows.batch, rows.head)[rows.token(r)];
-      };
+      }
       if (stages_o || launch.o_in.data == nullptr) {
 #pragma unroll
         for (int i = 0; i < HeadDim / 2; ++i) o[i] = 0;
@@ -455,13 +454,11 @@ struct Forward {
         if constexpr (!o_over_q) control.q_empty.arrive_if(leads_warp);
         control.v_full[before.stage].wait(before.parity);
         begin_values(before.stage);
-        if constexpr (stages_o) load_lse();
         wgmma_wait<0>();
         pin(o);
         control.v_empty[before.stage].arrive_if(leads_warpgroup);
       } else {
         if constexpr (!o_over_q) control.q_empty.arrive_if(leads_warp);
-        if constexpr (stages_o) load_lse();
       }
       if constexpr (stages_o) {
         OutputStage const stage{shared + o_offset + warpgroup * OutputStage::bytes};

@@ -42,26 +42,44 @@ struct OutputStage {
   /// o = o * own + (the floats here) * other.
   __device__ __forceinline__ void add_to(float (&o)[HeadDim / 2], float const (&own)[2],
                                          float const (&other)[2]) const {
-    // What has no weight may be anything.
-    bool const counts[2] = {other[0] > 0, other[1] > 0};
+    bool const counts[2] = {other[0] > 0, other[1] > 0}, swaps = swaps_pairs();
+    // What has no weight may be anything, and 0 times that is not always 0.
+    if (__any_sync(~0u, !counts[0] | !counts[1])) {
 #pragma unroll
-    for (int i = 0; i < HeadDim / 8; ++i)
+      for (int i = 0; i < 4 * panels<float>; ++i)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) *place(i, r) = counts[r] ? *place(i, r) : float2{0, 0};
+    }
+#pragma unroll
+    for (int i = 0; i < pairs; i += i % 2 == 0 ? 1 : 3)
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        float2 const pair = *place(i, r);
-        float& x = o[4 * i + 2 * r];
-        float& y = o[4 * i + 2 * r + 1];
-        x = x * own[r] + (counts[r] ? pair.x * other[r] : 0.0f);
-        y = y * own[r] + (counts[r] ? pair.y * other[r] : 0.0f);
+        float2 const here = *place(i, r), there = *place(i + 2, r);
+        float2 const both[2] = {swaps ? there : here, swaps ? here : there};
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          if (i + 2 * j >= pairs) break;
+          float& x = o[4 * i + 8 * j + 2 * r];
+          float& y = o[4 * i + 8 * j + 2 * r + 1];
+          x = x * own[r] + both[j].x * other[r];
+          y = y * own[r] + both[j].y * other[r];
+        }
       }
   }
 
   /// Writes o as floats.
   __device__ __forceinline__ void write(float const (&o)[HeadDim / 2], float) const {
+    bool const swaps = swaps_pairs();
 #pragma unroll
-    for (int i = 0; i < HeadDim / 8; ++i)
+    for (int i = 0; i < pairs; i += i % 2 == 0 ? 1 : 3)
 #pragma unroll
-      for (int r = 0; r < 2; ++r) *place(i, r) = {o[4 * i + 2 * r], o[4 * i + 2 * r + 1]};
+      for (int r = 0; r < 2; ++r) {
+        float2 const first = {o[4 * i + 2 * r], o[4 * i + 2 * r + 1]};
+        int const j = i + 2 < pairs ? i + 2 : i;
+        float2 const second = {o[4 * j + 2 * r], o[4 * j + 2 * r + 1]};
+        *place(i, r) = swaps ? second : first;
+        *place(i + 2, r) = swaps ? first : second;
+      }
   }
 
   /// Writes o as elements.
@@ -71,10 +89,16 @@ struct OutputStage {
   }
 
  private:
-  /// Where values 4i + 2r and 4i + 2r + 1 of this thread lie.
+  static constexpr int pairs = HeadDim / 8;  ///< of neighbours that a thread has in a row
+
+  /// In every other row of a warp, pairs i and i + 2 change places: or else two rows would meet in each bank.
+  __device__ __forceinline__ static bool swaps_pairs() { return threadIdx.x / 4 % 2 != 0; }
+
+  /// Where values 4i + 2r and 4i + 2r + 1 of this thread lie, or those of its pair i ^ 2.
   __device__ __forceinline__ float2* place(int i, int r) const {
     int const lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, row = lane / 4;
-    int const offset = (warp * 16 + row) * 128 + ((lane % 4 / 2) ^ row) * 16 + lane % 2 * 8;
+    int const chunk = (lane % 4 / 2) ^ row ^ (swaps_pairs() ? 4 : 0);
+    int const offset = (warp * 16 + row) * 128 + chunk * 16 + lane % 2 * 8;
     return reinterpret_cast<float2*>(memory + (offset ^ (i % 4 * 32)) + i / 4 * panel_bytes + r * 1024);
   }
 };
