@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Speed of the Hopper forward kernel. cuda_baseline.py runs it beside cuDNN and prints ratios.
-//   bench_cuda_forward                                   a default selection
-//   bench_cuda_forward TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [carry]
+// Speed of the forward kernels. cuda_baseline.py runs it beside cuDNN or FlashAttention-2 and prints ratios.
+//   bench_cuda_forward                                   a default selection of the Hopper kernel
+//   bench_cuda_forward TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [carry] [portable]
 // MASK is full, causal or a window's number of earlier keys; with `carry` a call continues from a result in
-// float and writes one. Prints a line of JSON a case: burst is the rate of some 15 ms of work after 350 ms of
-// idling, sustained that of 2.4 s after 0.7 s of the same work, in TFLOP/s of visible pairs. The difference
-// is the card's power limit, whose control swings with a period of about a second: shorter times show its
-// phase.
+// float and writes one; with `portable` the kernel for sm_80 and up runs instead of the Hopper one. Prints a
+// line of JSON a case: burst is the rate of some 15 ms of work after 350 ms of idling, sustained that of 2.4
+// s after 0.7 s of the same work, in TFLOP/s of visible pairs. The difference is the card's power limit,
+// whose control swings with a period of about a second: shorter times show its phase.
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "lightseq/kernel/sm80/forward.cuh"
 #include "lightseq/kernel/sm90/forward.cuh"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/full.hpp"
@@ -40,7 +41,7 @@ struct Case {
   std::string type = "bf16", mask = "full";
   int dim = 128;
   std::int64_t batch = 4, seqlen = 8192, heads = 16, kv_heads = 16;
-  bool carry = false;
+  bool carry = false, portable = false;
 };
 
 /// Normal numbers: zeros run faster than any data does.
@@ -74,7 +75,7 @@ double pairs(Case const& c) {
   return n * window - window * window / 2;
 }
 
-template <int HeadDim, class T, class Out, class M>
+template <template <int, class, class, Mask> class Kernel, int HeadDim, class T, class Out, class M>
 void measure(Case const& c, M const& mask) {
   std::int64_t const rows = c.batch * c.seqlen;
   std::int64_t const q_size = rows * c.heads * HeadDim, kv_size = rows * c.kv_heads * HeadDim;
@@ -94,7 +95,7 @@ void measure(Case const& c, M const& mask) {
   call.queries = call.keys = {{{0, c.seqlen, 1}, {}}};
   call.batch = c.batch, call.heads = c.heads, call.kv_heads = c.kv_heads;
   call.scale = softmax_scale(0, HeadDim);
-  sm90::ForwardKernel<HeadDim, T, Out, M> kernel;
+  Kernel<HeadDim, T, Out, M> kernel;
   check(kernel.prepare());
 
   cudaEvent_t begin = nullptr, end = nullptr;
@@ -123,10 +124,10 @@ void measure(Case const& c, M const& mask) {
   double const sustained = rate(launches(2.4));
   std::printf(
       "{\"type\": \"%s\", \"mask\": \"%s\", \"dim\": %d, \"batch\": %lld, \"seqlen\": %lld, \"heads\": %lld, "
-      "\"kv_heads\": %lld, \"carry\": %s, \"burst\": %.1f, \"sustained\": %.1f}\n",
+      "\"kv_heads\": %lld, \"carry\": %s, \"portable\": %s, \"burst\": %.1f, \"sustained\": %.1f}\n",
       c.type.c_str(), c.mask.c_str(), c.dim, static_cast<long long>(c.batch),
       static_cast<long long>(c.seqlen), static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads),
-      c.carry ? "true" : "false", bursts[1], sustained);
+      c.carry ? "true" : "false", c.portable ? "true" : "false", bursts[1], sustained);
   std::fflush(stdout);
   check(cudaEventDestroy(begin));
   check(cudaEventDestroy(end));
@@ -135,40 +136,46 @@ void measure(Case const& c, M const& mask) {
     check(cudaFree(memory));
 }
 
-template <int HeadDim, class T, class Out>
+template <template <int, class, class, Mask> class Kernel, int HeadDim, class T, class Out>
 void measure_mask(Case const& c) {
-  if (c.mask == "full") return measure<HeadDim, T, Out>(c, Full{});
-  if (c.mask == "causal") return measure<HeadDim, T, Out>(c, Causal{});
+  if (c.mask == "full") return measure<Kernel, HeadDim, T, Out>(c, Full{});
+  if (c.mask == "causal") return measure<Kernel, HeadDim, T, Out>(c, Causal{});
   if constexpr (HeadDim == 128 && std::is_same_v<T, Out> && std::is_same_v<T, bfloat16>)
-    return measure<HeadDim, T, Out>(c, SlidingWindow{std::atoll(c.mask.c_str()), 0});
+    return measure<Kernel, HeadDim, T, Out>(c, SlidingWindow{std::atoll(c.mask.c_str()), 0});
   std::fprintf(stderr, "no such mask here\n");
   std::exit(1);
 }
 
-void measure(Case const& c) {
+template <template <int, class, class, Mask> class Kernel>
+void measure_case(Case const& c) {
   if (c.type == "fp16") {
-    if (c.dim == 64) return measure_mask<64, float16, float16>(c);
-    return measure_mask<128, float16, float16>(c);
+    if (c.dim == 64) return measure_mask<Kernel, 64, float16, float16>(c);
+    return measure_mask<Kernel, 128, float16, float16>(c);
   }
   if (c.carry) {
-    if (c.dim == 64) return measure_mask<64, bfloat16, float>(c);
-    return measure_mask<128, bfloat16, float>(c);
+    if (c.dim == 64) return measure_mask<Kernel, 64, bfloat16, float>(c);
+    return measure_mask<Kernel, 128, bfloat16, float>(c);
   }
   switch (c.dim) {
     case 64:
-      return measure_mask<64, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 64, bfloat16, bfloat16>(c);
     case 96:
-      return measure_mask<96, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 96, bfloat16, bfloat16>(c);
     case 128:
-      return measure_mask<128, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 128, bfloat16, bfloat16>(c);
     case 192:
-      return measure_mask<192, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 192, bfloat16, bfloat16>(c);
     case 256:
-      return measure_mask<256, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 256, bfloat16, bfloat16>(c);
     default:
       std::fprintf(stderr, "no such head dim here\n");
       std::exit(1);
   }
+}
+
+void measure(Case const& c) {
+  if (c.portable) return measure_case<sm80::ForwardKernel>(c);
+  measure_case<sm90::ForwardKernel>(c);
 }
 
 }  // namespace
@@ -182,9 +189,19 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (argc < 8) {
-    std::fprintf(stderr, "usage: %s TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [carry]\n", argv[0]);
+    std::fprintf(stderr, "usage: %s TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [carry] [portable]\n", argv[0]);
     return 1;
   }
-  measure({argv[1], argv[2], std::atoi(argv[3]), std::atoll(argv[4]), std::atoll(argv[5]),
-           std::atoll(argv[6]), std::atoll(argv[7]), argc > 8 && std::string(argv[8]) == "carry"});
+  Case c{argv[1],
+         argv[2],
+         std::atoi(argv[3]),
+         std::atoll(argv[4]),
+         std::atoll(argv[5]),
+         std::atoll(argv[6]),
+         std::atoll(argv[7])};
+  for (int i = 8; i < argc; ++i) {
+    c.carry |= std::string(argv[i]) == "carry";
+    c.portable |= std::string(argv[i]) == "portable";
+  }
+  measure(c);
 }
