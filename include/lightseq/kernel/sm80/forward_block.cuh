@@ -113,22 +113,10 @@ struct Forward {
                                  (static_cast<std::uint32_t>(lane) / 8 % 2 * 16 ^ swap);
     std::uint32_t const v_lane =
         shared + v_offset + lane % 16 * 128 + (static_cast<std::uint32_t>(lane) / 16 * 16 ^ swap);
-    auto const load_queries = [&](std::uint32_t(&to)[fragments][4], int step) {
-#pragma unroll
-      for (int f = 0; f < fragments; ++f)
-        ptx::load_matrices(to[f], (q_lane ^ step % 4 * 32) + step / 4 * query_panel + f * 16 * 128);
-    };
-    std::uint32_t held[tile.holds_queries ? HeadDim / 16 : 1][fragments][4];
-    if constexpr (tile.holds_queries) {
-      ptx::wait_copies();
-      __syncthreads();
-#pragma unroll
-      for (int i = 0; i < HeadDim / 16; ++i) load_queries(held[i], i);
-    }
 
-    for (int stage = 0; more; stage ^= 1) {
+    int stage = 0;
+    auto const step = [&](auto tests) {
       int const segment = walk.segment, first = walk.first;
-      bool const tests = walk.tests;
       ptx::wait_copies();
       __syncthreads();  // the tile is there for all, and nobody reads the other stage any more
       more = walk.next();
@@ -142,8 +130,10 @@ struct Forward {
       std::uint32_t const k_stage = k_lane + stage * key_bytes;
 #pragma unroll
       for (int i = 0; i < HeadDim / 16; ++i) {
-        if constexpr (!tile.holds_queries) load_queries(held[0], i);
-        auto const& a = held[tile.holds_queries ? i : 0];
+        std::uint32_t a[fragments][4];
+#pragma unroll
+        for (int f = 0; f < fragments; ++f)
+          ptx::load_matrices(a[f], (q_lane ^ i % 4 * 32) + i / 4 * query_panel + f * 16 * 128);
 #pragma unroll
         for (int j = 0; j < key_rows / 16; ++j) {
           std::uint32_t b[4];
@@ -152,14 +142,23 @@ struct Forward {
         }
       }
 
+      if constexpr (decltype(tests)::value) {
+        LaunchSegment const& keys = launch.keys[segment];
+        LaunchSegment const tile_keys{keys.position(first), keys.stride, min(key_rows, keys.count - first)};
+#pragma unroll
+        for (int f = 0; f < fragments; ++f) hide(s[f], rows(f), tile_keys, launch.mask);
+      }
+      float top[fragments][2];
+      bool outgrown = false;
 #pragma unroll
       for (int f = 0; f < fragments; ++f) {
-        if (tests) {
-          LaunchSegment const& keys = launch.keys[segment];
-          hide(s[f], rows(f), {keys.position(first), keys.stride, min(key_rows, keys.count - first)},
-               launch.mask);
-        }
-        if (softmax[f].follow(s[f], launch.scale)) {
+        softmax[f].find_top(s[f], top[f]);
+        outgrown |= softmax[f].outgrown(top[f], launch.scale);
+      }
+      if (__any_sync(~0u, outgrown)) {
+#pragma unroll
+        for (int f = 0; f < fragments; ++f) {
+          softmax[f].raise(top[f], launch.scale);
 #pragma unroll
           for (int i = 0; i < HeadDim / 2; ++i) o[f][i] *= softmax[f].factor[i / 2 % 2];
         }
@@ -183,6 +182,13 @@ struct Forward {
           multiply(o, 8 * i, p, b);
         }
       }
+      stage ^= 1;
+    };
+    while (more) {
+#pragma unroll 1
+      while (more && walk.tests) step(std::true_type{});
+#pragma unroll 1
+      while (more && !walk.tests) step(std::false_type{});
     }
 
 #pragma unroll
@@ -216,7 +222,7 @@ struct Forward {
   /// Where a chunk lies in a tile of `Rows` rows.
   template <int Rows>
   __device__ __forceinline__ static int chunk_offset(int row, int chunk) {
-    return chunk / 8 * (Rows * 128) + row * 128 + (chunk % 8 ^ row % 8) * 16;
+    return chunk / 8 * (Rows * 128) + row * 128 + ((chunk ^ row) & 7) * 16;
   }
 
   /// Begins to load a tile; rows from `count` on become zero.
@@ -227,9 +233,11 @@ struct Forward {
     int const first = static_cast<int>(threadIdx.x) / columns, chunk = threadIdx.x % columns;
     if (chunk >= chunks) return;
     T const* from = tensor.at(batch, token + first, head) + chunk * 8;
+    std::uint32_t const to = shared + offset + chunk_offset<Rows>(first, chunk);
 #pragma unroll
-    for (int row = first; row < first + Rows; row += step) {
-      ptx::copy_async(shared + offset + chunk_offset<Rows>(row, chunk), from, row < count ? 16 : 0);
+    for (int row = 0; row < Rows; row += step) {
+      if (Rows % step != 0 && first + row >= Rows) break;
+      ptx::copy_async((to ^ row % 8 * 16) + row * 128, from, first + row < count ? 16 : 0);
       from += step * tensor.strides.token;
     }
   }
