@@ -47,6 +47,8 @@ struct Forward {
   static constexpr int query_bytes = panels * query_panel, key_bytes = panels * key_panel;
   static constexpr int k_offset = query_bytes, v_offset = k_offset + 2 * key_bytes;
   static constexpr int shared_bytes = v_offset + 2 * key_bytes;
+  static_assert(shared_bytes <= 98 * 1024, "lightseq: the forward tile does not fit in shared memory");
+
   /// Chunks of a row, and threads that load and store them.
   static constexpr int chunks = HeadDim / 8, columns = std::bit_ceil(static_cast<unsigned>(chunks));
   static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
@@ -68,6 +70,7 @@ struct Forward {
     }
   }
 
+  /// Attends one query tile.
   __device__ __forceinline__ void attend(TilePlace const& place) const {
     LaunchSegment const queries = launch.queries[place.segment];
     int const query_offset = place.segment * launch.queries[0].count;
@@ -233,11 +236,10 @@ struct Forward {
     int const first = static_cast<int>(threadIdx.x) / columns, chunk = threadIdx.x % columns;
     if (chunk >= chunks) return;
     T const* from = tensor.at(batch, token + first, head) + chunk * 8;
-    std::uint32_t const to = shared + offset + chunk_offset<Rows>(first, chunk);
 #pragma unroll
-    for (int row = 0; row < Rows; row += step) {
-      if (Rows % step != 0 && first + row >= Rows) break;
-      ptx::copy_async((to ^ row % 8 * 16) + row * 128, from, first + row < count ? 16 : 0);
+    for (int row = first; row < first + Rows; row += step) {
+      if (Rows % step != 0 && row >= Rows) break;
+      ptx::copy_async(shared + offset + chunk_offset<Rows>(row, chunk), from, row < count ? 16 : 0);
       from += step * tensor.strides.token;
     }
   }
