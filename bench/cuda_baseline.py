@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Hopper forward kernel beside cuDNN's, which PyTorch calls, in one run on one card.
+"""The Hopper forward kernel beside cuDNN's, and the portable one beside FlashAttention-2, both of which PyTorch
+calls, in one run on one card.
 
     python3 bench/cuda_baseline.py build/bench/bench_cuda_forward [SELECTION] [--json FILE]
 
-SELECTION is main (the default), lengths, dims, other or all. Burst and sustained are defined in
+SELECTION is main (the default), lengths, dims, other, portable or all. Burst and sustained are defined in
 cuda_forward.cu; both sides are measured the same way, one after the other, case by case.
 """
 import argparse
@@ -16,9 +17,9 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
-def case(mask="full", dim=128, batch=4, seqlen=8192, heads=16, kv_heads=None, type="bf16", carry=False):
+def case(mask="full", dim=128, batch=4, seqlen=8192, heads=16, kv_heads=None, type="bf16", carry=False, portable=False):
     kv_heads = kv_heads or heads
-    return dict(type=type, mask=mask, dim=dim, batch=batch, seqlen=seqlen, heads=heads, kv_heads=kv_heads, carry=carry)
+    return dict(locals())
 
 
 BOTH = ("full", "causal")
@@ -33,6 +34,8 @@ SELECTIONS = {
     "other": [case(mask, 128, batch=2, heads=32, kv_heads=8) for mask in BOTH]
     + [case("4096", 128, batch=1, seqlen=32768)]
     + [case(mask, 128, batch=1, heads=32, carry=carry) for mask in BOTH for carry in (False, True)],
+    "portable": [case(mask, 128, portable=True) for mask in BOTH]
+    + [case(mask, 64, heads=32, portable=True) for mask in BOTH],
 }
 
 
@@ -48,8 +51,8 @@ def work(c):
     return 4e-12 * c["batch"] * c["heads"] * pairs * c["dim"]
 
 
-def cudnn(c):
-    """(burst, sustained) of cuDNN in TFLOP/s, or None where it has no such kernel."""
+def baseline(c):
+    """(burst, sustained) of PyTorch's kernel in TFLOP/s, or None where it has none for the case."""
     type = torch.bfloat16 if c["type"] == "bf16" else torch.float16
 
     def tensor(heads):
@@ -72,7 +75,8 @@ def cudnn(c):
     def launches(seconds):
         return max(4, int(seconds * 600 / work(c)))
 
-    with torch.no_grad(), sdpa_kernel([SDPBackend.CUDNN_ATTENTION]):
+    backend = SDPBackend.FLASH_ATTENTION if c["portable"] else SDPBackend.CUDNN_ATTENTION
+    with torch.no_grad(), sdpa_kernel([backend]):
         try:
             rate(2)
         except RuntimeError:
@@ -94,21 +98,22 @@ def main():
     arguments = parser.parse_args()
     chosen = SELECTIONS if arguments.selection == "all" else [arguments.selection]
     results = []
-    print(f"{'case':44}{'lightseq':>14}{'cuDNN':>14}{'ratio':>14}   burst / sustained, TFLOP/s")
+    print(f"{'case':44}{'lightseq':>14}{'cuDNN or FA2':>14}{'ratio':>14}   burst / sustained, TFLOP/s")
     for c in [c for name in chosen for c in SELECTIONS[name]]:
         words = [c[key] for key in ("type", "mask", "dim", "batch", "seqlen", "heads", "kv_heads")]
-        words += ["carry"] if c["carry"] else []
+        words += [option for option in ("carry", "portable") if c[option]]
         line = subprocess.run([arguments.program, *map(str, words)], capture_output=True, text=True, check=True).stdout
         ours = json.loads(line)
         # cuDNN's windows are not in PyTorch, nor does it carry.
-        theirs = None if c["carry"] or c["mask"] not in BOTH else cudnn(c)
+        theirs = None if c["carry"] or c["mask"] not in BOTH else baseline(c)
         name = (
             f"{c['type']} d{c['dim']} {c['mask']} b{c['batch']} s{c['seqlen']} h{c['heads']}/{c['kv_heads']}"
-            f"{' carry' if c['carry'] else ''}"
+            f"{' carry' if c['carry'] else ''}{' portable' if c['portable'] else ''}"
         )
         text = f"{name:44}{ours['burst']:7.0f}{ours['sustained']:7.0f}"
         if theirs:
-            ours |= {"cudnn_burst": theirs[0], "cudnn_sustained": theirs[1]}
+            rival = "flash2" if c["portable"] else "cudnn"
+            ours |= {f"{rival}_burst": theirs[0], f"{rival}_sustained": theirs[1]}
             text += f"{theirs[0]:7.0f}{theirs[1]:7.0f}"
             text += f"{ours['burst'] / theirs[0]:7.2f}{ours['sustained'] / theirs[1]:7.2f}"
         print(text, flush=True)

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Speed of the Hopper forward kernel. cuda_baseline.py runs it beside cuDNN and prints ratios.
-//   bench_cuda_forward                                   a default selection
-//   bench_cuda_forward TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [carry | keys P | chunks P]
-// MASK is full, causal or a window's number of earlier keys; with `carry` a call continues from a result in
-// float and writes one; with `keys P` the queries are the last of P x SEQLEN tokens, and with `chunks P` the
-// keys of those are a list of P chunks besides. Prints a line of JSON a case: burst is the rate of some 15 ms
-// of work after 350 ms of idling, sustained that of 2.4 s after 0.7 s of the same work, in TFLOP/s of visible
-// pairs. The difference is the card's power limit, whose control swings with a period of about a second:
-// shorter times show its phase.
+// Speed of the forward kernels. cuda_baseline.py runs it beside cuDNN or FlashAttention-2 and prints ratios.
+//   bench_cuda_forward                                   a default selection of the Hopper kernel
+//   bench_cuda_forward TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [portable] [carry | keys P | chunks P]
+// MASK is full, causal or a window's number of earlier keys. With `portable` the kernel for sm_80 and up runs
+// instead of the Hopper one. With `carry` a call continues from a result in float and writes one; with `keys
+// P` the queries are the last of P x SEQLEN tokens, and with `chunks P` the keys of those are a list of P
+// chunks besides. Prints a line of JSON a case: burst is the rate of some 15 ms of work after 350 ms of
+// idling, sustained that of 2.4 s after 0.7 s of the same work, in TFLOP/s of visible pairs. The difference
+// is the card's power limit, whose control swings with a period of about a second: shorter times show its
+// phase.
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -17,58 +18,28 @@
 #include <thread>
 #include <vector>
 
+#include "lightseq/kernel/sm80/forward.cuh"
 #include "lightseq/kernel/sm90/forward.cuh"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/mask/sliding_window.hpp"
+#include "support/cuda.cuh"
 
 namespace {
 
 using namespace lightseq;
 
-void check(cudaError_t error) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "%s\n", cudaGetErrorString(error));
-  std::exit(1);
-}
-
-void check(Status const& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "%s\n", status.message().c_str());
-  std::exit(1);
-}
+using bench::check;
+using bench::filled;
 
 struct Case {
   std::string type = "bf16", mask = "full";
   int dim = 128;
   std::int64_t batch = 4, seqlen = 8192, heads = 16, kv_heads = 16;
-  bool carry = false;
+  bool carry = false, portable = false;
   std::int64_t parts = 1;  ///< SEQLEN keys each
   bool list = false;       ///< whether they are chunks
 };
-
-/// Normal numbers: zeros run faster than any data does.
-template <class T>
-__global__ void fill(T* to, std::int64_t size, unsigned seed) {
-  std::int64_t const step = std::int64_t{gridDim.x} * blockDim.x;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < size; i += step) {
-    auto word = (static_cast<std::uint64_t>(i) + 1 + (std::uint64_t{seed} << 40)) * 0x9e3779b97f4a7c15u;
-    word = (word ^ (word >> 30)) * 0xbf58476d1ce4e5b9u;
-    word = (word ^ (word >> 27)) * 0x94d049bb133111ebu;
-    word ^= word >> 31;
-    float const u = (static_cast<float>(word >> 40) + 1.0f) * 0x1p-24f;
-    float const angle = static_cast<float>(word & 0xffffffu) * 0x1p-23f;
-    to[i] = T(sqrtf(-2.0f * logf(u)) * cospif(angle));
-  }
-}
-
-template <class T>
-T* filled(std::int64_t size, unsigned seed) {
-  T* data = nullptr;
-  check(cudaMalloc(&data, static_cast<std::size_t>(size) * sizeof(T)));
-  fill<<<1024, 256>>>(data, size, seed);
-  return data;
-}
 
 double pairs(Case const& c) {
   auto const n = static_cast<double>(c.seqlen);
@@ -79,7 +50,7 @@ double pairs(Case const& c) {
   return n * window - window * window / 2;
 }
 
-template <int HeadDim, class T, class Out, class M>
+template <template <int, class, class, Mask> class Kernel, int HeadDim, class T, class Out, class M>
 void measure(Case const& c, M const& mask) {
   std::int64_t const rows = c.batch * c.seqlen;
   std::int64_t const q_size = rows * c.heads * HeadDim, kv_size = rows * c.parts * c.kv_heads * HeadDim;
@@ -100,7 +71,7 @@ void measure(Case const& c, M const& mask) {
   call.keys = {{{0, c.parts * c.seqlen, 1}, {}}};
   call.batch = c.batch, call.heads = c.heads, call.kv_heads = c.kv_heads;
   call.scale = softmax_scale(0, HeadDim);
-  sm90::ForwardKernel<HeadDim, T, Out, M> kernel;
+  Kernel<HeadDim, T, Out, M> kernel;
   check(kernel.prepare());
   std::vector<KeyChunk<T>> chunks;
   for (std::int64_t part = c.list ? c.parts : 0; part-- > 0;) {
@@ -110,10 +81,13 @@ void measure(Case const& c, M const& mask) {
                       {{{part * c.seqlen, c.seqlen, 1}, {}}},
                       nullptr});
   }
-  if (c.list) check(kernel.prepare_chunks());
+  constexpr bool takes_chunks = requires { kernel.prepare_chunks(); };
+  if constexpr (takes_chunks)
+    if (c.list) check(kernel.prepare_chunks());
   auto const launch = [&] {
-    return c.list ? kernel.launch(call, std::span<KeyChunk<T> const>(chunks), mask, workspace, nullptr)
-                  : kernel.launch(call, mask, workspace, nullptr);
+    if constexpr (takes_chunks)
+      if (c.list) return kernel.launch(call, std::span<KeyChunk<T> const>(chunks), mask, workspace, nullptr);
+    return kernel.launch(call, mask, workspace, nullptr);
   };
 
   cudaEvent_t begin = nullptr, end = nullptr;
@@ -142,12 +116,12 @@ void measure(Case const& c, M const& mask) {
   double const sustained = rate(launches(2.4));
   std::printf(
       "{\"type\": \"%s\", \"mask\": \"%s\", \"dim\": %d, \"batch\": %lld, \"seqlen\": %lld, \"heads\": %lld, "
-      "\"kv_heads\": %lld, \"carry\": %s, \"parts\": %lld, \"list\": %s, \"burst\": %.1f, \"sustained\": "
-      "%.1f}\n",
+      "\"kv_heads\": %lld, \"carry\": %s, \"parts\": %lld, \"list\": %s, \"portable\": %s, \"burst\": %.1f, "
+      "\"sustained\": %.1f}\n",
       c.type.c_str(), c.mask.c_str(), c.dim, static_cast<long long>(c.batch),
       static_cast<long long>(c.seqlen), static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads),
-      c.carry ? "true" : "false", static_cast<long long>(c.parts), c.list ? "true" : "false", bursts[1],
-      sustained);
+      c.carry ? "true" : "false", static_cast<long long>(c.parts), c.list ? "true" : "false",
+      c.portable ? "true" : "false", bursts[1], sustained);
   std::fflush(stdout);
   check(cudaEventDestroy(begin));
   check(cudaEventDestroy(end));
@@ -156,40 +130,46 @@ void measure(Case const& c, M const& mask) {
     check(cudaFree(memory));
 }
 
-template <int HeadDim, class T, class Out>
+template <template <int, class, class, Mask> class Kernel, int HeadDim, class T, class Out>
 void measure_mask(Case const& c) {
-  if (c.mask == "full") return measure<HeadDim, T, Out>(c, Full{});
-  if (c.mask == "causal") return measure<HeadDim, T, Out>(c, Causal{});
+  if (c.mask == "full") return measure<Kernel, HeadDim, T, Out>(c, Full{});
+  if (c.mask == "causal") return measure<Kernel, HeadDim, T, Out>(c, Causal{});
   if constexpr (HeadDim == 128 && std::is_same_v<T, Out> && std::is_same_v<T, bfloat16>)
-    return measure<HeadDim, T, Out>(c, SlidingWindow{std::atoll(c.mask.c_str()), 0});
+    return measure<Kernel, HeadDim, T, Out>(c, SlidingWindow{std::atoll(c.mask.c_str()), 0});
   std::fprintf(stderr, "no such mask here\n");
   std::exit(1);
 }
 
-void measure(Case const& c) {
+template <template <int, class, class, Mask> class Kernel>
+void measure_case(Case const& c) {
   if (c.type == "fp16") {
-    if (c.dim == 64) return measure_mask<64, float16, float16>(c);
-    return measure_mask<128, float16, float16>(c);
+    if (c.dim == 64) return measure_mask<Kernel, 64, float16, float16>(c);
+    return measure_mask<Kernel, 128, float16, float16>(c);
   }
   if (c.carry) {
-    if (c.dim == 64) return measure_mask<64, bfloat16, float>(c);
-    return measure_mask<128, bfloat16, float>(c);
+    if (c.dim == 64) return measure_mask<Kernel, 64, bfloat16, float>(c);
+    return measure_mask<Kernel, 128, bfloat16, float>(c);
   }
   switch (c.dim) {
     case 64:
-      return measure_mask<64, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 64, bfloat16, bfloat16>(c);
     case 96:
-      return measure_mask<96, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 96, bfloat16, bfloat16>(c);
     case 128:
-      return measure_mask<128, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 128, bfloat16, bfloat16>(c);
     case 192:
-      return measure_mask<192, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 192, bfloat16, bfloat16>(c);
     case 256:
-      return measure_mask<256, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 256, bfloat16, bfloat16>(c);
     default:
       std::fprintf(stderr, "no such head dim here\n");
       std::exit(1);
   }
+}
+
+void measure(Case const& c) {
+  if (c.portable) return measure_case<sm80::ForwardKernel>(c);
+  measure_case<sm90::ForwardKernel>(c);
 }
 
 }  // namespace
@@ -203,12 +183,25 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (argc < 8) {
-    std::fprintf(stderr, "usage: %s TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [carry | keys P | chunks P]\n",
-                 argv[0]);
+    std::fprintf(
+        stderr,
+        "usage: %s TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [portable] [carry | keys P | chunks P]\n",
+        argv[0]);
     return 1;
   }
-  std::string const option = argc > 8 ? argv[8] : "";
-  measure({argv[1], argv[2], std::atoi(argv[3]), std::atoll(argv[4]), std::atoll(argv[5]),
-           std::atoll(argv[6]), std::atoll(argv[7]), option == "carry", argc > 9 ? std::atoll(argv[9]) : 1,
-           option == "chunks"});
+  Case c{argv[1],
+         argv[2],
+         std::atoi(argv[3]),
+         std::atoll(argv[4]),
+         std::atoll(argv[5]),
+         std::atoll(argv[6]),
+         std::atoll(argv[7])};
+  for (int i = 8; i < argc; ++i) {
+    std::string const option = argv[i];
+    c.carry |= option == "carry";
+    c.portable |= option == "portable";
+    c.list |= option == "chunks";
+    if ((option == "keys" || option == "chunks") && i + 1 < argc) c.parts = std::atoll(argv[++i]);
+  }
+  measure(c);
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "sm90/forward_laws.cuh"
+#include "lightseq/kernel/sm90/forward.cuh"
 
 #include <algorithm>
 #include <span>
 
+#include "laws/forward_kernel.cuh"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/mask/sliding_window.hpp"
@@ -56,13 +57,6 @@ struct Stream {
   Stream() { check_cuda(cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking)); }
   Stream(Stream const&) = delete;
   ~Stream() { cudaStreamDestroy(handle); }
-};
-
-struct Event {
-  cudaEvent_t handle = nullptr;
-  Event() { check_cuda(cudaEventCreateWithFlags(&handle, cudaEventDisableTiming)); }
-  Event(Event const&) = delete;
-  ~Event() { cudaEventDestroy(handle); }
 };
 
 /// A case on the device, its keys in chunks of which each has memory of its own.
@@ -167,7 +161,7 @@ void check_lists(M const& mask, std::uint64_t stream) {
     auto const got = run.run_at_once();
     check_result(c, mask, got);
     if (pieces > 1) continue;
-    auto const single = run_forward<Out>(c, mask);
+    auto const single = run_forward<sm90::ForwardKernel, Out>(c, mask);
     CHECK(got.o == single.o);
     CHECK(got.lse == single.lse);
   }
@@ -219,7 +213,7 @@ void check_late(M const& mask, std::uint64_t seed, SetFlag const& set) {
 }  // namespace
 
 TEST_CASE("a list of key chunks gives on sm_90 what the oracle says, however the keys are cut") {
-  REQUIRE(device_is(9, 0));
+  REQUIRE(compute_capability() == 90);
   check_lists<128, bfloat16, bfloat16>(Full{}, 100);
   check_lists<128, bfloat16, bfloat16>(Causal{}, 300);
   check_lists<128, bfloat16, float>(SlidingWindow{70, 20}, 500);
@@ -230,7 +224,7 @@ TEST_CASE("a list of key chunks gives on sm_90 what the oracle says, however the
 }
 
 TEST_CASE("without chunks a query sees no key on sm_90, and more chunks than there is room for are refused") {
-  REQUIRE(device_is(9, 0));
+  REQUIRE(compute_capability() == 90);
   auto const c = some_case<128, bfloat16>(2000, 500);
   ChunkedRun<128, bfloat16, float, Full> run(c, Full{}, std::vector<Piece>(17));
   CHECK(run.launch(nullptr).message() == "the number of chunks is 17, at most 16 is served");
@@ -243,7 +237,7 @@ TEST_CASE("without chunks a query sees no key on sm_90, and more chunks than the
 }
 
 TEST_CASE("late: chunks may arrive while the sm_90 kernel runs, their flags set by a kernel") {
-  REQUIRE(device_is(9, 0));
+  REQUIRE(compute_capability() == 90);
   auto const set = [](std::uint32_t* flag, cudaStream_t stream) { set_flag<<<1, 1, 0, stream>>>(flag); };
   check_late<128, bfloat16, bfloat16>(Full{}, 3000, set);
   check_late<128, bfloat16, float>(Causal{}, 3100, set);
@@ -251,7 +245,7 @@ TEST_CASE("late: chunks may arrive while the sm_90 kernel runs, their flags set 
 }
 
 TEST_CASE("late: chunks may arrive while the sm_90 kernel runs, their flags set by the stream itself") {
-  REQUIRE(device_is(9, 0));
+  REQUIRE(compute_capability() == 90);
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   check_cuda(
@@ -265,7 +259,7 @@ TEST_CASE("late: chunks may arrive while the sm_90 kernel runs, their flags set 
 }
 
 TEST_CASE("late: a captured sm_90 forward and the arrivals it waits for give the same bits when replayed") {
-  REQUIRE(device_is(9, 0));
+  REQUIRE(compute_capability() == 90);
   auto const c = many_tiles<128, bfloat16>(5000);
   ChunkedRun<128, bfloat16, bfloat16, Causal> run(c, Causal{}, even_pieces(c.keys.rows(), 4));
   auto const want = run.run_at_once();
@@ -273,22 +267,22 @@ TEST_CASE("late: a captured sm_90 forward and the arrivals it waits for give the
   run.use_flags();
 
   Stream const attention, arrivals;
-  Event const forked, joined;
+  Event const forked = make_event(), joined = make_event();
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t replay = nullptr;
   check_cuda(cudaStreamBeginCapture(attention.handle, cudaStreamCaptureModeGlobal));
   run.poison(attention.handle);
   run.copy_chunk(0, attention.handle);
-  check_cuda(cudaEventRecord(forked.handle, attention.handle));
-  check_cuda(cudaStreamWaitEvent(arrivals.handle, forked.handle));
+  check_cuda(cudaEventRecord(forked.get(), attention.handle));
+  check_cuda(cudaStreamWaitEvent(arrivals.handle, forked.get()));
   for (std::size_t i = 1; i < run.chunks.size(); ++i) {
     spin<<<1, 1, 0, arrivals.handle>>>(300'000);
     run.copy_chunk(i, arrivals.handle);
     set_flag<<<1, 1, 0, arrivals.handle>>>(run.flags.data() + i);
   }
   REQUIRE(run.launch(attention.handle, 1).ok());
-  check_cuda(cudaEventRecord(joined.handle, arrivals.handle));
-  check_cuda(cudaStreamWaitEvent(attention.handle, joined.handle));
+  check_cuda(cudaEventRecord(joined.get(), arrivals.handle));
+  check_cuda(cudaStreamWaitEvent(attention.handle, joined.get()));
   check_cuda(cudaStreamEndCapture(attention.handle, &graph));
   check_cuda(cudaGraphInstantiate(&replay, graph, 0));
   for (int i = 0; i < 3; ++i) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "sm90/forward_laws.cuh"
+#include "lightseq/kernel/sm90/forward.cuh"
 
+#include "laws/forward_kernel.cuh"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/mask/sliding_window.hpp"
@@ -57,7 +58,7 @@ void check_in_place(M const& mask, std::uint64_t stream) {
 }  // namespace
 
 TEST_CASE("the sm_90 forward kernel may continue in place, from nothing too") {
-  REQUIRE(device_is(9, 0));
+  REQUIRE(compute_capability() == 90);
   check_in_place<128, bfloat16>(Full{}, 100);
   check_in_place<128, bfloat16>(Documents{60}, 200);
   check_in_place<128, float16>(SlidingWindow{50, 0}, 300);
@@ -69,7 +70,7 @@ TEST_CASE("the sm_90 forward kernel may continue in place, from nothing too") {
 }
 
 TEST_CASE("the sm_90 forward kernel says which float output or input the copy engine does not take") {
-  REQUIRE(device_is(9, 0));
+  REQUIRE(compute_capability() == 90);
   DeviceArray<bfloat16> const data(100 * 128);
   DeviceArray<float> const o(100 * 128), lse(100);
   DeviceArray<char> const workspace(16);

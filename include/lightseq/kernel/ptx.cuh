@@ -54,6 +54,25 @@ __device__ __forceinline__ void load_matrices(std::uint32_t (&to)[4], std::uint3
                : "memory");
 }
 
+/// The same, each matrix transposed.
+__device__ __forceinline__ void load_transposed(std::uint32_t (&to)[4], std::uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(address)
+               : "memory");
+}
+
+/// Begins to copy the first `bytes` of 16 bytes into shared memory; the rest becomes zero. Both addresses
+/// are multiples of 16.
+__device__ __forceinline__ void copy_async(std::uint32_t to, void const* from, int bytes) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to),
+               "l"(__cvta_generic_to_global(from)), "r"(bytes)
+               : "memory");
+}
+
+/// Waits for all copies that this thread has begun.
+__device__ __forceinline__ void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
 /// d += a b, where a is 16 x 16, b 16 x 8 and d four values of a 16 x 8 fragment.
 template <class T>
 __device__ __forceinline__ void multiply(float* d, std::uint32_t const (&a)[4], std::uint32_t b0,

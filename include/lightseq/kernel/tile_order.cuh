@@ -93,16 +93,26 @@ inline Status narrow(Segment const& segment, LaunchSegment& to, char const* name
 /// Whether a tensor lets its rows be read and written in units of `unit` elements.
 template <class T>
 Status check_aligned(Tensor<T> const& tensor, std::int64_t unit, char const* name) {
-  std::int64_t const strides[] = {tensor.strides.batch, tensor.strides.token, tensor.strides.head};
-  for (std::int64_t const stride : strides)
-    if (stride % unit != 0)
-      return {.code = Code::misaligned, .subject = name, .other = "stride", .have = stride, .need = unit};
+  auto const misaligned = [&](char const* what, std::int64_t have, std::int64_t need) {
+    return Status{.code = Code::misaligned, .subject = name, .other = what, .have = have, .need = need};
+  };
+  Strides const& strides = tensor.strides;
+  if (strides.token % unit != 0) return misaligned("token stride", strides.token, unit);
+  if (strides.head % unit != 0) return misaligned("head stride", strides.head, unit);
+  if (strides.batch % unit != 0) return misaligned("batch stride", strides.batch, unit);
   std::int64_t const bytes = unit * std::int64_t{sizeof(T)};
   auto const rest = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(tensor.data) %
                                               static_cast<std::uintptr_t>(bytes));
-  if (rest != 0)
-    return {.code = Code::misaligned, .subject = name, .other = "address", .have = rest, .need = bytes};
-  return {};
+  return rest == 0 ? Status{} : misaligned("address", rest, bytes);
+}
+
+/// The same for a tensor of this shape: the stride of a single batch or head means nothing and may be
+/// anything.
+template <class T>
+Status check_aligned(Tensor<T> tensor, Shape const& shape, std::int64_t unit, char const* name) {
+  if (shape.batch == 1) tensor.strides.batch = 0;
+  if (shape.heads == 1) tensor.strides.head = 0;
+  return check_aligned(tensor, unit, name);
 }
 
 }  // namespace lightseq

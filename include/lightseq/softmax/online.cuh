@@ -50,29 +50,53 @@ struct OnlineSoftmax {
   /// moved: then o must be multiplied by `factor`.
   template <int Size>
   __device__ __forceinline__ bool add(float (&scores)[Size], float scale) {
-    // Two chains per row: the adders' latency is longer than their rate.
-    float top[2][2] = {{reference[0], reference[0]}, {reference[1], reference[1]}};
-#pragma unroll
-    for (int i = 0; i < Size; ++i) top[i / 2 % 2][i % 2] = fmaxf(top[i / 2 % 2][i % 2], scores[i]);
-    float row_top[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) row_top[r] = quad_max(fmaxf(top[r][0], top[r][1]));
-    bool const moves = __any_sync(~0u, ((row_top[0] - reference[0]) * scale > largest_step) |
-                                           ((row_top[1] - reference[1]) * scale > largest_step));
-    if (moves) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        factor[r] = exp2_approx((reference[r] - finite(row_top[r])) * scale);
-        reference[r] = row_top[r];
-        sum[r] *= factor[r];
-      }
-    }
+    float top[2];
+    find_top(scores, top);
+    bool const moves = __any_sync(~0u, outgrown(top, scale));
+    if (moves) raise(top, scale);
     float const offset[2] = {finite(reference[0]) * scale, finite(reference[1]) * scale};
     float part[2][2] = {{sum[0], 0}, {sum[1], 0}};
     weigh(scores, scale, offset, part);
 #pragma unroll
     for (int r = 0; r < 2; ++r) sum[r] = part[r][0] + part[r][1];
     return moves;
+  }
+
+  /// The steps of add(). First the largest of a row's scores and its reference, as this thread sees it.
+  template <int Size>
+  __device__ __forceinline__ void find_top(float const (&scores)[Size], float (&top)[2]) const {
+    // Two chains per row: the adders' latency is longer than their rate.
+    float part[2][2] = {{reference[0], reference[0]}, {reference[1], reference[1]}};
+#pragma unroll
+    for (int i = 0; i < Size; ++i) part[i / 2 % 2][i % 2] = fmaxf(part[i / 2 % 2][i % 2], scores[i]);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) top[r] = fmaxf(part[r][0], part[r][1]);
+  }
+
+  /// Whether a reference must move; if one must in any thread of a warp, all threads raise() theirs.
+  __device__ __forceinline__ bool outgrown(float const (&top)[2], float scale) const {
+    return ((top[0] - reference[0]) * scale > largest_step) |
+           ((top[1] - reference[1]) * scale > largest_step);
+  }
+
+  /// Moves the references to the largest score of each row.
+  __device__ __forceinline__ void raise(float const (&top)[2], float scale) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float const row_top = quad_max(top[r]);
+      factor[r] = exp2_approx((reference[r] - finite(row_top)) * scale);
+      reference[r] = row_top;
+      sum[r] *= factor[r];
+    }
+  }
+
+  /// Then the weights, here those of a block of 16 keys.
+  __device__ __forceinline__ void weigh_block(float* scores, float scale) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      scores[i] = exp2_approx(scores[i] * scale - finite(reference[i / 2 % 2]) * scale);
+      sum[i / 2 % 2] += scores[i];
+    }
   }
 
   /// The same with the reference as it is: no maxima, no exchange between threads. `offset` is what offset()

@@ -6,6 +6,7 @@
 #include "lightseq/core/range.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/fragment.cuh"
+#include "lightseq/kernel/key_walk.cuh"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm90/arrival.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
@@ -135,55 +136,17 @@ struct Forward {
     }
   }
 
-  /// The key tiles that some queries see, in each segment from the last to the first. A whole warp walks, and
-  /// asks the mask about 32 tiles at a time.
-  struct KeyWalk {
-    Launch const& launch;
-    Range queries;
-    int segment = -1;
-    int first = 0;       ///< the current tile's first row in `segment`
-    bool tests = false;  ///< whether the current tile needs element tests
-    int end = 0;         ///< the tiles from here on are behind us
-    int scanned = 0;     ///< bit i of the two below is tile scanned - 1 - i
-    unsigned visible = 0, partial = 0;
-
-    __device__ __forceinline__ bool next() {
-      while (visible == 0) {
-        if (end == 0) {
-          if (segment + 1 == launch.key_segments) return false;
-          ++segment;
-          end = (launch.keys[segment].count + key_rows - 1) / key_rows;
-        } else {
-          scan();
-        }
-      }
-      int const bit = __ffs(static_cast<int>(visible)) - 1;
-      visible &= visible - 1;
-      first = (scanned - 1 - bit) * key_rows;
-      tests = (partial >> bit & 1) != 0;
-      return true;
-    }
-
-    __device__ __forceinline__ void scan() {
-      LaunchSegment const& keys = launch.keys[segment];
-      int const row = (end - 1 - static_cast<int>(threadIdx.x) % 32) * key_rows;
-      int const rows = min(key_rows, keys.count - row);
-      Cover const cover = row < 0 ? Cover::none : launch.mask.cover(queries, keys.hull(row, rows));
-      visible = __ballot_sync(~0u, cover != Cover::none);
-      partial = __ballot_sync(~0u, cover == Cover::partial || rows < key_rows);
-      scanned = end;
-      end = max(end - 32, 0);
-    }
-  };
-
   __device__ __forceinline__ QueryTile locate(int index) const {
     return {launch.order.locate(index, launch.queries[0].count, query_rows), no_keys};
   }
 
-  __device__ __forceinline__ KeyWalk walk_keys(QueryTile const& query_tile) const {
+  using Walk = KeyWalk<key_rows, M>;
+
+  /// The key tiles that a query tile's queries see, in the order of the segments.
+  __device__ __forceinline__ Walk walk_keys(QueryTile const& query_tile) const {
     LaunchSegment const& queries = launch.queries[query_tile.segment];
     int const rows = min(query_rows, queries.count - query_tile.first);
-    return {launch, queries.hull(query_tile.first, rows)};
+    return {launch.mask, launch.keys, queries.hull(query_tile.first, rows), -1, launch.key_segments - 1, 1};
   }
 
   /// The warp that takes query tiles, announces them and loads queries and keys.
@@ -199,7 +162,7 @@ struct Forward {
     for (int index = static_cast<int>(blockIdx.x); index < launch.order.tiles;) {
       QueryTile query_tile = locate(index);
       int const kv_head = query_tile.head / launch.order.group;
-      KeyWalk walk = walk_keys(query_tile);
+      Walk walk = walk_keys(query_tile);
       bool more = walk.next();
       query_tile.kind = more ? some_keys : no_keys;
       if (leads) announce(query_tile);
@@ -249,7 +212,7 @@ struct Forward {
       control.tile_empty.arrive_if(leads);
       if (query_tile.kind == no_more_tiles) return;
       int const kv_head = query_tile.head / launch.order.group;
-      KeyWalk walk = walk_keys(query_tile);
+      Walk walk = walk_keys(query_tile);
       while (walk.next()) {
         int const s = ring.stage;
         if (leads) {
