@@ -21,6 +21,20 @@ inline void check_cuda(cudaError_t error) {
   if (error != cudaSuccess) fail("CUDA: ", cudaGetErrorString(error));
 }
 
+/// The exit code of a program that found nothing to run on: ctest reports it as skipped.
+inline constexpr int skipped = 77;
+
+/// Whether there is a GPU. Throws Error where there is a driver that does not work.
+inline bool has_gpu() {
+  int driver = 0, count = 0;
+  check_cuda(cudaDriverGetVersion(&driver));
+  if (driver == 0) return false;  // none is installed
+  cudaError_t const error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorNoDevice) return false;
+  check_cuda(error);
+  return count > 0;
+}
+
 /// An array in device memory.
 template <class T>
 class DeviceArray {
