@@ -195,6 +195,7 @@ void compare(char const* name, Case const& c) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (!testing::has_gpu()) return testing::skipped;
   std::vector<Case> cases;
   for (int i = 1; i + 3 < argc; i += 4)
     cases.push_back({std::atoi(argv[i]),

@@ -23,6 +23,7 @@
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/mask/sliding_window.hpp"
+#include "lightseq/testing/cuda.cuh"
 #include "support/cuda.cuh"
 
 namespace {
@@ -175,6 +176,7 @@ void measure(Case const& c) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (!testing::has_gpu()) return testing::skipped;
   if (argc == 1) {
     for (char const* const mask : {"full", "causal"}) {
       measure({.mask = mask});

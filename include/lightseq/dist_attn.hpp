@@ -131,7 +131,8 @@ class DistAttn {
   std::int64_t workspace_bytes() const { return std::max(forward_bytes_, backward_bytes_); }
 
   /// Fills out.o and out.lse. Allocates nothing, throws nothing. On a Status that is not ok the outputs are
-  /// invalid; a wrong argument is found before any message is sent. On a GPU it enqueues all this on `stream`
+  /// invalid; a wrong argument is found before any message is sent, and the other ranks wait for this one
+  /// until it withdraws from the transport or their time is out. On a GPU it enqueues all this on `stream`
   /// and on the transport's, waits for nothing that they do, and may be captured into a CUDA graph.
   Status forward(Inputs<Element> const& in, Outputs<Element> const& out, std::span<std::byte> workspace,
                  Stream const& stream = {}) noexcept {

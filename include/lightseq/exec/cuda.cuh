@@ -14,6 +14,7 @@
 #include "lightseq/core/status.hpp"
 #include "lightseq/exec/ranges.cuh"
 #include "lightseq/kernel/rows.cuh"
+#include "lightseq/kernel/sm80/forward.cuh"
 #include "lightseq/kernel/sm90/forward.cuh"
 #include "lightseq/schedule/plan.hpp"
 
@@ -25,6 +26,14 @@ struct Hopper {
   static constexpr bool serves(int major, int minor) { return major == 9 && minor == 0; }
   template <int HeadDim, class T, class Out, Mask M>
   using Forward = sm90::ForwardKernel<HeadDim, T, Out, M>;
+};
+
+/// The kernels for every GPU from compute capability 8.0 on.
+struct Ampere {
+  static constexpr char const* name = "Ampere and later";
+  static constexpr bool serves(int major, int) { return major >= 8; }
+  template <int HeadDim, class T, class Out, Mask M>
+  using Forward = sm80::ForwardKernel<HeadDim, T, Out, M>;
 };
 
 /// A GPU as a device: every operation is enqueued on a stream. The exchange of a step runs on the transport's

@@ -27,6 +27,9 @@ class ForwardKernel {
   /// Device memory that a launch needs to itself.
   static constexpr std::size_t workspace_bytes = sizeof(unsigned);
 
+  /// The most chunks of keys and values in a launch: it takes a call's own keys only.
+  static constexpr int max_chunks = 0;
+
   /// Looks up what launches need on the current device: once, at plan time.
   Status prepare() {
     // Every translation unit has a kernel of its own, and which one an inlined launch() would mean is open:
