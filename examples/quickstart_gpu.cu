@@ -71,7 +71,7 @@ int main() {
   }
   auto const dense = lightseq::testing::dense<head_dim>(sequence, lightseq::Causal{}, problem.scale, false);
   double const o_error = lightseq::testing::relative_error(sequence.o, dense.o);
-  double const lse_error = lightseq::testing::relative_error(sequence.lse, dense.lse);
+  double const lse_error = lightseq::testing::lse_error(sequence.lse, dense.lse);
   std::printf("%lld tokens, %lld query and %lld key/value heads, forward on %d ranks of one GPU: %.2f ms\n",
               static_cast<long long>(problem.seqlen), static_cast<long long>(problem.heads),
               static_cast<long long>(problem.kv_heads), ranks,

@@ -9,6 +9,7 @@
 
 namespace lightseq::test {
 
+using testing::lse_error;
 using testing::poisoned_vector;
 using testing::relative_error;
 

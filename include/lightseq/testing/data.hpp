@@ -43,4 +43,17 @@ double relative_error(std::vector<Got> const& got, std::vector<Want> const& want
   return std::sqrt(difference / (norm > 0 ? norm : static_cast<double>(got.size())));
 }
 
+/// The same for an LSE, which is a logarithm: where it is near 0 its absolute error counts.
+template <class Got, class Want>
+double lse_error(std::vector<Got> const& got, std::vector<Want> const& want) {
+  double norm = 0, count = 0;
+  for (Want const& w : want) {
+    if (!std::isfinite(w)) continue;
+    norm += static_cast<double>(w) * static_cast<double>(w);
+    ++count;
+  }
+  double const relative = relative_error(got, want);
+  return 0 < norm && norm < count ? relative * std::sqrt(norm / count) : relative;
+}
+
 }  // namespace lightseq::testing

@@ -155,7 +155,7 @@ Dense dense(Sequence<T> const& s, M const& mask, float scale = 0, bool gradients
 template <int HeadDim, class T, Mask M>
 Errors dense_errors(Sequence<T> const& s, M const& mask, float scale = 0) {
   Dense const d = dense<HeadDim>(s, mask, scale);
-  return {relative_error(s.o, d.o), relative_error(s.lse, d.lse), relative_error(s.dq, d.dq),
+  return {relative_error(s.o, d.o), lse_error(s.lse, d.lse), relative_error(s.dq, d.dq),
           relative_error(s.dk, d.dk), relative_error(s.dv, d.dv)};
 }
 
