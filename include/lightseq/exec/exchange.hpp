@@ -44,9 +44,10 @@ class Exchange {
   /// Waits until they have arrived and what was sent may be overwritten.
   Status finish(std::size_t step) noexcept { return placed(transport_.finish(), step); }
 
-  /// Bytes that this rank sends in a step.
+  /// Bytes that this rank sends in a step; none behind the last one.
   std::int64_t bytes_sent(std::size_t step) const {
     std::int64_t sum = 0;
+    if (step >= plan_.steps.size()) return sum;
     for (Transfer const& t : plan_.steps[step].sends) sum += bytes(t);
     return sum;
   }

@@ -42,7 +42,8 @@ inline void push(Plan const& plan, std::size_t step, std::int64_t bytes) noexcep
   Label label;
   label << (plan.pass == Pass::forward ? "forward" : "backward") << " step "
         << static_cast<std::int64_t>(step);
-  if (auto const& work = plan.steps[step].work) {
+  if (step < plan.steps.size() && plan.steps[step].work) {
+    auto const& work = plan.steps[step].work;
     label << ": " << work->q << (work->q == plan.rank ? "." : "*") << work->kv;
     if (work->rows != Rows::all) label << (work->rows == Rows::lower ? " lower" : " upper");
   }
