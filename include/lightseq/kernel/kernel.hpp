@@ -40,16 +40,17 @@ struct KeyChunk {
 
 /// The gradients of ForwardCall, added to what dq, dk and dv hold. lse is that of a query's whole row, over
 /// all keys of the sequence, and delta its sum(d_o * o): then the gradients of a sequence are the sum of
-/// those of its parts. A query with lse = -inf adds nothing.
-template <class T, class Grad = float>
+/// those of its parts. A query with lse = -inf adds nothing. Where KeyGrad is T itself, dk and dv are final:
+/// they are written, whatever they hold.
+template <class T, class Grad = float, class KeyGrad = Grad>
 struct BackwardCall {
   Tensor<T const> q;                 ///< [batch, queries.rows(), heads, dim]
   Tensor<T const> k, v;              ///< [batch, keys.rows(), kv_heads, dim]
   Tensor<T const> d_o;               ///< as q
   RowStats<float const> lse, delta;  ///< [batch, heads, queries.rows()]
   Positions queries = {}, keys = {};
-  Tensor<Grad> dq;      ///< as q
-  Tensor<Grad> dk, dv;  ///< as k
+  Tensor<Grad> dq;         ///< as q
+  Tensor<KeyGrad> dk, dv;  ///< as k
   std::int64_t batch = 1, heads = 1, kv_heads = 1;
   float scale = 1;
 };
