@@ -87,7 +87,7 @@ def baseline(c):
             rate(1)
             bursts.append(rate(launches(0.015)))
         rate(launches(0.7))
-        return sorted(bursts)[1], rate(launches(2.4))
+        return sorted(bursts)[1], rate(launches(1))
 
 
 def main():

@@ -6,7 +6,7 @@
 // instead of the Hopper one. With `carry` a call continues from a result in float and writes one; with `keys
 // P` the queries are the last of P x SEQLEN tokens, and with `chunks P` the keys of those are a list of P
 // chunks besides. Prints a line of JSON a case: burst is the rate of some 15 ms of work after 350 ms of
-// idling, sustained that of 2.4 s after 0.7 s of the same work, in TFLOP/s of visible pairs. The difference
+// idling, sustained that of 1 s after 0.7 s of the same work, in TFLOP/s of visible pairs. The difference
 // is the card's power limit, whose control swings with a period of about a second: shorter times show its
 // phase.
 #include <chrono>
@@ -114,7 +114,7 @@ void measure(Case const& c, M const& mask) {
   }
   std::sort(bursts.begin(), bursts.end());
   rate(launches(0.7));
-  double const sustained = rate(launches(2.4));
+  double const sustained = rate(launches(1));
   std::printf(
       "{\"type\": \"%s\", \"mask\": \"%s\", \"dim\": %d, \"batch\": %lld, \"seqlen\": %lld, \"heads\": %lld, "
       "\"kv_heads\": %lld, \"carry\": %s, \"parts\": %lld, \"list\": %s, \"portable\": %s, \"burst\": %.1f, "

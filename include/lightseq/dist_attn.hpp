@@ -27,6 +27,8 @@ struct DefaultTraits {
   using Transport = Local;                      ///< moves the messages
   static constexpr Route route = Route::owner;  ///< from whom inputs come
   static constexpr bool one_launch = false;     ///< see DistAttn::one_launch()
+  static constexpr bool inference = false;      ///< forward only: no backward kernels are compiled
+  static constexpr bool deterministic = false;  ///< gradients have the same bits in every run; slower on GPUs
 };
 
 /// Exact attention over one sequence that is split across ranks, one object a rank: o = softmax(scale * q
@@ -52,6 +54,7 @@ class DistAttn {
   using Transport = typename Traits::Transport;
   using Schedule = S;
   using Partition = typename S::Partition;
+  static constexpr bool has_backward = !Traits::inference;
   static_assert(lightseq::Element<Element>, "lightseq: the element type must be float, bfloat16 or float16");
   static_assert(lightseq::Transport<Transport>, "lightseq: the transport is no model of lightseq::Transport");
 
@@ -63,7 +66,7 @@ class DistAttn {
         share_(make_share(transport, validated(problem, HeadDim))),
         max_rows_(max_shard_rows<Partition>(share_.world, share_.problem.seqlen)),
         forward_plan_(planner(schedule).plan(share_.rank, Pass::forward)),
-        backward_plan_(planner(schedule).plan(share_.rank, Pass::backward)),
+        backward_plan_(Traits::inference ? Plan{} : planner(schedule).plan(share_.rank, Pass::backward)),
         kernels_(share_.problem, max_rows_) {
     auto const rows = [this](int owner) { return share_.rows(owner); };
     constexpr bool in_place = std::is_same_v<Element, float>;
@@ -83,6 +86,9 @@ class DistAttn {
     forward_layout_.o = forward.take(in_place ? 0 : q_bytes);
     forward_layout_.scratch = forward.take(kernels_.forward_scratch_bytes());
 
+    forward_bytes_ = forward.bytes();
+    if constexpr (Traits::inference) return;
+
     Arena backward;
     backward_layout_.messages = MessageBuffers(backward_plan_, share_.extents, max_rows_, rows, backward);
     backward_layout_.delta = backward.take(share_.extents.stats_bytes(share_.rows()));
@@ -90,8 +96,6 @@ class DistAttn {
     backward_layout_.dk = backward.take(in_place ? 0 : kv_bytes);
     backward_layout_.dv = backward.take(in_place ? 0 : kv_bytes);
     backward_layout_.scratch = backward.take(kernels_.backward_scratch_bytes());
-
-    forward_bytes_ = forward.bytes();
     backward_bytes_ = backward.bytes();
   }
 
@@ -157,7 +161,7 @@ class DistAttn {
   /// Fills the gradients, from the forward's inputs and outputs and the gradient of o. As forward otherwise.
   Status backward(BackwardInputs<Element> const& in, Gradients<Element> const& out,
                   std::span<std::byte> workspace, Stream const& stream = {}) noexcept {
-    static_assert(Device::has_backward, "lightseq: this device has no backward kernels yet");
+    static_assert(!Traits::inference, "lightseq: traits for inference offer no backward");
     std::array<Argument, 9> const arguments{q_argument("q", in.q),
                                             kv_argument("k", in.k),
                                             kv_argument("v", in.v),
@@ -181,7 +185,7 @@ class DistAttn {
   }
 
  private:
-  using Kernels = typename Device::template Kernels<HeadDim, Element, M>;
+  using Kernels = typename Device::template Kernels<HeadDim, M, Traits>;
   using Queue = typename Kernels::Queue;
 
   static Share<Partition> make_share(Transport const& transport, Problem const& problem) {

@@ -29,11 +29,11 @@ class Counting {
 /// A host that counts its kernels in the calling thread.
 struct CountingHost : Host {
   static inline thread_local int forwards = 0, backwards = 0;
-  template <int HeadDim, class T, Mask M>
-  struct Kernels : Host::Kernels<HeadDim, T, M> {
-    using Host::Kernels<HeadDim, T, M>::Kernels;
-    struct Queue : Host::Kernels<HeadDim, T, M>::Queue {
-      using Base = typename Host::Kernels<HeadDim, T, M>::Queue;
+  template <int HeadDim, Mask M, class Traits>
+  struct Kernels : Host::Kernels<HeadDim, M, Traits> {
+    using Host::Kernels<HeadDim, M, Traits>::Kernels;
+    struct Queue : Host::Kernels<HeadDim, M, Traits>::Queue {
+      using Base = typename Host::Kernels<HeadDim, M, Traits>::Queue;
       using Base::Base;
       static void forward(auto const& call, M const& mask, std::byte* scratch) noexcept {
         ++forwards;

@@ -2,6 +2,7 @@
 #include "laws/dist_attn_cuda.cuh"
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <stdexcept>
@@ -14,7 +15,7 @@ using namespace lightseq::test;
 
 namespace {
 
-using StepByStep = DistAttn<64, Causal, Balanced, CudaTraits>;
+using StepByStep = DistAttn<64, Causal, Balanced, DeterministicCuda>;
 using OneLaunch = DistAttn<64, Causal, ZigzagRing, OneLaunchCuda>;
 Problem const problem{.batch = 1, .seqlen = 900, .heads = 4, .kv_heads = 2};
 
@@ -37,30 +38,43 @@ testing::Sequence<bfloat16> run(int ranks, testing::Sequence<bfloat16> whole, En
   return whole;
 }
 
+/// Forward, and backward where there is one.
 template <class Attn>
-void forward(Attn& attn, testing::DevicePart<Attn>& part, cudaStream_t stream) {
-  Status const status =
-      attn.forward(part.inputs(), part.outputs(), part.workspace.span(), {.compute = stream});
+void attend(Attn& attn, testing::DevicePart<Attn>& part, cudaStream_t stream) {
+  Status status = attn.forward(part.inputs(), part.outputs(), part.workspace.span(), {.compute = stream});
+  if constexpr (Attn::has_backward)
+    if (status.ok())
+      status =
+          attn.backward(part.backward_inputs(), part.gradients(), part.workspace.span(), {.compute = stream});
   if (!status.ok()) throw std::runtime_error(status.message());
+}
+
+/// The same bits in all results.
+bool same(testing::Sequence<bfloat16> const& a, testing::Sequence<bfloat16> const& b, bool gradients) {
+  auto const equal = [](auto const& x, auto const& y) {
+    return x.size() == y.size() && std::memcmp(x.data(), y.data(), x.size() * sizeof(x[0])) == 0;
+  };
+  return equal(a.o, b.o) && equal(a.lse, b.lse) &&
+         (!gradients || (equal(a.dq, b.dq) && equal(a.dk, b.dk) && equal(a.dv, b.dv)));
 }
 
 }  // namespace
 
 TEST_CASE_TEMPLATE(
-    "forward on a GPU returns before the device has begun, and delays on the streams change no bit", Attn,
+    "calls on a GPU return before the device has begun, and delays on the streams change no bit", Attn,
     StepByStep, OneLaunch) {
   auto const fresh = testing::random_sequence<bfloat16>(problem, 64, stream_seed(1));
   for (int const ranks : {1, 2, 5, 8}) {
     CAPTURE(ranks);
     auto const want = run<Attn>(ranks, fresh, [](Attn& attn, auto& part, cudaStream_t compute, cudaStream_t) {
-      forward(attn, part, compute);
+      attend(attn, part, compute);
     });
     std::vector<int> early(static_cast<std::size_t>(ranks));
     auto const got = run<Attn>(ranks, fresh, [&](Attn& attn, auto& part, cudaStream_t compute, cudaStream_t) {
       auto const rank = static_cast<std::size_t>(attn.plan(Pass::forward).rank);
       // Long enough for a call to be over on the host, and different for each rank.
       spin<<<1, 1, 0, compute>>>(300'000'000u + 7'000'000u * static_cast<unsigned>(rank));
-      forward(attn, part, compute);
+      attend(attn, part, compute);
       early[rank] = cudaStreamQuery(compute) == cudaErrorNotReady;
     });
     CHECK(early == std::vector<int>(static_cast<std::size_t>(ranks), 1));
@@ -72,16 +86,16 @@ TEST_CASE_TEMPLATE(
             for (int i = 0; i < 3; ++i) {
               delay(random, 2'000'000, compute);
               delay(random, 2'000'000, exchange);
-              forward(attn, part, compute);
+              attend(attn, part, compute);
             }
           });
-      CHECK((shaken.o == want.o && shaken.lse == want.lse));
+      CHECK(same(shaken, want, Attn::has_backward));
     }
-    CHECK((got.o == want.o && got.lse == want.lse));
+    CHECK(same(got, want, Attn::has_backward));
   }
 }
 
-TEST_CASE_TEMPLATE("the forward of all ranks can be captured in one CUDA graph and replayed on fresh inputs",
+TEST_CASE_TEMPLATE("the calls of all ranks can be captured in one CUDA graph and replayed on fresh inputs",
                    Attn, StepByStep, OneLaunch) {
   for (int const ranks : {1, 3, 4}) {
     CAPTURE(ranks);
@@ -105,7 +119,7 @@ TEST_CASE_TEMPLATE("the forward of all ranks can be captured in one CUDA graph a
     for (int rank = 0; rank < ranks; ++rank) check_cuda(cudaStreamWaitEvent(compute[rank], begin.get(), 0));
     run_ranks(world, [&](CudaLocal& comm) {
       auto const r = static_cast<std::size_t>(comm.rank());
-      forward(*attns[r], *parts[r], compute[comm.rank()]);
+      attend(*attns[r], *parts[r], compute[comm.rank()]);
       check_cuda(cudaEventRecord(ends[r].get(), compute[comm.rank()]));
     });
     for (Event const& end : ends) check_cuda(cudaStreamWaitEvent(main[0], end.get(), 0));
@@ -120,15 +134,22 @@ TEST_CASE_TEMPLATE("the forward of all ranks can be captured in one CUDA graph a
           check_cuda(cudaMemcpy(to.data(), from.data(), from.size() * sizeof(from[0]), cudaMemcpyDefault));
         };
         upload(other.q, part->q), upload(other.k, part->k), upload(other.v, part->v);
+        upload(other.d_o, part->d_o);
         part->o.fill(0xff), part->lse.fill(0xff), part->workspace.fill(0xff);
+        part->dq.fill(0xff), part->dk.fill(0xff), part->dv.fill(0xff);
       }
       check_cuda(cudaDeviceSynchronize());
       check_cuda(cudaGraphLaunch(replay, main[0]));
       check_cuda(cudaStreamSynchronize(main[0]));
       for (auto const& part : parts) part->put_back(fresh);
-      testing::Dense const want = testing::dense<64>(fresh, Causal{}, 0, false);
+      testing::Dense const want = testing::dense<64>(fresh, Causal{}, 0, Attn::has_backward);
       CHECK(testing::relative_error(fresh.o, want.o) < 5e-3);
       CHECK(testing::lse_error(fresh.lse, want.lse) < 1e-5);
+      if constexpr (Attn::has_backward) {
+        CHECK(testing::relative_error(fresh.dq, want.dq) < 1e-2);
+        CHECK(testing::relative_error(fresh.dk, want.dk) < 1e-2);
+        CHECK(testing::relative_error(fresh.dv, want.dv) < 1e-2);
+      }
     }
     check_cuda(cudaGraphExecDestroy(replay));
     check_cuda(cudaGraphDestroy(graph));

@@ -31,7 +31,8 @@ struct BackwardLayout {
   Buffer scratch;     ///< the kernel's
 };
 
-/// One backward of one rank; see execute().
+/// One backward of one rank; see execute(). Gradients of the rank's own keys and values that one work alone
+/// gives go straight to the caller, where the device can; all others are summed up in float.
 template <class Queue, class T, Mask M, Partition P, Transport C>
 class BackwardPass {
  public:
@@ -57,6 +58,12 @@ class BackwardPass {
       sums_ = {at(layout.dq, share_.q_shape(rows)), at(layout.dk, share_.kv_shape(rows)),
                at(layout.dv, share_.kv_shape(rows))};
     }
+    int touches = 0;
+    for (Step const& step : exchange.plan().steps) {
+      touches += step.work && step.work->kv == share_.rank;
+      for (Transfer const& t : step.recvs) touches += t.payload == Payload::dkv;
+    }
+    one_touch_ = Queue::writes_key_gradients && touches == 1;
   }
 
   Queue& queue() { return queue_; }
@@ -65,8 +72,10 @@ class BackwardPass {
   void begin() {
     queue_.delta(in_.o, in_.d_o, delta_, share_.q_shape(share_.rows()));
     queue_.zero(sums_.dq, share_.q_shape(share_.rows()));
-    queue_.zero(sums_.dk, share_.kv_shape(share_.rows()));
-    queue_.zero(sums_.dv, share_.kv_shape(share_.rows()));
+    if (!one_touch_) {
+      queue_.zero(sums_.dk, share_.kv_shape(share_.rows()));
+      queue_.zero(sums_.dv, share_.kv_shape(share_.rows()));
+    }
     exchange_.for_each_own([&](Payload payload, Rows rows) {
       RowSpan const span = share_.span(share_.rank, rows);
       Message<T> const message = exchange_.template own<T>(payload, rows);
@@ -84,24 +93,53 @@ class BackwardPass {
   }
 
   void attend(std::size_t step, Work const& work) {
-    RowSpan const span = share_.span(work.q, work.rows);
-    BackwardCall<T> call;
-    share_.describe(work, call);
-    if (work.kv == share_.rank) {
-      call.k = in_.k;
-      call.v = in_.v;
-      call.dk = sums_.dk;
-      call.dv = sums_.dv;
+    if (work.kv != share_.rank) {
+      std::int64_t const rows = share_.rows(work.kv);
+      Message<T> const kv = exchange_.template incoming<T>(Payload::kv, step, rows);
+      Message<float> const dkv = exchange_.outgoing(Payload::dkv, step, rows);
+      Gradients<float> const sums{{}, dkv.kv_wide(0), dkv.kv_wide(1)};
+      queue_.zero(sums.dk, share_.kv_shape(rows));
+      queue_.zero(sums.dv, share_.kv_shape(rows));
+      attend(step, work, kv.kv_wide(0), kv.kv_wide(1), sums);
+    } else if (one_touch_) {
+      if constexpr (Queue::writes_key_gradients) attend(step, work, in_.k, in_.v, out_);
     } else {
-      Message<T> const kv = exchange_.template incoming<T>(Payload::kv, step, call.keys.rows());
-      Message<float> const dkv = exchange_.outgoing(Payload::dkv, step, call.keys.rows());
-      call.k = kv.kv_wide(0);
-      call.v = kv.kv_wide(1);
-      call.dk = dkv.kv_wide(0);
-      call.dv = dkv.kv_wide(1);
-      queue_.zero(call.dk, share_.kv_shape(call.keys.rows()));
-      queue_.zero(call.dv, share_.kv_shape(call.keys.rows()));
+      attend(step, work, in_.k, in_.v, sums_);
     }
+  }
+
+  void merge(std::size_t step, Transfer const& result) {
+    RowSpan const span = share_.span(result.shard, result.rows);
+    Message<float> const part = exchange_.template incoming<float>(result.payload, step - 1, span.count);
+    if (result.payload == Payload::dq) {
+      queue_.add(part.q_wide(0), sums_.dq.from(span.first), share_.q_shape(span.count));
+    } else {
+      queue_.add(part.kv_wide(0), sums_.dk, share_.kv_shape(span.count));
+      queue_.add(part.kv_wide(1), sums_.dv, share_.kv_shape(span.count));
+    }
+  }
+
+  void end() {
+    if constexpr (std::is_same_v<T, float>) return;
+    std::int64_t const rows = share_.rows();
+    queue_.copy(sums_.dq, out_.dq, share_.q_shape(rows));
+    if (one_touch_) return;
+    queue_.copy(sums_.dk, out_.dk, share_.kv_shape(rows));
+    queue_.copy(sums_.dv, out_.dv, share_.kv_shape(rows));
+  }
+
+ private:
+  /// The work of a step, with the gradients of its keys and values where `to` says.
+  template <class KeyGrad>
+  void attend(std::size_t step, Work const& work, Tensor<T const> k, Tensor<T const> v,
+              Gradients<KeyGrad> const& to) {
+    RowSpan const span = share_.span(work.q, work.rows);
+    BackwardCall<T, float, KeyGrad> call;
+    share_.describe(work, call);
+    call.k = k;
+    call.v = v;
+    call.dk = to.dk;
+    call.dv = to.dv;
     if (work.q == share_.rank) {
       call.q = in_.q.from(span.first);
       call.d_o = in_.d_o.from(span.first);
@@ -120,27 +158,6 @@ class BackwardPass {
     queue_.backward(call, mask_, scratch_);
   }
 
-  void merge(std::size_t step, Transfer const& result) {
-    RowSpan const span = share_.span(result.shard, result.rows);
-    Message<float> const part = exchange_.template incoming<float>(result.payload, step - 1, span.count);
-    if (result.payload == Payload::dq) {
-      queue_.add(part.q_wide(0), sums_.dq.from(span.first), share_.q_shape(span.count));
-    } else {
-      queue_.add(part.kv_wide(0), sums_.dk, share_.kv_shape(span.count));
-      queue_.add(part.kv_wide(1), sums_.dv, share_.kv_shape(span.count));
-    }
-  }
-
-  void end() {
-    if constexpr (!std::is_same_v<T, float>) {
-      std::int64_t const rows = share_.rows();
-      queue_.copy(sums_.dq, out_.dq, share_.q_shape(rows));
-      queue_.copy(sums_.dk, out_.dk, share_.kv_shape(rows));
-      queue_.copy(sums_.dv, out_.dv, share_.kv_shape(rows));
-    }
-  }
-
- private:
   Queue queue_;
   Exchange<P, C> exchange_;
   Share<P> const& share_;
@@ -151,6 +168,7 @@ class BackwardPass {
   RowStats<float const> lse_;
   RowStats<float> delta_;
   Gradients<float> sums_;
+  bool one_touch_ = false;  ///< of dk and dv
 };
 
 }  // namespace lightseq

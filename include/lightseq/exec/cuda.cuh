@@ -3,6 +3,7 @@
 #include <cuda.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -14,7 +15,9 @@
 #include "lightseq/core/status.hpp"
 #include "lightseq/exec/ranges.cuh"
 #include "lightseq/kernel/rows.cuh"
+#include "lightseq/kernel/sm80/backward.cuh"
 #include "lightseq/kernel/sm80/forward.cuh"
+#include "lightseq/kernel/sm90/backward.cuh"
 #include "lightseq/kernel/sm90/forward.cuh"
 #include "lightseq/schedule/plan.hpp"
 
@@ -26,6 +29,8 @@ struct Hopper {
   static constexpr bool serves(int major, int minor) { return major == 9 && minor == 0; }
   template <int HeadDim, class T, class Out, Mask M>
   using Forward = sm90::ForwardKernel<HeadDim, T, Out, M>;
+  template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
+  using Backward = sm90::BackwardKernel<HeadDim, T, KeyGrad, M, Deterministic>;
 };
 
 /// The kernels for every GPU from compute capability 8.0 on.
@@ -34,6 +39,16 @@ struct Ampere {
   static constexpr bool serves(int major, int) { return major >= 8; }
   template <int HeadDim, class T, class Out, Mask M>
   using Forward = sm80::ForwardKernel<HeadDim, T, Out, M>;
+  template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
+  using Backward = sm80::BackwardKernel<HeadDim, T, KeyGrad, M, Deterministic>;
+};
+
+/// In place of backward kernels, for traits that want none.
+struct NoBackward {
+  static constexpr std::int64_t workspace_bytes(std::int64_t, std::int64_t, std::int64_t, std::int64_t) {
+    return 0;
+  }
+  static Status prepare() { return {}; }
 };
 
 /// A GPU as a device: every operation is enqueued on a stream. The exchange of a step runs on the transport's
@@ -47,13 +62,17 @@ struct Cuda {
   };
 
   static constexpr std::int64_t alignment = 16;
-  static constexpr bool has_backward = false;
 
   /// The kernels of one DistAttn and the events that join its streams; of the device that is current.
-  template <int HeadDim, class T, Mask M>
+  template <int HeadDim, Mask M, class Traits>
   class Kernels {
+    using T = typename Traits::Element;
     using Partial = typename Architecture::template Forward<HeadDim, T, float, M>;
     using Final = typename Architecture::template Forward<HeadDim, T, T, M>;
+    template <class KeyGrad>
+    using Backward = std::conditional_t<
+        Traits::inference, NoBackward,
+        typename Architecture::template Backward<HeadDim, T, KeyGrad, M, Traits::deterministic>>;
 
    public:
     /// Throws Error if the current device cannot run them, or the problem is too large for them.
@@ -71,7 +90,11 @@ struct Cuda {
       if (std::int64_t const tiles = (max_rows + 63) / 64 * problem.batch * problem.heads; tiles > longest)
         fail("a shard of ", max_rows, " tokens with batch ", problem.batch, " and ", problem.heads,
              " heads has ", tiles, " tiles, the GPU kernels serve at most ", longest);
-      for (Status const& status : {partial_.prepare(), final_.prepare()})
+      backward_scratch_bytes_ =
+          std::max(Backward<float>::workspace_bytes(problem.batch, problem.heads, max_rows, max_rows),
+                   Backward<T>::workspace_bytes(problem.batch, problem.heads, max_rows, max_rows));
+      for (Status const& status :
+           {partial_.prepare(), final_.prepare(), add_gradients_.prepare(), write_gradients_.prepare()})
         if (!status.ok()) fail(status.message());
     }
 
@@ -90,7 +113,7 @@ struct Cuda {
     }
 
     static constexpr std::int64_t forward_scratch_bytes() { return Partial::workspace_bytes; }
-    static constexpr std::int64_t backward_scratch_bytes() { return 0; }
+    std::int64_t backward_scratch_bytes() const { return backward_scratch_bytes_; }
 
     /// The operations of one call. After one has failed the others do nothing.
     class Queue {
@@ -121,6 +144,17 @@ struct Cuda {
           status_ = kernels_.partial_.launch(call, mask, scratch, stream_.compute, stream_.sm_margin);
         else
           status_ = kernels_.final_.launch(call, mask, scratch, stream_.compute, stream_.sm_margin);
+      }
+
+      static constexpr bool writes_key_gradients = true;
+
+      template <class KeyGrad>
+      void backward(BackwardCall<T, float, KeyGrad> const& call, M const& mask, std::byte* scratch) noexcept {
+        if (!status_.ok()) return;
+        if constexpr (std::is_same_v<KeyGrad, float>)
+          status_ = kernels_.add_gradients_.launch(call, mask, scratch, stream_.compute, stream_.sm_margin);
+        else
+          status_ = kernels_.write_gradients_.launch(call, mask, scratch, stream_.compute, stream_.sm_margin);
       }
 
       static constexpr int max_chunks = Kernels::max_chunks;
@@ -158,6 +192,18 @@ struct Cuda {
       template <class From, class To>
       void copy(Tensor<From> from, Tensor<To> to, Shape const& shape) noexcept {
         run("a copy of rows", [&] { return rows::copy<HeadDim>(from, to, shape, stream_.compute); });
+      }
+      void copy(RowStats<float const> from, RowStats<float> to, Shape const& shape) noexcept {
+        run("a copy of row statistics", [&] { return rows::copy(from, to, shape, stream_.compute); });
+      }
+      void zero(Tensor<float> to, Shape const& shape) noexcept {
+        run("the zeroing of rows", [&] { return rows::zero<HeadDim>(to, shape, stream_.compute); });
+      }
+      void add(Tensor<float const> from, Tensor<float> to, Shape const& shape) noexcept {
+        run("a sum of rows", [&] { return rows::add<HeadDim>(from, to, shape, stream_.compute); });
+      }
+      void delta(Tensor<T const> o, Tensor<T const> d_o, RowStats<float> to, Shape const& shape) noexcept {
+        run("delta", [&] { return rows::delta<HeadDim>(o, d_o, to, shape, stream_.compute); });
       }
       void clear(Tensor<float> o, RowStats<float> lse, Shape const& shape) noexcept {
         run("the clearing of rows", [&] { return rows::clear<HeadDim>(o, lse, shape, stream_.compute); });
@@ -198,6 +244,9 @@ struct Cuda {
     Event forked_, joined_;
     Partial partial_;  // writes floats, for more keys to come
     Final final_;      // writes elements
+    Backward<float> add_gradients_;
+    Backward<T> write_gradients_;
+    std::int64_t backward_scratch_bytes_ = 0;
     decltype(&cuStreamWriteValue32) write_value_ = nullptr;
   };
 };

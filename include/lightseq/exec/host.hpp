@@ -18,10 +18,9 @@ struct Host {
 
   /// What addresses and strides of a call's tensors must be multiples of, in bytes.
   static constexpr std::int64_t alignment = 1;
-  static constexpr bool has_backward = true;
 
   /// What a DistAttn prepares once, for its shards of at most `max_rows` rows.
-  template <int HeadDim, class T, Mask M>
+  template <int HeadDim, Mask M, class Traits>
   struct Kernels {
     static constexpr int max_chunks = 0;  ///< that one launch can attend as they arrive
 
@@ -32,6 +31,9 @@ struct Host {
 
     /// The operations of one call.
     struct Queue {
+      /// Whether backward() can write final gradients of keys and values, besides adding to floats.
+      static constexpr bool writes_key_gradients = false;
+
       template <class Transport>
       Queue(Kernels&, Stream const&, Transport&) {}
 

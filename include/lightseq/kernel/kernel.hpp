@@ -40,8 +40,8 @@ struct KeyChunk {
 
 /// The gradients of ForwardCall, added to what dq, dk and dv hold. lse is that of a query's whole row, over
 /// all keys of the sequence, and delta its sum(d_o * o): then the gradients of a sequence are the sum of
-/// those of its parts. A query with lse = -inf adds nothing. Where KeyGrad is T itself, dk and dv are final:
-/// they are written, whatever they hold.
+/// those of its parts. A query with lse = -inf adds nothing. Where KeyGrad is bfloat16 or float16, dk and dv
+/// are final: they are written, whatever they hold.
 template <class T, class Grad = float, class KeyGrad = Grad>
 struct BackwardCall {
   Tensor<T const> q;                 ///< [batch, queries.rows(), heads, dim]

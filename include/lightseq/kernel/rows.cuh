@@ -111,6 +111,45 @@ struct Zero {
   }
 };
 
+/// to = 0.
+template <int HeadDim, class T>
+cudaError_t zero(Tensor<T> to, Shape const& shape, cudaStream_t stream) {
+  return launch_eights<HeadDim>(shape, stream, Zero<T>{to.resolved(shape)});
+}
+
+struct Add {
+  Tensor<float const> from;
+  Tensor<float> to;
+  __device__ void operator()(std::int64_t batch, std::int64_t token, int head, int dim) const {
+    Eight const more = Eight::load(from.at(batch, token, head) + dim);
+    float* const target = to.at(batch, token, head) + dim;
+    Eight sum = Eight::load(target);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum.values[i] += more.values[i];
+    sum.store(target);
+  }
+};
+
+/// to += from.
+template <int HeadDim>
+cudaError_t add(Tensor<float const> from, Tensor<float> to, Shape const& shape, cudaStream_t stream) {
+  return launch_eights<HeadDim>(shape, stream, Add{from.resolved(shape), to.resolved(shape)});
+}
+
+struct CopyStats {
+  RowStats<float const> from;
+  RowStats<float> to;
+  __device__ void operator()(std::int64_t batch, std::int64_t head, std::int64_t token) const {
+    to.at(batch, head)[token] = from.at(batch, head)[token];
+  }
+};
+
+/// to = from, for [batch, heads, tokens] of the shape.
+inline cudaError_t copy(RowStats<float const> from, RowStats<float> to, Shape const& shape,
+                        cudaStream_t stream) {
+  return launch_rows(shape, stream, CopyStats{from, to});
+}
+
 struct FillStats {
   RowStats<float> to;
   float value;
@@ -122,9 +161,7 @@ struct FillStats {
 /// (o, lse) becomes attention over no keys: (0, -inf).
 template <int HeadDim, class T>
 cudaError_t clear(Tensor<T> o, RowStats<float> lse, Shape const& shape, cudaStream_t stream) {
-  if (cudaError_t const error = launch_eights<HeadDim>(shape, stream, Zero<T>{o.resolved(shape)});
-      error != cudaSuccess)
-    return error;
+  if (cudaError_t const error = zero<HeadDim>(o, shape, stream); error != cudaSuccess) return error;
   return launch_rows(shape, stream, FillStats{lse, Merge::none});
 }
 

@@ -98,31 +98,42 @@ struct DevicePart {
         q(host.q),
         k(host.k),
         v(host.v),
+        d_o(host.d_o),
         o(host.o),
+        dq(host.dq),
+        dk(host.dk),
+        dv(host.dv),
         lse(host.lse),
-        workspace(attn.workspace_bytes(Pass::forward)) {
+        workspace(attn.workspace_bytes()) {
     workspace.fill(0xff);
   }
 
   Inputs<T> inputs() const { return {q.data(), k.data(), v.data()}; }
   Outputs<T> outputs() const { return {o.data(), lse.data()}; }
+  BackwardInputs<T> backward_inputs() const {
+    return {q.data(), k.data(), v.data(), o.data(), lse.data(), d_o.data()};
+  }
+  Gradients<T> gradients() const { return {dq.data(), dk.data(), dv.data()}; }
 
   /// Waits for the device and puts the results back into the whole.
   void put_back(Sequence<T>& whole) {
     host.o = o.values();
     host.lse = lse.values();
+    host.dq = dq.values();
+    host.dk = dk.values();
+    host.dv = dv.values();
     testing::put_back(host, positions, whole);
   }
 
   Positions positions;
   Sequence<T> host;
-  DeviceArray<T> q, k, v, o;
+  DeviceArray<T> q, k, v, d_o, o, dq, dk, dv;
   DeviceArray<float> lse;
   DeviceArray<std::byte> workspace;
 };
 
-/// Forward on every rank of a world of threads, each with a compute stream of its own: the text of the first
-/// Status that is not ok, or nothing.
+/// Forward, and backward where there is one, on every rank of a world of threads, each with a compute stream
+/// of its own: the text of the first Status that is not ok, or nothing.
 template <class Attn, class M, class S>
 std::string run_world(CudaLocalWorld& world, Problem const& problem, M const& mask, S const& schedule,
                       Sequence<typename Attn::Element>& whole) {
@@ -135,6 +146,10 @@ std::string run_world(CudaLocalWorld& world, Problem const& problem, M const& ma
     check_cuda(cudaDeviceSynchronize());
     Status& status = statuses[static_cast<std::size_t>(comm.rank())];
     status = attn.forward(part.inputs(), part.outputs(), part.workspace.span(), {.compute = stream});
+    if constexpr (Attn::has_backward)
+      if (status.ok())
+        status = attn.backward(part.backward_inputs(), part.gradients(), part.workspace.span(),
+                               {.compute = stream});
     // Other ranks may still read this rank's messages when its own stream is through.
     check_cuda(cudaStreamSynchronize(stream));
     if (status.ok()) part.put_back(whole);
