@@ -38,7 +38,8 @@ static_assert(CheckpointPolicy<SaveNone> && CheckpointPolicy<SaveOutput> && Chec
 /// One layer's attention under a checkpoint policy. The caller brings two pieces of memory: `saved`, which
 /// belongs to the layer from its forward to its backward, and `workspace`, which all layers may share. The
 /// projection is the caller's: `project(q, k, v)` fills q, k and v, without gaps, from what the layer keeps
-/// anyway.
+/// anyway. On a GPU both are device memory, and `stream` is where everything is enqueued: project() enqueues
+/// there, too.
 ///
 ///   forward(project, ...)  ->  activations: o goes on through the layer
 ///   restore(project, ...)  ->  activations again, from what was saved and what must be repeated
@@ -49,6 +50,7 @@ template <class Attn, CheckpointPolicy Policy>
 class Checkpointed {
  public:
   using Element = typename Attn::Element;
+  using Stream = typename Attn::Stream;
 
   /// `attention` is borrowed; layers of the same problem may share it.
   explicit Checkpointed(Attn& attention) : attention_(&attention) {
@@ -85,28 +87,31 @@ class Checkpointed {
 
   /// Projects and attends. All that is not saved is valid until the workspace is used again.
   template <class Project>
-  Activations forward(Project&& project, std::span<std::byte> saved, std::span<std::byte> workspace) {
+  Activations forward(Project&& project, std::span<std::byte> saved, std::span<std::byte> workspace,
+                      Stream const& stream = {}) {
     Activations a = locate(saved, workspace);
     if (a.status.ok()) project(a.q, a.k, a.v);
-    if (a.status.ok()) a.status = attend(a, workspace);
+    if (a.status.ok()) a.status = attend(a, workspace, stream);
     return a;
   }
 
   /// Brings the activations of a forward back, by repeating what the policy did not save.
   template <class Project>
-  Activations restore(Project&& project, std::span<std::byte> saved, std::span<std::byte> workspace) {
+  Activations restore(Project&& project, std::span<std::byte> saved, std::span<std::byte> workspace,
+                      Stream const& stream = {}) {
     Activations a = locate(saved, workspace);
     if (a.status.ok() && !Policy::saves_qkv) project(a.q, a.k, a.v);
-    if (a.status.ok() && !Policy::saves_output) a.status = attend(a, workspace);
+    if (a.status.ok() && !Policy::saves_output) a.status = attend(a, workspace, stream);
     return a;
   }
 
   /// The gradients of the restored activations' q, k and v from that of their o.
   Status backward(Activations const& a, Tensor<Element const> d_o, Gradients<Element> const& gradients,
-                  std::span<std::byte> workspace) noexcept {
+                  std::span<std::byte> workspace, Stream const& stream = {}) noexcept {
     if (!a.status.ok()) return a.status;
     if (Status const status = check_workspace(workspace); !status.ok()) return status;
-    return attention_->backward({a.q, a.k, a.v, a.o, a.lse, d_o}, gradients, attention_workspace(workspace));
+    return attention_->backward({a.q, a.k, a.v, a.o, a.lse, d_o}, gradients, attention_workspace(workspace),
+                                stream);
   }
 
  private:
@@ -137,8 +142,8 @@ class Checkpointed {
             reinterpret_cast<float*>(output + lse_.offset)};
   }
 
-  Status attend(Activations const& a, std::span<std::byte> workspace) noexcept {
-    return attention_->forward({a.q, a.k, a.v}, {a.o, a.lse}, attention_workspace(workspace));
+  Status attend(Activations const& a, std::span<std::byte> workspace, Stream const& stream) noexcept {
+    return attention_->forward({a.q, a.k, a.v}, {a.o, a.lse}, attention_workspace(workspace), stream);
   }
 
   Attn* attention_;
