@@ -3,8 +3,8 @@
 // on the whole sequence, alternately, in one run. A rank's compute is all that it enqueues on its compute
 // stream, in a call whose messages are already there: packing, attention, merges.
 //   bench_cuda_dist [RANKS SEQLEN HEADS KV_HEADS]...
-// Prints a line of JSON a case and schedule: milliseconds of the dense kernel, the sum over the ranks one
-// after another, all ranks side by side with their messages (as copies on the same GPU), and the ratios.
+// Prints a line of JSON a case, pass and schedule: milliseconds of the dense kernels, the sum over the ranks
+// one after another, all ranks side by side with their messages (as copies on the same GPU), and the ratios.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -49,6 +49,7 @@ template <bool OneLaunch>
 struct MutedTraits : CudaTraits {
   using Transport = Muted;
   static constexpr bool one_launch = OneLaunch;
+  static constexpr bool inference = OneLaunch;
 };
 
 struct Case {
@@ -64,7 +65,7 @@ struct Rank {
   Rank(CudaLocal& local, Problem const& problem)
       : transport(local),
         attn(transport, problem),
-        workspace_bytes(static_cast<std::size_t>(attn.workspace_bytes(Pass::forward))),
+        workspace_bytes(static_cast<std::size_t>(attn.workspace_bytes())),
         workspace(bench::allocated<std::byte>(static_cast<std::int64_t>(workspace_bytes))) {
     auto const seed = static_cast<unsigned>(4 * local.rank());
     std::int64_t const q_size = attn.tokens() * problem.heads * head_dim;
@@ -72,18 +73,28 @@ struct Rank {
     in = {bench::filled<bfloat16>(q_size, seed), bench::filled<bfloat16>(kv_size, seed + 1),
           bench::filled<bfloat16>(kv_size, seed + 2)};
     out = {bench::allocated<bfloat16>(q_size), bench::allocated<float>(attn.tokens() * problem.heads)};
+    if constexpr (!Attn::has_backward) return;
+    d_o = bench::filled<bfloat16>(q_size, seed + 3);
+    gradients = {bench::allocated<bfloat16>(q_size), bench::allocated<bfloat16>(kv_size),
+                 bench::allocated<bfloat16>(kv_size)};
   }
   Rank(Rank const&) = delete;
   ~Rank() {
-    for (void const* const memory :
-         {static_cast<void const*>(in.q.data), static_cast<void const*>(in.k.data),
-          static_cast<void const*>(in.v.data), static_cast<void const*>(out.o.data),
-          static_cast<void const*>(out.lse), static_cast<void const*>(workspace)})
-      cudaFree(const_cast<void*>(memory));
+    for (bfloat16 const* const tensor :
+         {in.q.data, in.k.data, in.v.data, d_o.data, static_cast<bfloat16 const*>(out.o.data),
+          static_cast<bfloat16 const*>(gradients.dq.data), static_cast<bfloat16 const*>(gradients.dk.data),
+          static_cast<bfloat16 const*>(gradients.dv.data)})
+      cudaFree(const_cast<bfloat16*>(tensor));
+    cudaFree(out.lse);
+    cudaFree(workspace);
   }
 
-  void forward(cudaStream_t stream) {
-    check(attn.forward(in, out, {workspace, workspace_bytes}, {.compute = stream}));
+  void run(Pass pass, cudaStream_t stream) {
+    if (pass == Pass::forward)
+      check(attn.forward(in, out, {workspace, workspace_bytes}, {.compute = stream}));
+    else if constexpr (Attn::has_backward)
+      check(attn.backward({in.q, in.k, in.v, out.o, out.lse, d_o}, gradients, {workspace, workspace_bytes},
+                          {.compute = stream}));
   }
 
   Muted transport;
@@ -92,18 +103,24 @@ struct Rank {
   std::byte* workspace;
   Inputs<bfloat16> in;
   Outputs<bfloat16> out;
+  Tensor<bfloat16 const> d_o;
+  Gradients<bfloat16> gradients;
 };
 
 /// A world of ranks, each with two streams.
 template <class S, bool OneLaunch>
 class World {
  public:
-  World(int ranks, Problem const& problem) : exchange_(ranks), compute_(ranks), world_(exchange_) {
+  World(int ranks, Problem const& problem, Pass pass)
+      : exchange_(ranks), compute_(ranks), world_(exchange_), pass_(pass) {
     for (int rank = 0; rank < ranks; ++rank) {
       ranks_.push_back(std::make_unique<Rank<S, OneLaunch>>(world_[rank], problem));
       ends_.push_back(make_event());
     }
     check(cudaDeviceSynchronize());
+    pass_ = Pass::forward;
+    side_by_side(compute_[0]);
+    pass_ = pass;
     side_by_side(compute_[0]);  // now every workspace holds what its rank receives
     check(cudaDeviceSynchronize());
   }
@@ -112,7 +129,7 @@ class World {
   void in_turn(cudaStream_t stream) {
     for (auto const& rank : ranks_) {
       rank->transport.mute(true);
-      rank->forward(stream);
+      rank->run(pass_, stream);
       rank->transport.mute(false);
     }
   }
@@ -124,7 +141,7 @@ class World {
       check(cudaStreamWaitEvent(compute_[rank], begin_.get(), 0));
     run_ranks(world_, [&](CudaLocal& local) {
       auto const rank = static_cast<std::size_t>(local.rank());
-      ranks_[rank]->forward(compute_[local.rank()]);
+      ranks_[rank]->run(pass_, compute_[local.rank()]);
       check(cudaEventRecord(ends_[rank].get(), compute_[local.rank()]));
     });
     for (Event const& end : ends_) check(cudaStreamWaitEvent(stream, end.get(), 0));
@@ -133,6 +150,7 @@ class World {
  private:
   testing::Streams exchange_, compute_;
   CudaLocalWorld world_;
+  Pass pass_;
   std::vector<std::unique_ptr<Rank<S, OneLaunch>>> ranks_;
   Event begin_ = make_event();
   std::vector<Event> ends_;
@@ -146,7 +164,7 @@ double now() {
 /// warm-up, so that all of them meet the same power limit.
 std::vector<double> measure(std::vector<std::function<void(cudaStream_t)>> const& functions,
                             cudaStream_t stream) {
-  constexpr double warm_up = 0.7, measured = 2.4;
+  constexpr double warm_up = 0.7, measured = 1.5;
   cudaEvent_t begin, end;
   check(cudaEventCreate(&begin));
   check(cudaEventCreate(&end));
@@ -172,23 +190,25 @@ std::vector<double> measure(std::vector<std::function<void(cudaStream_t)>> const
 }
 
 template <class S, bool OneLaunch>
-void compare(char const* name, Case const& c) {
+void compare(char const* name, Case const& c, Pass pass) {
   testing::Streams const main(1);
-  World<S, false> dense(1, c.problem);
-  World<S, OneLaunch> split(c.ranks, c.problem);
+  World<S, false> dense(1, c.problem, pass);
+  World<S, OneLaunch> split(c.ranks, c.problem, pass);
   auto const ms = measure({[&](cudaStream_t stream) { dense.in_turn(stream); },
                            [&](cudaStream_t stream) { split.in_turn(stream); },
                            [&](cudaStream_t stream) { split.side_by_side(stream); }},
                           main[0]);
   auto const tokens = static_cast<double>(c.problem.seqlen);
-  double const flop = 2 * tokens * tokens * static_cast<double>(c.problem.heads) * head_dim;
+  double const products = pass == Pass::forward ? 2 : 5;
+  double const flop = products * tokens * tokens * static_cast<double>(c.problem.heads) * head_dim;
   std::printf(
-      "{\"schedule\": \"%s\", \"ranks\": %d, \"seqlen\": %lld, \"heads\": %lld, \"kv_heads\": %lld, "
+      "{\"pass\": \"%s\", \"schedule\": \"%s\", \"ranks\": %d, \"seqlen\": %lld, \"heads\": %lld, "
+      "\"kv_heads\": %lld, "
       "\"dense_ms\": %.3f, \"dense_tflops\": %.0f, \"in_turn_ms\": %.3f, \"side_by_side_ms\": %.3f, "
       "\"in_turn_ratio\": %.3f, \"side_by_side_ratio\": %.3f}\n",
-      name, c.ranks, static_cast<long long>(c.problem.seqlen), static_cast<long long>(c.problem.heads),
-      static_cast<long long>(c.problem.kv_heads), ms[0], 1e-9 * flop / ms[0], ms[1], ms[2], ms[1] / ms[0],
-      ms[2] / ms[0]);
+      pass == Pass::forward ? "forward" : "backward", name, c.ranks, static_cast<long long>(c.problem.seqlen),
+      static_cast<long long>(c.problem.heads), static_cast<long long>(c.problem.kv_heads), ms[0],
+      1e-9 * flop / ms[0], ms[1], ms[2], ms[1] / ms[0], ms[2] / ms[0]);
   std::fflush(stdout);
 }
 
@@ -212,8 +232,10 @@ int main(int argc, char** argv) {
     return 2;
   }
   for (Case const& c : cases) {
-    compare<Balanced, false>("Balanced", c);
-    compare<ZigzagRing, false>("ZigzagRing", c);
-    compare<ZigzagRing, true>("ZigzagRing in one launch", c);
+    compare<ZigzagRing, true>("ZigzagRing in one launch", c, Pass::forward);
+    for (Pass const pass : {Pass::forward, Pass::backward}) {
+      compare<Balanced, false>("Balanced", c, pass);
+      compare<ZigzagRing, false>("ZigzagRing", c, pass);
+    }
   }
 }

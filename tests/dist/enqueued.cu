@@ -78,7 +78,7 @@ TEST_CASE_TEMPLATE(
       early[rank] = cudaStreamQuery(compute) == cudaErrorNotReady;
     });
     CHECK(early == std::vector<int>(static_cast<std::size_t>(ranks), 1));
-    for (std::uint64_t repeat = 0; repeat < 3; ++repeat) {
+    for (std::uint64_t repeat = 0; repeat < 5; ++repeat) {
       auto const shaken =
           run<Attn>(ranks, fresh, [&](Attn& attn, auto& part, cudaStream_t compute, cudaStream_t exchange) {
             std::minstd_rand random(static_cast<unsigned>(stream_seed(repeat)) +
