@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <cstring>
 
 #include "lightseq/core/element.hpp"
 
@@ -27,6 +28,20 @@ __device__ __forceinline__ std::uint32_t shared_address(void const* pointer) {
 /// Lane 0's value. The compiler then knows it to be the same in the whole warp and keeps what is derived
 /// from it out of the vector registers.
 __device__ __forceinline__ int uniform(int value) { return __shfl_sync(~0u, value, 0); }
+
+/// 32-bit words in shared memory as lane 0 reads them, in the whole warp: so no other lane may still be
+/// reading when lane 0 arrives at the barrier that lets them be overwritten.
+template <class T>
+__device__ __forceinline__ T read_first(T const& shared) {
+  constexpr int size = sizeof(T) / sizeof(int);
+  int words[size] = {};
+  if (threadIdx.x % 32 == 0) std::memcpy(words, &shared, sizeof(T));
+#pragma unroll
+  for (int i = 0; i < size; ++i) words[i] = uniform(words[i]);
+  T copy;
+  std::memcpy(&copy, words, sizeof(T));
+  return copy;
+}
 
 /// Two floats rounded to T, `low` in the lower half.
 template <class T>

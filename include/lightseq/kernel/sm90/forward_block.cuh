@@ -111,7 +111,7 @@ struct Forward {
       control.q_full.init(1);
       control.q_empty.init(o_over_q ? warpgroups : 4 * warpgroups);
       control.tile_full.init(1);
-      control.tile_empty.init(4 * warpgroups + (stages_o ? 2 : 1));
+      control.tile_empty.init(128 * warpgroups + 32 + (stages_o ? 1 : 0));
       control.o_full.init(4 * warpgroups);
       control.o_empty.init(1);
       for (int i = 0; i < stages; ++i) {
@@ -208,8 +208,7 @@ struct Forward {
     for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
       control.tile_full.wait(tile_parity);
       QueryTile const query_tile = control.query_tile;
-      __syncwarp();
-      control.tile_empty.arrive_if(leads);
+      control.tile_empty.arrive();
       if (query_tile.kind == no_more_tiles) return;
       int const kv_head = query_tile.head / launch.order.group;
       Walk walk = walk_keys(query_tile);
@@ -335,8 +334,7 @@ struct Forward {
       control.tile_full.wait(tile_parity);
       QueryTile query_tile = control.query_tile;
       query_tile.kind = ptx::uniform(query_tile.kind);
-      __syncwarp();
-      control.tile_empty.arrive_if(leads_warp);
+      control.tile_empty.arrive();
       if (query_tile.kind == no_more_tiles) break;
       RowPair const rows{query_tile.batch, query_tile.head, query_tile.segment * launch.queries[0].count,
                          query_tile.first + warpgroup * 64 + warp * 16 + lane / 4,
@@ -364,12 +362,12 @@ struct Forward {
       if (query_tile.kind == some_keys) {
         control.k_full[ring.stage].wait(ring.parity);
         begin_scores(ring.stage);
-        KeyTile key_tile = control.key_tiles[ring.stage];
-        int flags = ptx::uniform(key_tile.flags);
+        int flags = ptx::read_first(control.key_tiles[ring.stage].flags);
         wgmma_wait<0>();
         pin(s);
+        if (flags & masked)
+          hide(s, rows, ptx::read_first<LaunchSegment>(control.key_tiles[ring.stage]), launch.mask);
         control.k_empty[ring.stage].arrive_if(leads_warp);
-        if (flags & masked) hide(s, rows, key_tile, launch.mask);
         if (softmax.add(s, scale) && !stages_o && launch.o_in.data != nullptr) rescale();
         pack_weights();
         Ring<stages> before = ring;
@@ -381,8 +379,7 @@ struct Forward {
           if (waits) control.k_full[ring.stage].wait(ring.parity);
           wait_turn();
           begin_scores(ring.stage);
-          key_tile = control.key_tiles[ring.stage];
-          flags = ptx::uniform(key_tile.flags);
+          flags = ptx::read_first(control.key_tiles[ring.stage].flags);
           if (waits) control.v_full[before.stage].wait(before.parity);
           begin_values(before.stage);
           pass_turn();
@@ -392,7 +389,7 @@ struct Forward {
           pin(s);
           bool moved = false;
           if constexpr (decltype(tests)::value) {
-            hide(s, rows, key_tile, launch.mask);
+            hide(s, rows, ptx::read_first<LaunchSegment>(control.key_tiles[ring.stage]), launch.mask);
             moved = softmax.add(s, scale);
           } else if (!softmax.add_fixed(s, scale, offset, largest_sum)) {
             score_again(s, warpgroup, ring.stage);
