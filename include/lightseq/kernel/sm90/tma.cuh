@@ -46,9 +46,10 @@ __device__ __forceinline__ void add_panel(CUtensorMap const& map, int dim, int t
 
 __device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
-/// Waits until this thread's stores have read shared memory.
+/// Waits until this thread's stores, but for those of the last `Groups` groups, have read shared memory.
+template <int Groups = 0>
 __device__ __forceinline__ void wait_stores_read() {
-  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Groups) : "memory");
 }
 
 /// Waits until this thread's stores have arrived.
