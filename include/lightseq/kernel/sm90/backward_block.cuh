@@ -373,7 +373,7 @@ struct Backward {
                        packed[4 * i + 3]);
   }
 
-  /// Lets a warpgroup's gradients of queries go to memory, as the `puts`th of them.
+  /// Lets a warpgroup's gradients of queries go to memory, as number `number` of them.
   template <int Size>
   __device__ __forceinline__ void put_dq(float (&dq)[Size], int group, int number) const {
     std::uint8_t* const to = shared + dq_offset + group * dq_bytes;
@@ -400,14 +400,14 @@ struct Backward {
     control.dq_full[number & 1][group].arrive_if(lane == 0);
   }
 
-  /// Writes, or adds, the gradients of keys and values of a tile.
+  /// Writes, or adds, the gradients of keys and values of a tile, after so many puts of those of queries.
   template <int Size>
-  __device__ __forceinline__ void put_key_sums(KeyTile const& at, int group, float (&dk)[Size],
+  __device__ __forceinline__ void put_key_sums(KeyTile const& at, int group, int puts, float (&dk)[Size],
                                                float (&dv)[Size]) const {
     constexpr bool adds = std::is_same_v<KeyGrad, float>;
     constexpr int out_panels = Stage::template panels<KeyGrad>;
     constexpr int dims = 128 / static_cast<int>(sizeof(KeyGrad));
-    std::uint8_t* const to = shared + group * key_bytes;
+    std::uint8_t* const to = splits_dims ? shared + dq_offset + group * dq_bytes : shared + group * key_bytes;
     bool const leads = threadIdx.x % 128 == 0;
 #pragma unroll
     for (int i = 0; i < Size; ++i) dk[i] *= launch.scale;
@@ -428,6 +428,7 @@ struct Backward {
     // Floats need the place twice.
     std::uint8_t* const second = to + (adds ? 0 : out_panels * Stage::panel_bytes);
     ptx::barrier_sync(1, 256);  // nobody reads the tile's keys and values any more
+    if constexpr (splits_dims) control.dq_empty[group].wait((puts & 1) ^ 1);
     Stage{to}.write(dv, KeyGrad{});
     if constexpr (adds) {
       fence_shared_writes();
@@ -512,8 +513,7 @@ struct Backward {
       pin(left);
       wgmma_fence();
 #pragma unroll
-      for (int i = 0; i < query_rows / 16; ++i)
-        KeySums::left_registers(to, left + 4 * i, right + i * 128);
+      for (int i = 0; i < query_rows / 16; ++i) KeySums::left_registers(to, left + 4 * i, right + i * 128);
       wgmma_commit();
     };
     // The sums along the keys of both groups: of this one's rows or dims.
@@ -613,7 +613,7 @@ struct Backward {
           put_dq(dq, group, puts++);
         }
       }
-      put_key_sums(key_tile, group, dk, dv);
+      put_key_sums(key_tile, group, puts, dk, dv);
     }
     if (leads_warpgroup) wait_stores();
   }
@@ -628,7 +628,8 @@ struct Backward {
     std::uint32_t const v_all = k_all + (v_offset >> 4);
     std::uint32_t const q_base = descriptor(ptx::shared_address(shared + q_offset), query_panel);
     std::uint32_t const d_o_base = descriptor(ptx::shared_address(shared + d_o_offset), query_panel);
-    std::uint32_t const p_address = ptx::shared_address(shared + ds_offset), ds_address = p_address + ds_bytes;
+    std::uint32_t const p_address = ptx::shared_address(shared + ds_offset),
+                        ds_address = p_address + ds_bytes;
     std::uint32_t const p_all = descriptor(p_address), ds_all = descriptor(ds_address);
     float const scale = launch.scale * OnlineSoftmax::log2_e;
 
@@ -711,15 +712,14 @@ struct Backward {
         put_dq(dq, group, number);
         ring.advance();
       }
-      put_key_sums(key_tile, group, dk, dv);
+      put_key_sums(key_tile, group, number, dk, dv);
     }
     if (leads_warpgroup) wait_stores();
   }
 };
 
 template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
-__global__ void __launch_bounds__(384, 1)
-    backward_kernel(__grid_constant__ BackwardLaunch<M> const launch) {
+__global__ void __launch_bounds__(384, 1) backward_kernel(__grid_constant__ BackwardLaunch<M> const launch) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::uint8_t shared[];
   Backward<HeadDim, T, KeyGrad, M, Deterministic>(launch, shared).run();
