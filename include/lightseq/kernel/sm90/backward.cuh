@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <type_traits>
 
@@ -23,13 +24,14 @@ class BackwardKernel {
   using Block = Backward<HeadDim, T, KeyGrad, M, Deterministic>;
 
  public:
-  /// Device memory that a launch of at most this size needs to itself.
+  /// Device memory, 16-byte aligned, that a launch of at most this size needs to itself.
   static constexpr std::int64_t workspace_bytes(std::int64_t batch, std::int64_t heads,
                                                 std::int64_t query_rows, std::int64_t /*key_rows*/) {
     // The rows may lie in two segments.
     std::int64_t const query_tiles = query_rows / Block::query_rows + 2;
+    std::int64_t const stats = batch * heads * query_tiles * 2 * Block::query_rows;
     std::int64_t const turns = Deterministic ? batch * heads * query_tiles : 0;
-    return (1 + turns) * std::int64_t{sizeof(unsigned)};
+    return (stats + 1 + turns) * std::int64_t{sizeof(float)};
   }
 
   /// Looks up what launches need on the current device: once, at plan time.
@@ -37,6 +39,7 @@ class BackwardKernel {
     if (Status const status = maps_.prepare(); !status.ok()) return status;
     // Every translation unit has kernels of its own: what is loaded here is launched.
     kernel_ = reinterpret_cast<void const*>(&backward_kernel<HeadDim, T, KeyGrad, M, Deterministic>);
+    stats_kernel_ = reinterpret_cast<void const*>(&backward_stats<Block::query_rows>);
     int device = 0;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
@@ -52,11 +55,22 @@ class BackwardKernel {
     BackwardLaunch<M> launch{.mask = mask};
     if (Status const status = describe(call, launch); !status.ok()) return status;
     if (launch.order.tiles == 0) return {};
-    launch.counter = static_cast<unsigned*>(workspace);
-    launch.turns = launch.counter + 1;
-    auto const bytes = static_cast<std::size_t>(
-        workspace_bytes(call.batch, call.heads, call.queries.rows(), call.keys.rows()));
-    cudaError_t const error = cudaMemsetAsync(workspace, 0, bytes, stream);
+    std::int64_t const query_tiles = call.batch * call.heads * launch.query_tiles;
+    BackwardStats stats{call.lse, call.delta, {launch.queries[0], launch.queries[1]}};
+    stats.heads = static_cast<int>(call.heads);
+    stats.query_tiles = launch.query_tiles;
+    stats.rows = query_tiles * Block::query_rows;
+    stats.shift = scales_weights<T> ? std::log2(call.scale) : 0;
+    stats.to = static_cast<float*>(workspace);
+    stats.counters = 1 + (Deterministic ? query_tiles : 0);
+    stats.counter = reinterpret_cast<unsigned*>(stats.to + 2 * stats.rows);
+    launch.stats = stats.to;
+    launch.counter = stats.counter;
+    launch.turns = stats.counter + 1;
+    auto const stats_blocks = static_cast<unsigned>(std::clamp<std::int64_t>(stats.rows / 256, 1, 4096));
+    void* stats_arguments[] = {&stats};
+    cudaError_t const error =
+        cudaLaunchKernel(stats_kernel_, dim3(stats_blocks), dim3(256), stats_arguments, 0, stream);
     if (error != cudaSuccess) return refused(error);
     int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, launch.order.tiles);
     void* arguments[] = {&launch};
@@ -99,13 +113,12 @@ class BackwardKernel {
       if (!status.ok()) return status;
       launch.query_tiles += (launch.queries[i].count + Block::query_rows - 1) / Block::query_rows;
     }
-    launch.lse = call.lse, launch.delta = call.delta;
     launch.scale = call.scale;
     return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, Block::key_rows, Deterministic);
   }
 
   TensorMaps maps_;
-  void const* kernel_ = nullptr;
+  void const *kernel_ = nullptr, *stats_kernel_ = nullptr;
   int multiprocessors_ = 0;
 };
 

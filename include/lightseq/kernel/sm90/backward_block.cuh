@@ -3,10 +3,11 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/backward_order.cuh"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/ptx.cuh"
+#include "lightseq/kernel/sm90/backward_dims.cuh"
+#include "lightseq/kernel/sm90/backward_fragment.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
 #include "lightseq/kernel/sm90/forward_output.cuh"
 #include "lightseq/kernel/sm90/tile.cuh"
@@ -29,11 +30,11 @@ struct BackwardLaunch {
   CUtensorMap q[2] = {}, d_o[2] = {}, dq[2] = {};
   CUtensorMap k[2] = {}, v[2] = {}, dk[2] = {}, dv[2] = {};
   LaunchSegment queries[2] = {}, keys[2] = {};
-  RowStats<float const> lse = {}, delta = {};
   KeyTileOrder order = {};
   int query_tiles = 0;  ///< of one batch and head
   float scale = 0;
-  unsigned* counter = nullptr;  ///< of key tiles that have been taken
+  float const* stats = nullptr;  ///< what backward_stats writes
+  unsigned* counter = nullptr;   ///< of key tiles that have been taken
   /// For each batch, head and query tile: the turn, plus 1, of the key tile that has added its part last.
   unsigned* turns = nullptr;
 };
@@ -79,8 +80,7 @@ struct Backward {
     Barrier q_full[stages], q_empty[stages], d_o_full[stages], d_o_empty[stages];
     Barrier ds_full[2], ds_empty[2];
     Barrier dq_full[2][2], dq_empty[2];  ///< of odd and even steps and the warpgroups, and of the latter
-    alignas(16) float lse[stages][query_rows];
-    alignas(16) float delta[stages][query_rows];
+    alignas(16) float stats[stages][2 * query_rows];  ///< as backward_stats writes them
     alignas(16) Step steps[steps_known];
     KeyTile key_tile;
   };
@@ -111,7 +111,7 @@ struct Backward {
       control.kv_full.init(1);
       control.kv_empty.init(2);
       for (int i = 0; i < stages; ++i) {
-        control.q_full[i].init(2);
+        control.q_full[i].init(1);
         control.q_empty[i].init(2);
         control.d_o_full[i].init(1);
         control.d_o_empty[i].init(2);
@@ -135,10 +135,11 @@ struct Backward {
     } else {
       asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(tile.compute_registers));
       if constexpr (splits_dims) {
-        compute_dims(warpgroup - 1);
+        compute_dims<HeadDim, T>(*this, warpgroup - 1);
       } else {
         compute_keys(warpgroup - 1);
       }
+      if (threadIdx.x % 128 == 0) wait_stores();
     }
   }
 
@@ -155,8 +156,7 @@ struct Backward {
 
   /// The warp that takes key tiles, announces them and loads keys, values, queries and what belongs to them.
   __device__ __forceinline__ void load() {
-    int const lane = static_cast<int>(threadIdx.x);
-    bool const leads = lane == 0;
+    bool const leads = threadIdx.x == 0;
     Ring<stages> ring;
     int number = 0;
     for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
@@ -186,52 +186,41 @@ struct Backward {
         int const head = key_tile.head * launch.order.group + i;
         Walk walk = walk_queries(key_tile);
         while (walk.next()) {
-          load_step({walk.segment, walk.first, head, walk.cut || short_tile}, key_tile.batch, ring,
-                    number++ % steps_known);
+          if (leads)
+            load_step({walk.segment, walk.first, head, walk.cut || short_tile}, key_tile.batch, ring,
+                      number % steps_known);
+          __syncwarp();
+          ++number;
           ring.advance();
         }
       }
     }
   }
 
+  /// The number of a query tile among those of all batches and heads.
+  __device__ __forceinline__ std::int64_t tile_number(Step const& step, int batch) const {
+    int const in_first = (launch.queries[0].count + query_rows - 1) / query_rows;
+    int const number = step.segment * in_first + step.first / query_rows;
+    std::int64_t const head = std::int64_t{batch} * launch.order.kv_heads * launch.order.group + step.head;
+    return head * launch.query_tiles + number;
+  }
+
   /// Loads the queries of a step, the gradients of their outputs and their statistics.
   __device__ __forceinline__ void load_step(Step const& step, int batch, Ring<stages> const& ring,
                                             int record) const {
-    int const lane = static_cast<int>(threadIdx.x), s = ring.stage;
-    constexpr int per_lane = (query_rows + 31) / 32;
-    int const rows = launch.queries[step.segment].count - step.first;
-    int const token = step.segment * launch.queries[0].count + step.first;
-    float const* const lse_from = launch.lse.at(batch, step.head) + token;
-    float const* const delta_from = launch.delta.at(batch, step.head) + token;
-    float lse[per_lane], delta[per_lane];
-#pragma unroll
-    for (int i = 0; i < per_lane; ++i) {
-      bool const exists = lane + 32 * i < rows;
-      lse[i] = exists ? lse_from[lane + 32 * i] : -OnlineSoftmax::infinity;
-      delta[i] = exists ? delta_from[lane + 32 * i] : 0.0f;
-    }
+    int const s = ring.stage;
+    constexpr int stats_bytes = static_cast<int>(sizeof(control.stats[s]));
     control.q_empty[s].wait(ring.parity ^ 1);
-    if (lane == 0) {
-      control.steps[record] = step;
-      control.q_full[s].arrive_and_expect(query_bytes);
-      load_rows(q_offset + s * query_bytes, query_panel, launch.q[step.segment], step.first, step.head, batch,
-                control.q_full[s]);
-      control.d_o_empty[s].wait(ring.parity ^ 1);
-      control.d_o_full[s].arrive_and_expect(query_bytes);
-      load_rows(d_o_offset + s * query_bytes, query_panel, launch.d_o[step.segment], step.first, step.head,
-                batch, control.d_o_full[s]);
-    }
-#pragma unroll
-    for (int i = 0; i < per_lane; ++i) {
-      int const row = lane + 32 * i;
-      if (query_rows % 32 != 0 && row >= query_rows) break;
-      // A query that sees nothing, or that is none, has no weights.
-      control.lse[s][row] =
-          lse[i] == -OnlineSoftmax::infinity ? OnlineSoftmax::infinity : lse[i] * OnlineSoftmax::log2_e;
-      control.delta[s][row] = -delta[i];
-    }
-    __syncwarp();
-    control.q_full[s].arrive_if(lane == 0);
+    control.steps[record] = step;
+    control.q_full[s].arrive_and_expect(query_bytes + stats_bytes);
+    load_rows(q_offset + s * query_bytes, query_panel, launch.q[step.segment], step.first, step.head, batch,
+              control.q_full[s]);
+    load_bytes(control.stats[s], launch.stats + tile_number(step, batch) * (2 * query_rows), stats_bytes,
+               control.q_full[s]);
+    control.d_o_empty[s].wait(ring.parity ^ 1);
+    control.d_o_full[s].arrive_and_expect(query_bytes);
+    load_rows(d_o_offset + s * query_bytes, query_panel, launch.d_o[step.segment], step.first, step.head,
+              batch, control.d_o_full[s]);
   }
 
   /// Loads a tile, panel by panel, to `offset` in shared memory.
@@ -314,10 +303,7 @@ struct Backward {
       }
       before -= 32;
     }
-    int const in_first = (launch.queries[0].count + query_rows - 1) / query_rows;
-    int const number = step.segment * in_first + step.first / query_rows;
-    int const batch_head = key_tile.batch * launch.order.kv_heads * launch.order.group + step.head;
-    unsigned* const turn = launch.turns + std::int64_t{batch_head} * launch.query_tiles + number;
+    unsigned* const turn = launch.turns + tile_number(step, key_tile.batch);
     unsigned const want = static_cast<unsigned>(max(before, -1) + 1);
     if (lane == 0) {
       unsigned have;
@@ -329,75 +315,23 @@ struct Backward {
     return turn;
   }
 
-  /// The first step of computing: the transposed weights p = exp(scale * k q^T - lse), of the thread's keys
-  /// and of the queries whose statistics are at `lse`.
-  template <int Size>
-  __device__ __forceinline__ void weigh(float (&p)[Size], float const* lse, float scale) const {
-    auto const* const pairs = reinterpret_cast<float2 const*>(lse) + threadIdx.x % 4;
-#pragma unroll
-    for (int i = 0; i < Size / 4; ++i) {
-      float2 const offset = pairs[4 * i];
-      p[4 * i] = exp2_approx(p[4 * i] * scale - offset.x);
-      p[4 * i + 1] = exp2_approx(p[4 * i + 1] * scale - offset.y);
-      p[4 * i + 2] = exp2_approx(p[4 * i + 2] * scale - offset.x);
-      p[4 * i + 3] = exp2_approx(p[4 * i + 3] * scale - offset.y);
-    }
-  }
-
-  /// What the sums of dp start from: -delta.
-  template <int Size>
-  __device__ __forceinline__ void begin_dp(float (&dp)[Size], float const* delta) const {
-    auto const* const pairs = reinterpret_cast<float2 const*>(delta) + threadIdx.x % 4;
-#pragma unroll
-    for (int i = 0; i < Size / 4; ++i) {
-      float2 const pair = pairs[4 * i];
-      dp[4 * i] = dp[4 * i + 2] = pair.x;
-      dp[4 * i + 1] = dp[4 * i + 3] = pair.y;
-    }
-  }
-
-  template <int Size>
-  __device__ __forceinline__ static void pack(std::uint32_t (&packed)[Size], float const (&x)[2 * Size]) {
-#pragma unroll
-    for (int i = 0; i < Size; ++i) packed[i] = ptx::pack<T>(x[2 * i], x[2 * i + 1]);
-  }
-
-  /// Writes packed sums [64 keys, queries] as [queries, keys].
-  template <int Size>
-  __device__ __forceinline__ static void store_down(std::uint32_t to, std::uint32_t const (&packed)[Size]) {
-    int const lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    to += (lane / 16 * 8 + lane % 8) * 128 + ((warp * 2 + lane / 8 % 2) ^ lane % 8) * 16;
-#pragma unroll
-    for (int i = 0; i < Size / 4; ++i)
-      store_transposed(to + i * 16 * 128, packed[4 * i], packed[4 * i + 1], packed[4 * i + 2],
-                       packed[4 * i + 3]);
-  }
-
   /// Lets a warpgroup's gradients of queries go to memory, as number `number` of them.
   template <int Size>
   __device__ __forceinline__ void put_dq(float (&dq)[Size], int group, int number) const {
     std::uint8_t* const to = shared + dq_offset + group * dq_bytes;
-    int const lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    float const scale = launch.scale;
+    if constexpr (!scales_weights<T>) {
 #pragma unroll
-    for (int i = 0; i < Size; ++i) dq[i] *= scale;
+      for (int i = 0; i < Size; ++i) dq[i] *= launch.scale;
+    }
     control.dq_empty[group].wait((number & 1) ^ 1);
     if constexpr (dq_transposed) {
-      // Row 16 warp + lane / 4 + 8 r of the sums is a dim; the panels have a query in each row.
-      std::uint8_t* const panel = to + warp / 2 * (dq_rows * 128) + lane / 4 % 4 * 4;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        int const query = lane % 4 * 2 + i % 2, chunk = warp % 2 * 4 + lane / 16 + i / 2 * 2;
-        std::uint8_t* const column = panel + query * 128 + (chunk ^ query) * 16;
-#pragma unroll
-        for (int j = 0; j < Size / 4; ++j) *reinterpret_cast<float*>(column + j * 1024) = dq[4 * j + i];
-      }
+      write_across(to, dq);
     } else {
       Stage{to}.write(dq, 0.0f);
     }
     fence_shared_writes();
     __syncwarp();
-    control.dq_full[number & 1][group].arrive_if(lane == 0);
+    control.dq_full[number & 1][group].arrive_if(threadIdx.x % 32 == 0);
   }
 
   /// Writes, or adds, the gradients of keys and values of a tile, after so many puts of those of queries.
@@ -410,7 +344,13 @@ struct Backward {
     std::uint8_t* const to = splits_dims ? shared + dq_offset + group * dq_bytes : shared + group * key_bytes;
     bool const leads = threadIdx.x % 128 == 0;
 #pragma unroll
-    for (int i = 0; i < Size; ++i) dk[i] *= launch.scale;
+    for (int i = 0; i < Size; ++i) {
+      if constexpr (scales_weights<T>) {
+        dv[i] *= 1.0f / launch.scale;
+      } else {
+        dk[i] *= launch.scale;
+      }
+    }
     auto const leave = [&](CUtensorMap const& map, std::uint8_t const* from) {
       for (int i = 0; i < out_panels; ++i) {
         int const dim = (splits_dims ? 128 * group : 0) + i * dims;
@@ -555,7 +495,7 @@ struct Backward {
         float s[query_rows / 2], dp[query_rows / 2];
         std::uint32_t p[query_rows / 4], ds[query_rows / 4];
         control.q_full[stage].wait(parity);
-        begin_dp(dp, control.delta[stage]);
+        begin_dp(dp, control.stats[stage] + query_rows);
         pin(dp);
         begin_scores(s, k_own, q_stage, std::false_type{});
         control.d_o_full[stage].wait(parity);
@@ -563,13 +503,13 @@ struct Backward {
         wgmma_wait<1>();
         pin(s);
         hide(s, key_tile, 64 * group, 0, number);
-        weigh(s, control.lse[stage], scale);
-        pack(p, s);
+        weigh(s, control.stats[stage], scale);
+        pack<T>(p, s);
         wgmma_wait<0>();
         pin(dp);
 #pragma unroll
         for (int i = 0; i < query_rows / 2; ++i) dp[i] *= s[i];
-        pack(ds, dp);
+        pack<T>(ds, dp);
         if constexpr (dq_late) control.ds_empty[stage].wait(parity ^ 1);
         store_down(ds_own + stage * ds_bytes, ds);
         begin_key_sums(dv, p, d_o_stage);
@@ -615,106 +555,6 @@ struct Backward {
       }
       put_key_sums(key_tile, group, puts, dk, dv);
     }
-    if (leads_warpgroup) wait_stores();
-  }
-
-  /// A warpgroup that holds half of the dims of all keys' gradients. It weighs half of the queries.
-  __device__ __forceinline__ void compute_dims(int group) {
-    constexpr int queries = query_rows / 2;
-    using Scores = Wgmma<queries, T>;
-    using Sums = Wgmma<128, T>;
-    std::uint32_t const leads_warpgroup = threadIdx.x % 128 == 0;
-    std::uint32_t const k_all = descriptor(ptx::shared_address(shared), key_panel);
-    std::uint32_t const v_all = k_all + (v_offset >> 4);
-    std::uint32_t const q_base = descriptor(ptx::shared_address(shared + q_offset), query_panel);
-    std::uint32_t const d_o_base = descriptor(ptx::shared_address(shared + d_o_offset), query_panel);
-    std::uint32_t const p_address = ptx::shared_address(shared + ds_offset),
-                        ds_address = p_address + ds_bytes;
-    std::uint32_t const p_all = descriptor(p_address), ds_all = descriptor(ds_address);
-    float const scale = launch.scale * OnlineSoftmax::log2_e;
-
-    float dk[64], dv[64];
-    auto const begin_scores = [&](float(&to)[queries / 2], std::uint32_t left, std::uint32_t right) {
-      pin(to);
-      wgmma_fence();
-      right += group * (queries * 128 >> 4);
-#pragma unroll
-      for (int i = 0; i < HeadDim / 16; ++i)
-        Scores::template both_shared<true>(to, left + ((i / 4 * key_panel + i % 4 * 32) >> 4),
-                                           right + ((i / 4 * query_panel + i % 4 * 32) >> 4));
-      wgmma_commit();
-    };
-    auto const begin_key_sums = [&](float(&to)[64], std::uint32_t left, std::uint32_t right) {
-      pin(to);
-      wgmma_fence();
-#pragma unroll
-      for (int i = 0; i < query_rows / 16; ++i)
-        Sums::template both_shared<true, true, true>(to, left + i * 128,
-                                                     right + group * (query_panel >> 3) + i * 128);
-      wgmma_commit();
-    };
-
-    Ring<stages> ring;
-    int number = 0;
-    for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
-      KeyTile const key_tile = take_tile(tile_parity);
-      if (key_tile.steps < 0) break;
-#pragma unroll
-      for (int i = 0; i < 64; ++i) dk[i] = dv[i] = 0;
-      control.kv_full.wait(tile_parity);
-#pragma unroll 1
-      for (int step = 0; step < key_tile.steps; ++step, ++number) {
-        int const stage = ring.stage;
-        std::uint32_t const q_stage = q_base + stage * (query_bytes >> 4);
-        std::uint32_t const d_o_stage = d_o_base + stage * (query_bytes >> 4);
-        float s[queries / 2], dp[queries / 2], dq[64];
-        std::uint32_t p[queries / 4], ds[queries / 4];
-        control.q_full[stage].wait(ring.parity);
-        begin_dp(dp, control.delta[stage] + queries * group);
-#pragma unroll
-        for (int i = 0; i < queries / 2; ++i) s[i] = 0;
-        pin(dp);
-        begin_scores(s, k_all, q_stage);
-        control.d_o_full[stage].wait(ring.parity);
-        begin_scores(dp, v_all, d_o_stage);
-        wgmma_wait<1>();
-        pin(s);
-        hide(s, key_tile, 0, queries * group, number);
-        weigh(s, control.lse[stage] + queries * group, scale);
-        pack(p, s);
-        wgmma_wait<0>();
-        pin(dp);
-#pragma unroll
-        for (int i = 0; i < queries / 2; ++i) dp[i] *= s[i];
-        pack(ds, dp);
-        ptx::barrier_sync(1, 256);  // both have read the last step's p and ds
-        store_down(p_address + group * queries * 128, p);
-        store_down(ds_address + group * queries * 128, ds);
-        fence_shared_writes();
-        ptx::barrier_sync(1, 256);
-        begin_key_sums(dv, p_all, d_o_stage);
-        begin_key_sums(dk, ds_all, q_stage);
-#pragma unroll
-        for (int i = 0; i < 64; ++i) dq[i] = 0;
-        pin(dq);
-        wgmma_fence();
-#pragma unroll
-        for (int i = 0; i < key_rows / 16; ++i)
-          Sums::template both_shared<true, false, true>(dq, ds_all + i * 2,
-                                                        k_all + group * (key_panel >> 3) + i * 128);
-        wgmma_commit();
-        wgmma_wait<0>();
-        pin(dv);
-        pin(dk);
-        pin(dq);
-        control.d_o_empty[stage].arrive_if(leads_warpgroup);
-        control.q_empty[stage].arrive_if(leads_warpgroup);
-        put_dq(dq, group, number);
-        ring.advance();
-      }
-      put_key_sums(key_tile, group, number, dk, dv);
-    }
-    if (leads_warpgroup) wait_stores();
   }
 };
 

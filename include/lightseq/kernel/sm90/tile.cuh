@@ -37,7 +37,8 @@ struct BackwardTile {
 };
 
 constexpr BackwardTile backward_tile(int head_dim) {
-  if (head_dim <= 64) return {.query_rows = 128, .key_rows = 128};
+  if (head_dim <= 64)
+    return {.query_rows = 128, .key_rows = 128, .move_registers = 40, .compute_registers = 232};
   if (head_dim <= 128) return {.query_rows = 80, .key_rows = 128};
   return {.query_rows = 64, .key_rows = 64, .stages = head_dim <= 192 ? 2 : 1};
 }

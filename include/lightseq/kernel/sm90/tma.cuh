@@ -25,6 +25,15 @@ __device__ __forceinline__ void load_panel(void* to, CUtensorMap const& map, int
       : "memory");
 }
 
+/// Copies `bytes` that lie side by side; both addresses and the number are multiples of 16.
+__device__ __forceinline__ void load_bytes(void* to, void const* from, int bytes, Barrier const& done) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          ptx::shared_address(to)),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(done.address())
+      : "memory");
+}
+
 /// The way back; what lies outside the tensor is left out.
 __device__ __forceinline__ void store_panel(CUtensorMap const& map, int dim, int token, int head, int batch,
                                             std::uint32_t from) {
