@@ -230,8 +230,9 @@ struct Backward {
       load_panel(shared + offset + i * panel, map, 64 * i, first, head, batch, done);
   }
 
-  /// The warp that adds the gradients of queries of odd, or of even, steps to memory.
-  __device__ __forceinline__ void add_dq(int odd) {
+  /// A warp that adds gradients of queries to memory: those of one of the warpgroups or, in turn, those of
+  /// odd or of even steps. One warp would be too slow for that: it waits until they have arrived.
+  __device__ __forceinline__ void add_dq(int which) {
     std::uint32_t const leads = threadIdx.x % 32 == 0;
     int number = 0;
     for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
@@ -241,34 +242,47 @@ struct Backward {
       control.tile_empty.arrive_if(leads);
       if (key_tile.steps < 0) break;
       int const end = number + key_tile.steps;
-      for (number += (number ^ odd) & 1; number < end; number += 2) {
-        Barrier const* const full = control.dq_full[odd];
-        std::uint32_t const parity = number >> 1 & 1;
-        full[0].wait(parity);
-        Step const step = control.steps[number % steps_known];
-        unsigned* turn = nullptr;
-        if constexpr (Deterministic) turn = wait_turn(key_tile, step);
-        if (leads) {
-          for (int group = 0; group < 2; ++group) {
-            full[group].wait(parity);
-            add_panels(group, step, key_tile.batch);
+      if constexpr (Deterministic) {
+        for (number += (number ^ which) & 1; number < end; number += 2) add_in_turn(key_tile, number);
+        number = end;
+      } else {
+        for (; number < end; ++number) {
+          control.dq_full[number & 1][which].wait(number >> 1 & 1);
+          Step const step = control.steps[number % steps_known];
+          if (leads) {
+            add_panels(which, step, key_tile.batch);
             commit_stores();
+            wait_stores_read();
+            control.dq_empty[which].arrive();
           }
-          wait_stores_read<1>();
-          control.dq_empty[0].arrive();
-          wait_stores_read();
-          control.dq_empty[1].arrive();
-          if constexpr (Deterministic) {
-            wait_stores();
-            asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(turn), "r"(key_tile.turn + 1)
-                         : "memory");
-          }
+          __syncwarp();
         }
-        __syncwarp();
       }
-      number = end;
     }
     wait_stores();
+  }
+
+  /// Adds a step's gradients of queries behind those of all earlier key tiles.
+  __device__ __forceinline__ void add_in_turn(KeyTile const& key_tile, int number) const {
+    Barrier const* const full = control.dq_full[number & 1];
+    std::uint32_t const parity = number >> 1 & 1;
+    full[0].wait(parity);
+    Step const step = control.steps[number % steps_known];
+    unsigned* const turn = wait_turn(key_tile, step);
+    if (threadIdx.x % 32 == 0) {
+      for (int group = 0; group < 2; ++group) {
+        full[group].wait(parity);
+        add_panels(group, step, key_tile.batch);
+        commit_stores();
+      }
+      wait_stores_read<1>();
+      control.dq_empty[0].arrive();
+      wait_stores_read();
+      control.dq_empty[1].arrive();
+      wait_stores();
+      asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(turn), "r"(key_tile.turn + 1) : "memory");
+    }
+    __syncwarp();
   }
 
   __device__ __forceinline__ void add_panels(int group, Step const& step, int batch) const {
@@ -341,7 +355,8 @@ struct Backward {
     constexpr bool adds = std::is_same_v<KeyGrad, float>;
     constexpr int out_panels = Stage::template panels<KeyGrad>;
     constexpr int dims = 128 / static_cast<int>(sizeof(KeyGrad));
-    std::uint8_t* const to = splits_dims ? shared + dq_offset + group * dq_bytes : shared + group * key_bytes;
+    // Not where the keys are: the next ones come meanwhile.
+    std::uint8_t* const to = shared + control_offset - (2 - group) * Stage::bytes;
     bool const leads = threadIdx.x % 128 == 0;
 #pragma unroll
     for (int i = 0; i < Size; ++i) {
@@ -367,8 +382,10 @@ struct Backward {
     };
     // Floats need the place twice.
     std::uint8_t* const second = to + (adds ? 0 : out_panels * Stage::panel_bytes);
-    ptx::barrier_sync(1, 256);  // nobody reads the tile's keys and values any more
-    if constexpr (splits_dims) control.dq_empty[group].wait((puts & 1) ^ 1);
+    ptx::barrier_sync(1, 256);  // nobody reads ds any more
+    if (leads) control.kv_empty.arrive();
+    control.dq_empty[0].wait((puts & 1) ^ 1);
+    control.dq_empty[1].wait((puts & 1) ^ 1);
     Stage{to}.write(dv, KeyGrad{});
     if constexpr (adds) {
       fence_shared_writes();
@@ -386,8 +403,8 @@ struct Backward {
       if constexpr (!adds) leave(launch.dv[at.segment], to);
       leave(launch.dk[at.segment], second);
       wait_stores_read();
-      control.kv_empty.arrive();
     }
+    ptx::barrier_sync(1, 256);
   }
 
   /// The next key tile; `parity` is that of its number.
