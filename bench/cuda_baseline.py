@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Hopper forward kernel beside cuDNN's, and the portable one beside FlashAttention-2, both of which PyTorch
+"""The Hopper kernels beside cuDNN's, and the portable forward beside FlashAttention-2, both of which PyTorch
 calls, in one run on one card.
 
     python3 bench/cuda_baseline.py build/bench/bench_cuda_forward [SELECTION] [--json FILE]
+    python3 bench/cuda_baseline.py build/bench/bench_cuda_backward backward[_SELECTION] [--json FILE]
 
-SELECTION is main (the default), lengths, dims, other, portable or all. Burst and sustained are defined in
-cuda_forward.cu; both sides are measured the same way, one after the other, case by case.
+SELECTION is main (the default), lengths, dims, other, portable or all; of the backward it is nothing, lengths
+or other. Burst and sustained are defined in cuda_forward.cu; both sides are measured the same way, one after
+the other, case by case. The time of a backward is that of all its kernels on either side.
 """
 import argparse
 import json
@@ -17,7 +19,19 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
-def case(mask="full", dim=128, batch=4, seqlen=8192, heads=16, kv_heads=None, type="bf16", carry=False, portable=False):
+def case(
+    mask="full",
+    dim=128,
+    batch=4,
+    seqlen=8192,
+    heads=16,
+    kv_heads=None,
+    type="bf16",
+    carry=False,
+    portable=False,
+    backward=False,
+    deterministic=False,
+):
     kv_heads = kv_heads or heads
     return dict(locals())
 
@@ -37,6 +51,22 @@ SELECTIONS = {
     "portable": [case(mask, 128, portable=True) for mask in BOTH]
     + [case(mask, 64, heads=32, portable=True) for mask in BOTH],
 }
+BACKWARD = {
+    "backward": [
+        case(mask, dim, heads=2048 // dim, backward=True, deterministic=deterministic)
+        for deterministic in (False, True)
+        for dim in (128, 64)
+        for mask in BOTH
+    ],
+    "backward_lengths": [
+        case(mask, 128, batch=max(1, 32768 // s), seqlen=s, backward=True)
+        for s in (1024, 2048, 4096, 16384)
+        for mask in BOTH
+    ],
+    "backward_other": [case(mask, 128, heads=32, kv_heads=8, backward=True) for mask in BOTH]
+    + [case(mask, 128, type="fp16", backward=True) for mask in BOTH]
+    + [case(mask, dim, heads=2048 // dim // 8 * 8, backward=True) for dim in (96, 192, 256) for mask in BOTH],
+}
 
 
 def work(c):
@@ -48,7 +78,7 @@ def work(c):
     else:
         window = int(c["mask"]) + 1
         pairs = n * window - window * window / 2
-    return 4e-12 * c["batch"] * c["heads"] * pairs * c["dim"]
+    return (10e-12 if c["backward"] else 4e-12) * c["batch"] * c["heads"] * pairs * c["dim"]
 
 
 def baseline(c):
@@ -61,8 +91,25 @@ def baseline(c):
     q, k, v = tensor(c["heads"]), tensor(c["kv_heads"]), tensor(c["kv_heads"])
     begin, end = torch.cuda.Event(True), torch.cuda.Event(True)
 
-    def call():
-        F.scaled_dot_product_attention(q, k, v, is_causal=c["mask"] == "causal", enable_gqa=c["heads"] != c["kv_heads"])
+    def forward():
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=c["mask"] == "causal", enable_gqa=c["heads"] != c["kv_heads"]
+        )
+
+    backend = SDPBackend.FLASH_ATTENTION if c["portable"] else SDPBackend.CUDNN_ATTENTION
+    call = forward
+    if c["backward"]:
+        for x in (q, k, v):
+            x.requires_grad_()
+        d_o = tensor(c["heads"])
+        try:
+            with sdpa_kernel([backend]):
+                o = forward()
+        except RuntimeError:
+            return None
+
+        def call():
+            torch.autograd.grad(o, (q, k, v), d_o, retain_graph=True)
 
     def rate(launches):
         begin.record()
@@ -75,8 +122,7 @@ def baseline(c):
     def launches(seconds):
         return max(4, int(seconds * 600 / work(c)))
 
-    backend = SDPBackend.FLASH_ATTENTION if c["portable"] else SDPBackend.CUDNN_ATTENTION
-    with torch.no_grad(), sdpa_kernel([backend]):
+    with torch.set_grad_enabled(c["backward"]), sdpa_kernel([backend]):
         try:
             rate(2)
         except RuntimeError:
@@ -93,15 +139,16 @@ def baseline(c):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
-    parser.add_argument("selection", nargs="?", default="main", choices=[*SELECTIONS, "all"])
+    parser.add_argument("selection", nargs="?", default="main", choices=[*SELECTIONS, *BACKWARD, "all"])
     parser.add_argument("--json")
     arguments = parser.parse_args()
     chosen = SELECTIONS if arguments.selection == "all" else [arguments.selection]
+    selections = SELECTIONS | BACKWARD
     results = []
-    print(f"{'case':44}{'lightseq':>14}{'cuDNN or FA2':>14}{'ratio':>14}   burst / sustained, TFLOP/s")
-    for c in [c for name in chosen for c in SELECTIONS[name]]:
+    print(f"{'case':60}{'lightseq':>14}{'cuDNN or FA2':>14}{'ratio':>14}   burst / sustained, TFLOP/s")
+    for c in [c for name in chosen for c in selections[name]]:
         words = [c[key] for key in ("type", "mask", "dim", "batch", "seqlen", "heads", "kv_heads")]
-        words += [option for option in ("carry", "portable") if c[option]]
+        words += [option for option in ("carry", "portable", "deterministic") if c[option]]
         line = subprocess.run([arguments.program, *map(str, words)], capture_output=True, text=True, check=True).stdout
         ours = json.loads(line)
         # cuDNN's windows are not in PyTorch, nor does it carry.
@@ -109,8 +156,9 @@ def main():
         name = (
             f"{c['type']} d{c['dim']} {c['mask']} b{c['batch']} s{c['seqlen']} h{c['heads']}/{c['kv_heads']}"
             f"{' carry' if c['carry'] else ''}{' portable' if c['portable'] else ''}"
+            f"{' backward' if c['backward'] else ''}{' deterministic' if c['deterministic'] else ''}"
         )
-        text = f"{name:44}{ours['burst']:7.0f}{ours['sustained']:7.0f}"
+        text = f"{name:60}{ours['burst']:7.0f}{ours['sustained']:7.0f}"
         if theirs:
             rival = "flash2" if c["portable"] else "cudnn"
             ours |= {f"{rival}_burst": theirs[0], f"{rival}_sustained": theirs[1]}

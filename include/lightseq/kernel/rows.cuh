@@ -208,4 +208,49 @@ cudaError_t merge(Tensor<float const> from, RowStats<float const> from_lse, Tens
   return launch_rows(shape, stream, MergeStats{from_lse, lse});
 }
 
+/// Eight neighbours of a row of o and of d_o a thread; a block takes 64 tokens of one head.
+template <int HeadDim, class T>
+__global__ void __launch_bounds__(256) delta_rows(Tensor<T const> o, Tensor<T const> d_o,
+                                                  RowStats<float> delta, std::int64_t tokens, int heads) {
+  constexpr int eights = HeadDim / 8;
+  constexpr int lanes = eights > 16 ? 32 : eights > 8 ? 16 : eights > 4 ? 8 : 4;  // of a row
+  constexpr int per_pass = 256 / lanes, passes = 64 / per_pass;
+  std::int64_t const blocks = (tokens + 63) / 64, block = blockIdx.x;
+  std::int64_t const first = block % blocks * 64, batch = block / blocks / heads,
+                     head = block / blocks % heads;
+  int const row = static_cast<int>(threadIdx.x) / lanes, lane = static_cast<int>(threadIdx.x) % lanes;
+  // All loads come before the first use.
+  uint4 left[passes] = {}, right[passes] = {};
+#pragma unroll
+  for (int i = 0; i < passes; ++i) {
+    std::int64_t const token = first + i * per_pass + row;
+    if (token >= tokens || lane >= eights) continue;
+    left[i] = __ldcs(reinterpret_cast<uint4 const*>(o.at(batch, token, head) + lane * 8));
+    right[i] = *reinterpret_cast<uint4 const*>(d_o.at(batch, token, head) + lane * 8);
+  }
+#pragma unroll
+  for (int i = 0; i < passes; ++i) {
+    Eight const a = Eight::load(reinterpret_cast<T const*>(&left[i]));
+    Eight const b = Eight::load(reinterpret_cast<T const*>(&right[i]));
+    float sum = 0;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum += a.values[j] * b.values[j];
+#pragma unroll
+    for (int j = lanes / 2; j > 0; j /= 2) sum += __shfl_xor_sync(~0u, sum, j);
+    std::int64_t const token = first + i * per_pass + row;
+    if (lane == 0 && token < tokens) delta.at(batch, head)[token] = sum;
+  }
+}
+
+/// delta = sum(o * d_o), row by row, for BackwardCall.
+template <int HeadDim, class T>
+cudaError_t delta(Tensor<T const> o, Tensor<T const> d_o, RowStats<float> delta, Shape const& shape,
+                  cudaStream_t stream) {
+  std::int64_t const blocks = (shape.tokens + 63) / 64 * shape.batch * shape.heads;
+  if (blocks == 0) return cudaSuccess;
+  delta_rows<HeadDim><<<static_cast<unsigned>(blocks), 256, 0, stream>>>(
+      o.resolved(shape), d_o.resolved(shape), delta, shape.tokens, static_cast<int>(shape.heads));
+  return cudaGetLastError();
+}
+
 }  // namespace lightseq::rows

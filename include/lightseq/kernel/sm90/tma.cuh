@@ -25,6 +25,15 @@ __device__ __forceinline__ void load_panel(void* to, CUtensorMap const& map, int
       : "memory");
 }
 
+/// Copies `bytes` that lie side by side; both addresses and the number are multiples of 16.
+__device__ __forceinline__ void load_bytes(void* to, void const* from, int bytes, Barrier const& done) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          ptx::shared_address(to)),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(done.address())
+      : "memory");
+}
+
 /// The way back; what lies outside the tensor is left out.
 __device__ __forceinline__ void store_panel(CUtensorMap const& map, int dim, int token, int head, int batch,
                                             std::uint32_t from) {
@@ -34,11 +43,22 @@ __device__ __forceinline__ void store_panel(CUtensorMap const& map, int dim, int
       : "memory");
 }
 
+/// The same for floats, which are added to those that are there.
+__device__ __forceinline__ void add_panel(CUtensorMap const& map, int dim, int token, int head, int batch,
+                                          std::uint32_t from) {
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2, %3, %4}], "
+      "[%5];" ::"l"(&map),
+      "r"(dim), "r"(token), "r"(head), "r"(batch), "r"(from)
+      : "memory");
+}
+
 __device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
-/// Waits until this thread's stores have read shared memory.
+/// Waits until this thread's stores, but for those of the last `Groups` groups, have read shared memory.
+template <int Groups = 0>
 __device__ __forceinline__ void wait_stores_read() {
-  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Groups) : "memory");
 }
 
 /// Waits until this thread's stores have arrived.

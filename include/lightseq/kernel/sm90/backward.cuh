@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include "lightseq/core/status.hpp"
+#include "lightseq/kernel/kernel.hpp"
+#include "lightseq/kernel/sm90/backward_block.cuh"
+
+/// Backward attention for Hopper (sm_90a): what the host does.
+namespace lightseq::sm90 {
+
+/// The backward kernel of one head dim, element type T (bfloat16 or float16), type of the gradients of keys
+/// and values (T: written, float: added) and mask. A deterministic one gives the same bits each time.
+template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
+class BackwardKernel {
+  static_assert(std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>,
+                "lightseq: tensor cores multiply bfloat16 or float16");
+  static_assert(std::is_same_v<KeyGrad, T> || std::is_same_v<KeyGrad, float>,
+                "lightseq: the gradients of keys are of the element type or float");
+  static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
+  using Block = Backward<HeadDim, T, KeyGrad, M, Deterministic>;
+
+ public:
+  /// Device memory, 16-byte aligned, that a launch of at most this size needs to itself.
+  static constexpr std::int64_t workspace_bytes(std::int64_t batch, std::int64_t heads,
+                                                std::int64_t query_rows, std::int64_t /*key_rows*/) {
+    // The rows may lie in two segments.
+    std::int64_t const query_tiles = query_rows / Block::query_rows + 2;
+    std::int64_t const stats = batch * heads * query_tiles * 2 * Block::query_rows;
+    std::int64_t const turns = Deterministic ? batch * heads * query_tiles : 0;
+    return (stats + 1 + turns) * std::int64_t{sizeof(float)};
+  }
+
+  /// Looks up what launches need on the current device: once, at plan time.
+  Status prepare() {
+    if (Status const status = maps_.prepare(); !status.ok()) return status;
+    // Every translation unit has kernels of its own: what is loaded here is launched.
+    kernel_ = reinterpret_cast<void const*>(&backward_kernel<HeadDim, T, KeyGrad, M, Deterministic>);
+    stats_kernel_ = reinterpret_cast<void const*>(&backward_stats<Block::query_rows>);
+    int device = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess)
+      error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess)
+      error = cudaFuncSetAttribute(kernel_, cudaFuncAttributeMaxDynamicSharedMemorySize, Block::shared_bytes);
+    return refused(error);
+  }
+
+  /// Enqueues the call, and leaves `sm_margin` multiprocessors to others.
+  Status launch(BackwardCall<T, float, KeyGrad> const& call, M const& mask, void* workspace,
+                cudaStream_t stream, int sm_margin = 0) const {
+    BackwardLaunch<M> launch{.mask = mask};
+    if (Status const status = describe(call, launch); !status.ok()) return status;
+    if (launch.order.tiles == 0) return {};
+    std::int64_t const query_tiles = call.batch * call.heads * launch.query_tiles;
+    BackwardStats stats{call.lse, call.delta, {launch.queries[0], launch.queries[1]}};
+    stats.heads = static_cast<int>(call.heads);
+    stats.query_tiles = launch.query_tiles;
+    stats.rows = query_tiles * Block::query_rows;
+    stats.shift = scales_weights<T> ? std::log2(call.scale) : 0;
+    stats.to = static_cast<float*>(workspace);
+    stats.counters = 1 + (Deterministic ? query_tiles : 0);
+    stats.counter = reinterpret_cast<unsigned*>(stats.to + 2 * stats.rows);
+    launch.stats = stats.to;
+    launch.counter = stats.counter;
+    launch.turns = stats.counter + 1;
+    auto const stats_blocks = static_cast<unsigned>(std::clamp<std::int64_t>(stats.rows / 256, 1, 4096));
+    void* stats_arguments[] = {&stats};
+    cudaError_t const error =
+        cudaLaunchKernel(stats_kernel_, dim3(stats_blocks), dim3(256), stats_arguments, 0, stream);
+    if (error != cudaSuccess) return refused(error);
+    int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, launch.order.tiles);
+    void* arguments[] = {&launch};
+    return refused(cudaLaunchKernel(kernel_, dim3(static_cast<unsigned>(blocks)), dim3(Block::threads),
+                                    arguments, Block::shared_bytes, stream));
+  }
+
+ private:
+  static Status refused(cudaError_t error) {
+    if (error == cudaSuccess) return {};
+    return {.code = Code::device_failed, .subject = "the backward kernel", .native = error};
+  }
+
+  Status describe(BackwardCall<T, float, KeyGrad> const& call, BackwardLaunch<M>& launch) const {
+    Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
+    Shape const key_shape{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
+    Tensor const q = call.q.resolved(query_shape), d_o = call.d_o.resolved(query_shape);
+    Tensor const dq = call.dq.resolved(query_shape);
+    Tensor const k = call.k.resolved(key_shape), v = call.v.resolved(key_shape);
+    Tensor const dk = call.dk.resolved(key_shape), dv = call.dv.resolved(key_shape);
+    for (int i = 0; i < 2; ++i) {
+      Segment const& queries = call.queries.segments[i];
+      Segment const& keys = call.keys.segments[i];
+      Status status = narrow(queries, launch.queries[i], "queries");
+      if (status.ok()) status = narrow(keys, launch.keys[i], "keys");
+      if (!status.ok()) return status;
+      auto const map = [&](CUtensorMap& to, auto const& tensor, Shape shape, Positions const& positions,
+                           int rows, char const* name) {
+        shape.tokens = positions.segments[i].rows;
+        if (!status.ok() || shape.tokens == 0) return;
+        status = maps_.make(to, tensor.from(i * positions.segments[0].rows), shape, rows, name);
+      };
+      map(launch.q[i], q, query_shape, call.queries, Block::query_rows, "q");
+      map(launch.d_o[i], d_o, query_shape, call.queries, Block::query_rows, "d_o");
+      map(launch.dq[i], dq, query_shape, call.queries, Block::dq_rows, "dq");
+      map(launch.k[i], k, key_shape, call.keys, Block::key_rows, "k");
+      map(launch.v[i], v, key_shape, call.keys, Block::key_rows, "v");
+      map(launch.dk[i], dk, key_shape, call.keys, 64, "dk");
+      map(launch.dv[i], dv, key_shape, call.keys, 64, "dv");
+      if (!status.ok()) return status;
+      launch.query_tiles += (launch.queries[i].count + Block::query_rows - 1) / Block::query_rows;
+    }
+    launch.scale = call.scale;
+    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, Block::key_rows, Deterministic);
+  }
+
+  TensorMaps maps_;
+  void const *kernel_ = nullptr, *stats_kernel_ = nullptr;
+  int multiprocessors_ = 0;
+};
+
+}  // namespace lightseq::sm90

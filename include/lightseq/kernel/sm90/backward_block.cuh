@@ -1,0 +1,586 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+#include "lightseq/kernel/backward_order.cuh"
+#include "lightseq/kernel/fragment.cuh"
+#include "lightseq/kernel/ptx.cuh"
+#include "lightseq/kernel/sm90/backward_dims.cuh"
+#include "lightseq/kernel/sm90/backward_fragment.cuh"
+#include "lightseq/kernel/sm90/barrier.cuh"
+#include "lightseq/kernel/sm90/forward_output.cuh"
+#include "lightseq/kernel/sm90/tile.cuh"
+#include "lightseq/kernel/sm90/tma.cuh"
+#include "lightseq/kernel/sm90/wgmma.cuh"
+#include "lightseq/mask/full.hpp"
+#include "lightseq/mask/mask.hpp"
+#include "lightseq/softmax/online.cuh"
+
+/// What a thread block of the backward kernel does. It takes a tile of keys and values from a counter, keeps
+/// their gradients in registers, and steps through the tiles of queries that see them, those of every head
+/// that shares the keys. One warp loads, two add gradients of queries to memory, and two warpgroups compute.
+namespace lightseq::sm90 {
+
+/// All that a launch is told. The elements of an array belong to the segments; a segment's maps begin at its
+/// first row: then the copy engine itself keeps to the segment.
+template <Mask M>
+struct BackwardLaunch {
+  M mask;
+  CUtensorMap q[2] = {}, d_o[2] = {}, dq[2] = {};
+  CUtensorMap k[2] = {}, v[2] = {}, dk[2] = {}, dv[2] = {};
+  LaunchSegment queries[2] = {}, keys[2] = {};
+  KeyTileOrder order = {};
+  int query_tiles = 0;  ///< of one batch and head
+  float scale = 0;
+  float const* stats = nullptr;  ///< what backward_stats writes
+  unsigned* counter = nullptr;   ///< of key tiles that have been taken
+  /// For each batch, head and query tile: the turn, plus 1, of the key tile that has added its part last.
+  unsigned* turns = nullptr;
+};
+
+template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
+struct Backward {
+  static constexpr BackwardTile tile = backward_tile(HeadDim);
+  static constexpr int query_rows = tile.query_rows, key_rows = tile.key_rows, stages = tile.stages;
+  static constexpr int threads = 384;
+  static constexpr int panels = (HeadDim + 63) / 64;
+  static constexpr int query_panel = query_rows * 128, key_panel = key_rows * 128;  ///< bytes
+  static constexpr int query_bytes = panels * query_panel, key_bytes = panels * key_panel;
+  static constexpr int ds_bytes = key_rows / 64 * query_panel;
+
+  /// The dims are too many for one warpgroup's registers: each has half of them.
+  static constexpr bool splits_dims = HeadDim > 128;
+  /// The gradients of queries come as [64 dims of the group, queries]: more tiles of queries fit so.
+  static constexpr bool dq_transposed = HeadDim > 64 && !splits_dims;
+  /// The gradients of queries of a step are computed in the next one. Then the warpgroups need not meet in
+  /// each step, but where the steps are short of work this gains nothing.
+  static constexpr bool dq_late = HeadDim <= 64 || (dq_transposed && std::is_same_v<M, Full>);
+
+  /// How a warpgroup's sums of 64 rows pass through shared memory.
+  using Stage = OutputStage<splits_dims ? 128 : HeadDim, T>;
+  static constexpr int dq_rows = dq_transposed ? query_rows : 64;  ///< of a panel of 32 dims
+  static constexpr int dq_panels = dq_transposed ? 2 : Stage::template panels<float>;
+  static constexpr int dq_bytes = dq_panels * dq_rows * 128;  ///< of a warpgroup
+
+  /// A key tile as the loading warp announces it.
+  struct KeyTile : TilePlace {
+    int turn;
+    int steps;  ///< query tiles of all heads, or -1: no more key tiles
+  };
+  /// A query tile.
+  struct Step {
+    int segment, first, head;
+    int tests;  ///< whether pairs of it must be tested
+  };
+  static constexpr int steps_known = 4;  ///< a step is forgotten when its sums have long left
+
+  struct Control {
+    Barrier tile_full, tile_empty, kv_full, kv_empty;
+    Barrier q_full[stages], q_empty[stages], d_o_full[stages], d_o_empty[stages];
+    Barrier ds_full[2], ds_empty[2];
+    Barrier dq_full[2][2], dq_empty[2];  ///< of odd and even steps and the warpgroups, and of the latter
+    alignas(16) float stats[stages][2 * query_rows];  ///< as backward_stats writes them
+    alignas(16) Step steps[steps_known];
+    KeyTile key_tile;
+  };
+  static constexpr int v_offset = key_bytes;
+  static constexpr int q_offset = v_offset + key_bytes;
+  static constexpr int d_o_offset = q_offset + stages * query_bytes;
+  static constexpr int ds_offset = d_o_offset + stages * query_bytes;
+  static constexpr int dq_offset = ds_offset + 2 * ds_bytes;
+  static constexpr int control_offset = dq_offset + 2 * dq_bytes;
+  static constexpr int shared_bytes = control_offset + static_cast<int>(sizeof(Control));
+  static_assert(shared_bytes <= 232448, "lightseq: the backward tile does not fit in shared memory");
+  static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
+                "lightseq: the head dim must be a multiple of 16, from 16 to 256");
+
+  using Launch = BackwardLaunch<M>;
+
+  Launch const& launch;
+  std::uint8_t* const shared;  ///< 1024-byte aligned
+  Control& control;
+
+  __device__ __forceinline__ Backward(Launch const& l, std::uint8_t* s)
+      : launch(l), shared(s), control(*reinterpret_cast<Control*>(s + control_offset)) {}
+
+  __device__ __forceinline__ void run() {
+    if (threadIdx.x == 0) {
+      control.tile_full.init(1);
+      control.tile_empty.init(8 + 2);
+      control.kv_full.init(1);
+      control.kv_empty.init(2);
+      for (int i = 0; i < stages; ++i) {
+        control.q_full[i].init(1);
+        control.q_empty[i].init(2);
+        control.d_o_full[i].init(1);
+        control.d_o_empty[i].init(2);
+      }
+      for (int i = 0; i < 2; ++i) {
+        control.ds_full[i].init(8);
+        control.ds_empty[i].init(2);
+        control.dq_full[i][0].init(4);
+        control.dq_full[i][1].init(4);
+        control.dq_empty[i].init(1);
+      }
+      fence_barrier_init();
+    }
+    __syncthreads();
+    int const warpgroup = ptx::uniform(static_cast<int>(threadIdx.x) / 128);
+    if (warpgroup == 0) {
+      asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(tile.move_registers));
+      int const warp = ptx::uniform(static_cast<int>(threadIdx.x) / 32);
+      if (warp == 0) load();
+      if (warp == 1 || warp == 2) add_dq(warp - 1);
+    } else {
+      asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(tile.compute_registers));
+      if constexpr (splits_dims) {
+        compute_dims<HeadDim, T>(*this, warpgroup - 1);
+      } else {
+        compute_keys(warpgroup - 1);
+      }
+      if (threadIdx.x % 128 == 0) wait_stores();
+    }
+  }
+
+  using Walk = QueryWalk<query_rows, M>;
+
+  /// The query tiles that see a key tile.
+  __device__ __forceinline__ Walk walk_queries(KeyTile const& key_tile) const {
+    return {launch.mask, launch.queries, key_hull(key_tile)};
+  }
+  __device__ __forceinline__ Range key_hull(TilePlace const& at) const {
+    LaunchSegment const& keys = launch.keys[at.segment];
+    return keys.hull(at.first, min(key_rows, keys.count - at.first));
+  }
+
+  /// The warp that takes key tiles, announces them and loads keys, values, queries and what belongs to them.
+  __device__ __forceinline__ void load() {
+    bool const leads = threadIdx.x == 0;
+    Ring<stages> ring;
+    int number = 0;
+    for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
+      int index = leads ? static_cast<int>(atomicAdd(launch.counter, 1)) : 0;
+      index = ptx::uniform(index);
+      KeyTile key_tile{{}, 0, -1};
+      if (index < launch.order.tiles) {
+        key_tile = {launch.order.locate(index, launch.keys[0].count, key_rows), launch.order.turn(index), 0};
+        key_tile.steps = walk_queries(key_tile).count() * launch.order.group;
+      }
+      if (leads) {
+        control.tile_empty.wait(tile_parity ^ 1);
+        control.key_tile = key_tile;
+        control.tile_full.arrive();
+      }
+      if (key_tile.steps < 0) return;
+      if (leads) {
+        control.kv_empty.wait(tile_parity ^ 1);
+        control.kv_full.arrive_and_expect(2 * key_bytes);
+        load_rows(0, key_panel, launch.k[key_tile.segment], key_tile.first, key_tile.head, key_tile.batch,
+                  control.kv_full);
+        load_rows(v_offset, key_panel, launch.v[key_tile.segment], key_tile.first, key_tile.head,
+                  key_tile.batch, control.kv_full);
+      }
+      bool const short_tile = launch.keys[key_tile.segment].count - key_tile.first < key_rows;
+      for (int i = 0; i < launch.order.group; ++i) {
+        int const head = key_tile.head * launch.order.group + i;
+        Walk walk = walk_queries(key_tile);
+        while (walk.next()) {
+          if (leads)
+            load_step({walk.segment, walk.first, head, walk.cut || short_tile}, key_tile.batch, ring,
+                      number % steps_known);
+          __syncwarp();
+          ++number;
+          ring.advance();
+        }
+      }
+    }
+  }
+
+  /// The number of a query tile among those of all batches and heads.
+  __device__ __forceinline__ std::int64_t tile_number(Step const& step, int batch) const {
+    int const in_first = (launch.queries[0].count + query_rows - 1) / query_rows;
+    int const number = step.segment * in_first + step.first / query_rows;
+    std::int64_t const head = std::int64_t{batch} * launch.order.kv_heads * launch.order.group + step.head;
+    return head * launch.query_tiles + number;
+  }
+
+  /// Loads the queries of a step, the gradients of their outputs and their statistics.
+  __device__ __forceinline__ void load_step(Step const& step, int batch, Ring<stages> const& ring,
+                                            int record) const {
+    int const s = ring.stage;
+    constexpr int stats_bytes = static_cast<int>(sizeof(control.stats[s]));
+    control.q_empty[s].wait(ring.parity ^ 1);
+    control.steps[record] = step;
+    control.q_full[s].arrive_and_expect(query_bytes + stats_bytes);
+    load_rows(q_offset + s * query_bytes, query_panel, launch.q[step.segment], step.first, step.head, batch,
+              control.q_full[s]);
+    load_bytes(control.stats[s], launch.stats + tile_number(step, batch) * (2 * query_rows), stats_bytes,
+               control.q_full[s]);
+    control.d_o_empty[s].wait(ring.parity ^ 1);
+    control.d_o_full[s].arrive_and_expect(query_bytes);
+    load_rows(d_o_offset + s * query_bytes, query_panel, launch.d_o[step.segment], step.first, step.head,
+              batch, control.d_o_full[s]);
+  }
+
+  /// Loads a tile, panel by panel, to `offset` in shared memory.
+  __device__ __forceinline__ void load_rows(int offset, int panel, CUtensorMap const& map, int first,
+                                            int head, int batch, Barrier const& done) const {
+    for (int i = 0; i < panels; ++i)
+      load_panel(shared + offset + i * panel, map, 64 * i, first, head, batch, done);
+  }
+
+  /// A warp that adds gradients of queries to memory: those of one of the warpgroups or, in turn, those of
+  /// odd or of even steps. One warp would be too slow for that: it waits until they have arrived.
+  __device__ __forceinline__ void add_dq(int which) {
+    std::uint32_t const leads = threadIdx.x % 32 == 0;
+    int number = 0;
+    for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
+      control.tile_full.wait(tile_parity);
+      KeyTile const key_tile = control.key_tile;
+      __syncwarp();
+      control.tile_empty.arrive_if(leads);
+      if (key_tile.steps < 0) break;
+      int const end = number + key_tile.steps;
+      if constexpr (Deterministic) {
+        for (number += (number ^ which) & 1; number < end; number += 2) add_in_turn(key_tile, number);
+        number = end;
+      } else {
+        for (; number < end; ++number) {
+          control.dq_full[number & 1][which].wait(number >> 1 & 1);
+          Step const step = control.steps[number % steps_known];
+          if (leads) {
+            add_panels(which, step, key_tile.batch);
+            commit_stores();
+            wait_stores_read();
+            control.dq_empty[which].arrive();
+          }
+          __syncwarp();
+        }
+      }
+    }
+    wait_stores();
+  }
+
+  /// Adds a step's gradients of queries behind those of all earlier key tiles.
+  __device__ __forceinline__ void add_in_turn(KeyTile const& key_tile, int number) const {
+    Barrier const* const full = control.dq_full[number & 1];
+    std::uint32_t const parity = number >> 1 & 1;
+    full[0].wait(parity);
+    Step const step = control.steps[number % steps_known];
+    unsigned* const turn = wait_turn(key_tile, step);
+    if (threadIdx.x % 32 == 0) {
+      for (int group = 0; group < 2; ++group) {
+        full[group].wait(parity);
+        add_panels(group, step, key_tile.batch);
+        commit_stores();
+      }
+      wait_stores_read<1>();
+      control.dq_empty[0].arrive();
+      wait_stores_read();
+      control.dq_empty[1].arrive();
+      wait_stores();
+      asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(turn), "r"(key_tile.turn + 1) : "memory");
+    }
+    __syncwarp();
+  }
+
+  __device__ __forceinline__ void add_panels(int group, Step const& step, int batch) const {
+    constexpr int dims = dq_transposed ? 64 : splits_dims ? 128 : 0;  // from one warpgroup to the other
+    std::uint32_t const from = ptx::shared_address(shared + dq_offset + group * dq_bytes);
+    int const first = step.first + (dims == 0 ? 64 * group : 0);
+    for (int i = 0; i < dq_panels; ++i)
+      if (dims * group + 32 * i < HeadDim)
+        add_panel(launch.dq[step.segment], dims * group + 32 * i, first, step.head, batch,
+                  from + i * dq_rows * 128);
+  }
+
+  /// Waits until all earlier key tiles have added their parts to a query tile; says where its turn is kept.
+  /// The whole warp looks for the last of them: each tile knows from the mask which they are.
+  __device__ __forceinline__ unsigned* wait_turn(KeyTile const& key_tile, Step const& step) const {
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    LaunchSegment const& queries = launch.queries[step.segment];
+    Range const hull = queries.hull(step.first, min(query_rows, queries.count - step.first));
+    int before = key_tile.turn - 1;
+    while (before >= 0) {
+      int const turn = before - lane;
+      bool visible = false;
+      if (turn >= 0) {
+        TilePlace const at =
+            KeyTileOrder::place_of(launch.order.number_at(turn), launch.keys[0].count, key_rows);
+        visible = launch.mask.cover(hull, key_hull(at)) != Cover::none;
+      }
+      unsigned const any = __ballot_sync(~0u, visible);
+      if (any != 0) {
+        before -= __ffs(static_cast<int>(any)) - 1;
+        break;
+      }
+      before -= 32;
+    }
+    unsigned* const turn = launch.turns + tile_number(step, key_tile.batch);
+    unsigned const want = static_cast<unsigned>(max(before, -1) + 1);
+    if (lane == 0) {
+      unsigned have;
+      do {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(have) : "l"(turn) : "memory");
+      } while (have != want);
+    }
+    __syncwarp();
+    return turn;
+  }
+
+  /// Lets a warpgroup's gradients of queries go to memory, as number `number` of them.
+  template <int Size>
+  __device__ __forceinline__ void put_dq(float (&dq)[Size], int group, int number) const {
+    std::uint8_t* const to = shared + dq_offset + group * dq_bytes;
+    if constexpr (!scales_weights<T>) {
+#pragma unroll
+      for (int i = 0; i < Size; ++i) dq[i] *= launch.scale;
+    }
+    control.dq_empty[group].wait((number & 1) ^ 1);
+    if constexpr (dq_transposed) {
+      write_across(to, dq);
+    } else {
+      Stage{to}.write(dq, 0.0f);
+    }
+    fence_shared_writes();
+    __syncwarp();
+    control.dq_full[number & 1][group].arrive_if(threadIdx.x % 32 == 0);
+  }
+
+  /// Writes, or adds, the gradients of keys and values of a tile, after so many puts of those of queries.
+  template <int Size>
+  __device__ __forceinline__ void put_key_sums(KeyTile const& at, int group, int puts, float (&dk)[Size],
+                                               float (&dv)[Size]) const {
+    constexpr bool adds = std::is_same_v<KeyGrad, float>;
+    constexpr int out_panels = Stage::template panels<KeyGrad>;
+    constexpr int dims = 128 / static_cast<int>(sizeof(KeyGrad));
+    // Not where the keys are: the next ones come meanwhile.
+    std::uint8_t* const to = shared + control_offset - (2 - group) * Stage::bytes;
+    bool const leads = threadIdx.x % 128 == 0;
+#pragma unroll
+    for (int i = 0; i < Size; ++i) {
+      if constexpr (scales_weights<T>) {
+        dv[i] *= 1.0f / launch.scale;
+      } else {
+        dk[i] *= launch.scale;
+      }
+    }
+    auto const leave = [&](CUtensorMap const& map, std::uint8_t const* from) {
+      for (int i = 0; i < out_panels; ++i) {
+        int const dim = (splits_dims ? 128 * group : 0) + i * dims;
+        int const row = at.first + (splits_dims ? 0 : 64 * group);
+        std::uint32_t const panel = ptx::shared_address(from + i * Stage::panel_bytes);
+        if (dim >= HeadDim) break;
+        if constexpr (adds) {
+          add_panel(map, dim, row, at.head, at.batch, panel);
+        } else {
+          store_panel(map, dim, row, at.head, at.batch, panel);
+        }
+      }
+      commit_stores();
+    };
+    // Floats need the place twice.
+    std::uint8_t* const second = to + (adds ? 0 : out_panels * Stage::panel_bytes);
+    ptx::barrier_sync(1, 256);  // nobody reads ds any more
+    if (leads) control.kv_empty.arrive();
+    control.dq_empty[0].wait((puts & 1) ^ 1);
+    control.dq_empty[1].wait((puts & 1) ^ 1);
+    Stage{to}.write(dv, KeyGrad{});
+    if constexpr (adds) {
+      fence_shared_writes();
+      ptx::barrier_sync(2 + group, 128);
+      if (leads) {
+        leave(launch.dv[at.segment], to);
+        wait_stores_read();
+      }
+      ptx::barrier_sync(2 + group, 128);
+    }
+    Stage{second}.write(dk, KeyGrad{});
+    fence_shared_writes();
+    ptx::barrier_sync(2 + group, 128);
+    if (leads) {
+      if constexpr (!adds) leave(launch.dv[at.segment], to);
+      leave(launch.dk[at.segment], second);
+      wait_stores_read();
+    }
+    ptx::barrier_sync(1, 256);
+  }
+
+  /// The next key tile; `parity` is that of its number.
+  __device__ __forceinline__ KeyTile take_tile(std::uint32_t parity) const {
+    control.tile_full.wait(parity);
+    KeyTile key_tile = control.key_tile;
+    key_tile.steps = ptx::uniform(key_tile.steps);
+    __syncwarp();
+    control.tile_empty.arrive_if(threadIdx.x % 32 == 0);
+    return key_tile;
+  }
+
+  /// Hides what the mask hides in a step's transposed scores, of the queries from `offset` in the tile on.
+  template <int Size>
+  __device__ __forceinline__ void hide(float (&s)[Size], KeyTile const& key_tile, int key_offset,
+                                       int query_offset, int number) const {
+    Step const step = control.steps[number % steps_known];
+    if (ptx::uniform(step.tests) == 0) return;
+    int const lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    RowPair const keys{key_tile.batch, key_tile.head, 0, key_tile.first + key_offset + warp * 16 + lane / 4,
+                       launch.keys[key_tile.segment]};
+    hide_keys(s, keys, launch.queries[step.segment], step.first + query_offset, launch.mask);
+  }
+
+  /// A warpgroup that holds half of the keys, and of their gradients.
+  __device__ __forceinline__ void compute_keys(int group) {
+    using Scores = Wgmma<query_rows, T>;
+    using KeySums = Wgmma<HeadDim, T>;
+    constexpr int dq_columns = dq_transposed ? query_rows : HeadDim;
+    using QuerySums = Wgmma<dq_columns, T>;
+    std::uint32_t const leads_warp = threadIdx.x % 32 == 0, leads_warpgroup = threadIdx.x % 128 == 0;
+    std::uint32_t const k_all = descriptor(ptx::shared_address(shared), key_panel);
+    std::uint32_t const k_own = k_all + group * 512, v_own = k_own + (v_offset >> 4);
+    std::uint32_t const q_base = descriptor(ptx::shared_address(shared + q_offset), query_panel);
+    std::uint32_t const d_o_base = descriptor(ptx::shared_address(shared + d_o_offset), query_panel);
+    std::uint32_t const ds_base = descriptor(ptx::shared_address(shared + ds_offset));
+    std::uint32_t const ds_own = ptx::shared_address(shared + ds_offset) + group * query_panel;
+    float scale = launch.scale * OnlineSoftmax::log2_e;
+    pin(scale);
+
+    float dk[HeadDim / 2], dv[HeadDim / 2];
+    // The sums along the dims: [64 keys, queries].
+    auto const begin_scores = [&](float(&to)[query_rows / 2], std::uint32_t left, std::uint32_t right,
+                                  auto adds) {
+      pin(to);
+      wgmma_fence();
+#pragma unroll
+      for (int i = 0; i < HeadDim / 16; ++i) {
+        std::uint32_t const left_step = left + ((i / 4 * key_panel + i % 4 * 32) >> 4);
+        std::uint32_t const right_step = right + ((i / 4 * query_panel + i % 4 * 32) >> 4);
+        if (i == 0 && !decltype(adds)::value) {
+          Scores::template both_shared<false>(to, left_step, right_step);
+        } else {
+          Scores::template both_shared<true>(to, left_step, right_step);
+        }
+      }
+      wgmma_commit();
+    };
+    // The sums along the queries: [64 keys, dims].
+    auto const begin_key_sums = [&](float(&to)[HeadDim / 2], std::uint32_t(&left)[query_rows / 4],
+                                    std::uint32_t right) {
+      pin(to);
+      pin(left);
+      wgmma_fence();
+#pragma unroll
+      for (int i = 0; i < query_rows / 16; ++i) KeySums::left_registers(to, left + 4 * i, right + i * 128);
+      wgmma_commit();
+    };
+    // The sums along the keys of both groups: of this one's rows or dims.
+    auto const begin_dq = [&](float(&to)[dq_columns / 2], int stage) {
+      pin(to);
+      wgmma_fence();
+      std::uint32_t const ds = ds_base + stage * (ds_bytes >> 4);
+      auto const step = [&](auto adds, int i) {
+        constexpr bool accumulate = decltype(adds)::value;
+        std::uint32_t const ds_step = ds + ((i / 4 * query_panel + i % 4 * 32) >> 4);
+        if constexpr (dq_transposed) {
+          QuerySums::template both_shared<accumulate, true, false>(
+              to, k_all + group * (key_panel >> 4) + i * 128, ds_step);
+        } else {
+          QuerySums::template both_shared<accumulate, false, true>(to, ds_step + group * 512,
+                                                                   k_all + i * 128);
+        }
+      };
+      step(std::false_type{}, 0);
+#pragma unroll
+      for (int i = 1; i < key_rows / 16; ++i) step(std::true_type{}, i);
+      wgmma_commit();
+    };
+
+    int number = 0;  // of the step, over all tiles
+    int puts = 0;
+    for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
+      KeyTile const key_tile = take_tile(tile_parity);
+      if (key_tile.steps < 0) break;
+#pragma unroll
+      for (int i = 0; i < HeadDim / 2; ++i) dk[i] = dv[i] = 0;
+      control.kv_full.wait(tile_parity);
+#pragma unroll 1
+      for (int step = 0; step < key_tile.steps; ++step, ++number) {
+        int const stage = number & 1;
+        std::uint32_t const parity = number >> 1 & 1;
+        std::uint32_t const q_stage = q_base + stage * (query_bytes >> 4);
+        std::uint32_t const d_o_stage = d_o_base + stage * (query_bytes >> 4);
+        float s[query_rows / 2], dp[query_rows / 2];
+        std::uint32_t p[query_rows / 4], ds[query_rows / 4];
+        control.q_full[stage].wait(parity);
+        begin_dp(dp, control.stats[stage] + query_rows);
+        pin(dp);
+        begin_scores(s, k_own, q_stage, std::false_type{});
+        control.d_o_full[stage].wait(parity);
+        begin_scores(dp, v_own, d_o_stage, std::true_type{});
+        wgmma_wait<1>();
+        pin(s);
+        hide(s, key_tile, 64 * group, 0, number);
+        weigh(s, control.stats[stage], scale);
+        pack<T>(p, s);
+        wgmma_wait<0>();
+        pin(dp);
+#pragma unroll
+        for (int i = 0; i < query_rows / 2; ++i) dp[i] *= s[i];
+        pack<T>(ds, dp);
+        if constexpr (dq_late) control.ds_empty[stage].wait(parity ^ 1);
+        store_down(ds_own + stage * ds_bytes, ds);
+        begin_key_sums(dv, p, d_o_stage);
+        fence_shared_writes();
+        // Which step's gradients of queries are computed now; before a tile's first step those of none.
+        int const dq_stage = dq_late ? stage ^ 1 : stage;
+        if constexpr (dq_late) {
+          __syncwarp();
+          control.ds_full[stage].arrive_if(leads_warp);
+          control.ds_full[dq_stage].wait((number - 1) >> 1 & 1);
+        } else {
+          ptx::barrier_sync(1, 256);
+        }
+        float dq[dq_columns / 2];
+        begin_dq(dq, dq_stage);
+        wgmma_wait<1>();
+        pin(dv);
+        pin(p);
+        control.d_o_empty[stage].arrive_if(leads_warpgroup);
+        begin_key_sums(dk, ds, q_stage);
+        wgmma_wait<1>();
+        pin(dq);
+        if (!dq_late || step > 0) {
+          if constexpr (dq_late) control.ds_empty[dq_stage].arrive_if(leads_warpgroup);
+          put_dq(dq, group, puts++);
+        }
+        wgmma_wait<0>();
+        pin(dk);
+        pin(ds);
+        control.q_empty[stage].arrive_if(leads_warpgroup);
+      }
+      if constexpr (dq_late) {
+        if (key_tile.steps > 0) {
+          int const stage = (number - 1) & 1;
+          control.ds_full[stage].wait((number - 1) >> 1 & 1);
+          float dq[dq_columns / 2];
+          begin_dq(dq, stage);
+          wgmma_wait<0>();
+          pin(dq);
+          control.ds_empty[stage].arrive_if(leads_warpgroup);
+          put_dq(dq, group, puts++);
+        }
+      }
+      put_key_sums(key_tile, group, puts, dk, dv);
+    }
+  }
+};
+
+template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
+__global__ void __launch_bounds__(384, 1) backward_kernel(__grid_constant__ BackwardLaunch<M> const launch) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ __align__(1024) std::uint8_t shared[];
+  Backward<HeadDim, T, KeyGrad, M, Deterministic>(launch, shared).run();
+#endif
+}
+
+}  // namespace lightseq::sm90
