@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "laws/forward_kernel.cuh"
+
+/// What every backward kernel for the GPU must do. `Kernel` is its class template, of a head dim, an element
+/// type, the type of the gradients of keys and values, a mask and whether it is deterministic; `stream` picks
+/// the random data.
+namespace lightseq::test {
+
+/// Largest relative error of a gradient against the dense oracle.
+template <class T>
+constexpr double gradient_tolerance = std::is_same_v<T, float16> ? 2e-3 : 1e-2;
+
+/// |got - want| / |want| in the Frobenius norm, where want counts as no smaller than 1e-3 an element: where
+/// each query sees one key alone the gradients vanish, and rounding is all there is.
+inline double gradient_error(std::vector<double> const& got, std::vector<double> const& want) {
+  double difference = 0, norm = 1e-6 * static_cast<double>(want.size());
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    if (!std::isfinite(got[i])) return std::numeric_limits<double>::infinity();
+    difference += (got[i] - want[i]) * (got[i] - want[i]);
+    norm += want[i] * want[i];
+  }
+  return want.empty() ? 0 : std::sqrt(difference / norm);
+}
+
+/// The rows of a strided tensor, packed, as what has been added to `before`. Its gaps must be as before.
+template <class G>
+std::vector<double> added_rows(std::vector<G> const& now, std::vector<G> const& before, Shape const& shape,
+                               Strides const& strides) {
+  std::vector<double> rows;
+  std::vector<bool> gap(now.size(), true);
+  Tensor<G const> const to{now.data(), strides}, from{before.data(), strides};
+  for (std::int64_t b = 0; b < shape.batch; ++b)
+    for (std::int64_t t = 0; t < shape.tokens; ++t)
+      for (std::int64_t h = 0; h < shape.heads; ++h)
+        for (std::int64_t d = 0; d < shape.dim; ++d) {
+          G const* const value = to.at(b, t, h) + d;
+          double const base = std::is_same_v<G, float> ? static_cast<float>(from.at(b, t, h)[d]) : 0.0f;
+          rows.push_back(static_cast<double>(static_cast<float>(*value)) - base);
+          gap[static_cast<std::size_t>(value - now.data())] = false;
+        }
+  bool untouched = true;
+  for (std::size_t i = 0; i < now.size(); ++i)
+    if (gap[i]) untouched &= __builtin_memcmp(&now[i], &before[i], sizeof(G)) == 0;
+  CHECK(untouched);
+  return rows;
+}
+
+/// What a sum starts from: floats are added to, elements are written whatever they hold.
+template <class G>
+std::vector<G> initial_gradient(std::int64_t size, std::uint64_t stream) {
+  if constexpr (std::is_same_v<G, float>) return random_vector<float>(size, stream);
+  return poisoned_vector<G>(size);
+}
+
+template <int HeadDim, class T>
+struct BackwardCase : ForwardCase<HeadDim, T> {
+  std::vector<T> d_o;             ///< as q
+  std::vector<float> lse, delta;  ///< [batch, heads, queries.rows()], in double until the end
+  Strides dq_strides, dkv_strides;
+  std::vector<double> want_dq, want_dk, want_dv;  ///< packed
+
+  /// Adds d_o, the row statistics and what the oracle wants.
+  template <class M>
+  void complete(M const& mask, std::uint64_t stream, int layout) {
+    Shape const queries = this->query_shape(), keys = this->key_shape();
+    dq_strides = some_layout(queries, layout % 3);
+    dkv_strides = some_layout(keys, layout / 3 % 3);
+    d_o = random_vector<T>(this->extent(queries, this->q_strides), stream);
+    std::vector<double> o, exact_lse;
+    this->oracle(mask, o, exact_lse);
+    lse.assign(exact_lse.begin(), exact_lse.end());
+    delta.clear();
+    Tensor<double const> const o_rows{o.data(), Strides::packed(queries)};
+    Tensor<T const> const d_o_rows{d_o.data(), this->q_strides};
+    for (std::int64_t b = 0; b < queries.batch; ++b)
+      for (std::int64_t h = 0; h < queries.heads; ++h)
+        for (std::int64_t t = 0; t < queries.tokens; ++t) {
+          double sum = 0;
+          for (int d = 0; d < HeadDim; ++d)
+            sum += o_rows.at(b, t, h)[d] * static_cast<float>(d_o_rows.at(b, t, h)[d]);
+          delta.push_back(static_cast<float>(sum));
+        }
+    auto const zeros = [](Shape const& s) {
+      return std::vector<double>(static_cast<std::size_t>(s.batch * s.tokens * s.heads * HeadDim));
+    };
+    want_dq = zeros(queries), want_dk = zeros(keys), want_dv = zeros(keys);
+    BackwardCall<T, double> call;
+    call.q = {this->q.data(), this->q_strides};
+    call.k = {this->k.data(), this->kv_strides};
+    call.v = {this->v.data(), this->kv_strides};
+    call.d_o = {d_o.data(), this->q_strides};
+    call.queries = this->queries, call.keys = this->keys;
+    call.dq = {want_dq.data(), Strides::packed(queries)};
+    call.dk = {want_dk.data(), Strides::packed(keys)};
+    call.dv = {want_dv.data(), Strides::packed(keys)};
+    call.batch = this->batch, call.heads = this->heads, call.kv_heads = this->kv_heads;
+    call.scale = this->scale;
+    reference::backward<HeadDim>(call, mask);
+  }
+};
+
+template <int HeadDim, class T, class M>
+BackwardCase<HeadDim, T> some_backward_case(M const& mask, std::uint64_t stream, std::int64_t longest) {
+  BackwardCase<HeadDim, T> c{some_case<HeadDim, T>(stream, longest), {}, {}, {}, {}, {}, {}, {}, {}};
+  c.complete(mask, stream + 5, static_cast<int>(stream_seed(stream) >> 20 & 0xff));
+  return c;
+}
+
+/// A case on the device, with the kernel and the gradients' sums, to which launches of its parts add.
+template <template <int, class, class, Mask, bool> class Kernel, class KeyGrad, bool Deterministic,
+          int HeadDim, class T, class M>
+class BackwardRun {
+ public:
+  using Case = BackwardCase<HeadDim, T>;
+  BackwardRun(Case const& host, M const& m)
+      : c(host),
+        mask(m),
+        q(c.q),
+        k(c.k),
+        v(c.v),
+        d_o(c.d_o),
+        lse(c.lse),
+        delta(c.delta),
+        dq_before(initial_gradient<float>(c.extent(c.query_shape(), c.dq_strides), 91)),
+        dk_before(initial_gradient<KeyGrad>(c.extent(c.key_shape(), c.dkv_strides), 92)),
+        dv_before(initial_gradient<KeyGrad>(c.extent(c.key_shape(), c.dkv_strides), 93)),
+        dq(dq_before),
+        dk(dk_before),
+        dv(dv_before),
+        workspace(This::workspace_bytes(c.batch, c.heads, c.queries.rows(), c.keys.rows())) {
+    workspace.fill(0xff);
+    require(kernel.prepare());
+  }
+
+  /// Adds what the given queries and keys contribute.
+  void launch(std::int64_t first_query, std::int64_t queries, std::int64_t first_key, std::int64_t keys,
+              int sm_margin = 0, cudaStream_t stream = nullptr) {
+    BackwardCall<T, float, KeyGrad> call;
+    call.q = Tensor<T const>{q.data(), c.q_strides}.from(first_query);
+    call.d_o = Tensor<T const>{d_o.data(), c.q_strides}.from(first_query);
+    call.k = Tensor<T const>{k.data(), c.kv_strides}.from(first_key);
+    call.v = Tensor<T const>{v.data(), c.kv_strides}.from(first_key);
+    call.lse = RowStats<float const>(RowStats<float>::packed(lse.data(), c.heads, c.queries.rows()))
+                   .from(first_query);
+    call.delta = RowStats<float const>(RowStats<float>::packed(delta.data(), c.heads, c.queries.rows()))
+                     .from(first_query);
+    call.queries = c.queries.slice(first_query, queries);
+    call.keys = c.keys.slice(first_key, keys);
+    call.dq = Tensor<float>{dq.data(), c.dq_strides}.from(first_query);
+    call.dk = Tensor<KeyGrad>{dk.data(), c.dkv_strides}.from(first_key);
+    call.dv = Tensor<KeyGrad>{dv.data(), c.dkv_strides}.from(first_key);
+    call.batch = c.batch, call.heads = c.heads, call.kv_heads = c.kv_heads, call.scale = c.scale;
+    require(kernel.launch(call, mask, workspace.data(), stream, sm_margin));
+  }
+  void launch(int sm_margin = 0, cudaStream_t stream = nullptr) {
+    launch(0, c.queries.rows(), 0, c.keys.rows(), sm_margin, stream);
+  }
+
+  /// Puts the sums back to what they were.
+  void reset(cudaStream_t stream = nullptr) {
+    put_back(dq, dq_before, stream), put_back(dk, dk_before, stream), put_back(dv, dv_before, stream);
+  }
+
+  /// The sums are what the oracle says, up to rounding in T.
+  void check(double slack = 1) const {
+    INFO("seed ", run_seed(), ", head dim ", HeadDim, ", batch ", c.batch, ", heads ", c.heads, "/",
+         c.kv_heads, ", queries ", c.queries.segments[0].rows, "+", c.queries.segments[1].rows, " stride ",
+         c.queries.segments[0].stride, ", keys ", c.keys.segments[0].rows, "+", c.keys.segments[1].rows,
+         " stride ", c.keys.segments[0].stride);
+    auto const query_rows = added_rows(dq.values(), dq_before, c.query_shape(), c.dq_strides);
+    auto const key_rows = added_rows(dk.values(), dk_before, c.key_shape(), c.dkv_strides);
+    auto const value_rows = added_rows(dv.values(), dv_before, c.key_shape(), c.dkv_strides);
+    CHECK(gradient_error(query_rows, c.want_dq) < slack * gradient_tolerance<T>);
+    CHECK(gradient_error(key_rows, c.want_dk) < slack * gradient_tolerance<T>);
+    CHECK(gradient_error(value_rows, c.want_dv) < slack * gradient_tolerance<T>);
+    // Rows that see nothing, or that nothing sees, get nothing, not even rounding.
+    CHECK(zeros_stay(query_rows, c.want_dq));
+    CHECK(zeros_stay(value_rows, c.want_dv));
+  }
+
+ private:
+  using This = Kernel<HeadDim, T, KeyGrad, M, Deterministic>;
+  static void require(Status const& status) {
+    if (!status.ok()) throw std::runtime_error(status.message());
+  }
+  template <class G>
+  static void put_back(DeviceArray<G> const& array, std::vector<G> const& values, cudaStream_t stream) {
+    check_cuda(
+        cudaMemcpyAsync(array.data(), values.data(), values.size() * sizeof(G), cudaMemcpyDefault, stream));
+  }
+  static bool zeros_stay(std::vector<double> const& got, std::vector<double> const& want) {
+    for (std::size_t row = 0; row < want.size(); row += HeadDim) {
+      auto const zero = [](double x) { return x == 0; };
+      auto const at = static_cast<std::ptrdiff_t>(row);
+      if (std::all_of(want.begin() + at, want.begin() + at + HeadDim, zero) &&
+          !std::all_of(got.begin() + at, got.begin() + at + HeadDim, zero))
+        return false;
+    }
+    return true;
+  }
+
+  Case const& c;
+  M mask;
+  This kernel;
+  DeviceArray<T> q, k, v, d_o;
+  DeviceArray<float> lse, delta;
+  std::vector<float> dq_before;
+  std::vector<KeyGrad> dk_before, dv_before;
+
+ public:
+  DeviceArray<float> dq;
+  DeviceArray<KeyGrad> dk, dv;
+
+ private:
+  DeviceArray<char> workspace;
+};
+
+/// The kernel equals the oracle for random lengths, heads, strides and positions.
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, class T, class KeyGrad,
+          bool Deterministic, class M>
+void check_gradients(M const& mask, int cases, std::uint64_t stream) {
+  for (int i = 0; i < cases; ++i) {
+    auto const c = some_backward_case<HeadDim, T>(mask, stream + 10 * static_cast<std::uint64_t>(i),
+                                                  i % 2 == 0 ? 150 : 600);
+    BackwardRun<Kernel, KeyGrad, Deterministic, HeadDim, T, M> run(c, mask);
+    run.launch();
+    run.check();
+  }
+}
+
+/// So it does for any mask.
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, bool Deterministic>
+void check_gradients_of_masks(std::uint64_t stream) {
+  check_gradients<Kernel, HeadDim, bfloat16, bfloat16, Deterministic>(Full{}, 6, stream);
+  check_gradients<Kernel, HeadDim, bfloat16, bfloat16, Deterministic>(Causal{}, 8, stream + 1000);
+  check_gradients<Kernel, HeadDim, bfloat16, float, Deterministic>(SlidingWindow{70, 0}, 4, stream + 2000);
+  check_gradients<Kernel, HeadDim, bfloat16, float, Deterministic>(SlidingWindow{5, 260}, 4, stream + 3000);
+  check_gradients<Kernel, HeadDim, bfloat16, bfloat16, Deterministic>(Documents{90}, 4, stream + 4000);
+}
+
+/// So it does for float16 and for gradients of keys and values in float.
+template <template <int, class, class, Mask, bool> class Kernel>
+void check_gradient_types(std::uint64_t stream) {
+  check_gradients<Kernel, 64, float16, float16, false>(Causal{}, 4, stream);
+  check_gradients<Kernel, 128, float16, float16, false>(Full{}, 4, stream + 1000);
+  check_gradients<Kernel, 128, float16, float, true>(Causal{}, 4, stream + 2000);
+  check_gradients<Kernel, 64, bfloat16, float, false>(Causal{}, 4, stream + 3000);
+  check_gradients<Kernel, 128, bfloat16, float, false>(Documents{200}, 4, stream + 4000);
+}
+
+/// So it does for every head dim of `16 * (N + 1)`.
+template <template <int, class, class, Mask, bool> class Kernel, class T, class KeyGrad, int... N>
+void check_gradient_head_dims(std::integer_sequence<int, N...>) {
+  (check_gradients<Kernel, 16 * (N + 1), T, KeyGrad, false>(Causal{}, 2, 16'000 * (N + 1)), ...);
+}
+
+/// Parts of queries and of keys, each a call of its own, add up to the whole.
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, bool Deterministic, class M>
+void check_gradient_parts(M const& mask, std::uint64_t stream) {
+  for (std::int64_t const parts : {2, 5}) {
+    auto const c =
+        some_backward_case<HeadDim, bfloat16>(mask, stream + 10 * static_cast<std::uint64_t>(parts), 600);
+    BackwardRun<Kernel, float, Deterministic, HeadDim, bfloat16, M> run(c, mask);
+    auto const cut = [&](std::int64_t rows, std::int64_t part) { return part * rows / parts; };
+    for (std::int64_t i = 0; i < parts; ++i)
+      for (std::int64_t j = 0; j < parts; ++j) {
+        std::int64_t const query = cut(c.queries.rows(), i), key = cut(c.keys.rows(), j);
+        run.launch(query, cut(c.queries.rows(), i + 1) - query, key, cut(c.keys.rows(), j + 1) - key);
+      }
+    run.check();
+  }
+}
+
+/// The deterministic kernel gives the same bits in each of 20 runs, whatever multiprocessors it has and
+/// whatever else the GPU does.
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, class M>
+void check_gradient_bits(M const& mask, std::uint64_t stream) {
+  auto const c = some_backward_case<HeadDim, bfloat16>(mask, stream, 1000);
+  BackwardRun<Kernel, float, true, HeadDim, bfloat16, M> run(c, mask);
+  run.launch();
+  run.check();
+  auto const dq = run.dq.values(), dk = run.dk.values(), dv = run.dv.values();
+  Streams const streams(2);
+  DeviceArray<char> const noise(1 << 26);
+  std::mt19937_64 random(stream_seed(stream + 7));
+  for (int i = 0; i < 20; ++i) {
+    run.reset(streams[0]);
+    for (std::uint64_t j = random() % 4; j > 0; --j)
+      check_cuda(cudaMemsetAsync(noise.data(), i, random() % (1 << 26), streams[1]));
+    run.launch(static_cast<int>(random() % 140), streams[0]);
+    CHECK(run.dq.values() == dq);
+    CHECK(run.dk.values() == dk);
+    CHECK(run.dv.values() == dv);
+  }
+}
+
+/// The kernel is right whatever multiprocessors it leaves to others.
+template <template <int, class, class, Mask, bool> class Kernel>
+void check_gradient_margin(std::uint64_t stream) {
+  auto const c = some_backward_case<128, bfloat16>(Causal{}, stream, 700);
+  for (int const margin : {0, 7, 131, 1000}) {
+    BackwardRun<Kernel, bfloat16, false, 128, bfloat16, Causal> run(c, Causal{});
+    run.launch(margin);
+    run.check();
+  }
+}
+
+/// The kernel says which stride or address it does not take, and which positions.
+template <template <int, class, class, Mask, bool> class Kernel>
+void check_gradient_refusals() {
+  constexpr std::int64_t rows = 100;
+  DeviceArray<bfloat16> const data(rows * 1000);
+  DeviceArray<float> const sums(rows * 1000);
+  using Causal128 = Kernel<128, bfloat16, float, Causal, false>;
+  DeviceArray<char> const workspace(Causal128::workspace_bytes(1, 1, rows, rows));
+  Causal128 kernel;
+  REQUIRE(kernel.prepare().ok());
+  auto const made = [&] {
+    BackwardCall<bfloat16, float, float> call;
+    call.q = call.k = call.v = call.d_o = Tensor<bfloat16 const>{data.data()};
+    call.dq = call.dk = call.dv = sums.data();
+    call.lse = call.delta = RowStats<float const>(sums.data(), rows, rows);
+    call.queries = call.keys = {{{0, rows, 1}, {}}};
+    return call;
+  };
+  auto call = made();
+  call.k.strides = {0, 132, 128};
+  Status status = kernel.launch(call, {}, workspace.data(), nullptr);
+  CHECK(status.code == Code::misaligned);
+  CHECK(status.message() == "the token stride of k is 132, which is not a multiple of 8");
+  call = made();
+  call.q = Tensor<bfloat16 const>{data.data() + 1};
+  CHECK(kernel.launch(call, {}, workspace.data(), nullptr).message() ==
+        "the address of q is 2, which is not a multiple of 16");
+  call = made();
+  call.queries.segments[0].begin = std::int64_t{1} << 40;
+  CHECK(kernel.launch(call, {}, workspace.data(), nullptr).code == Code::too_large);
+}
+
+/// A captured launch gives the same bits when replayed.
+template <template <int, class, class, Mask, bool> class Kernel>
+void check_gradient_replay(std::uint64_t stream) {
+  auto const c = some_backward_case<128, bfloat16>(Causal{}, stream, 700);
+  BackwardRun<Kernel, bfloat16, true, 128, bfloat16, Causal> run(c, Causal{});
+  run.launch();
+  run.check();
+  auto const dq = run.dq.values();
+  auto const dk = run.dk.values(), dv = run.dv.values();
+
+  Streams const streams(1);
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t replay = nullptr;
+  check_cuda(cudaStreamBeginCapture(streams[0], cudaStreamCaptureModeGlobal));
+  run.launch(0, streams[0]);
+  check_cuda(cudaStreamEndCapture(streams[0], &graph));
+  check_cuda(cudaGraphInstantiate(&replay, graph, 0));
+  for (int i = 0; i < 3; ++i) {
+    run.reset(streams[0]);
+    check_cuda(cudaGraphLaunch(replay, streams[0]));
+    CHECK(run.dq.values() == dq);
+    CHECK(run.dk.values() == dk);
+    CHECK(run.dv.values() == dv);
+  }
+  check_cuda(cudaGraphExecDestroy(replay));
+  check_cuda(cudaGraphDestroy(graph));
+}
+
+}  // namespace lightseq::test
