@@ -14,6 +14,14 @@ __device__ __forceinline__ void store_matrices(std::uint32_t address, std::uint3
                : "memory");
 }
 
+/// The same, each matrix transposed.
+__device__ __forceinline__ void store_transposed(std::uint32_t address, std::uint32_t a, std::uint32_t b,
+                                                 std::uint32_t c, std::uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+               "r"(a), "r"(b), "r"(c), "r"(d)
+               : "memory");
+}
+
 /// Writes a warpgroup's 64 rows of o as elements T, in panels of 64, `panel` bytes from one to the next.
 template <class T, int Size>
 __device__ __forceinline__ void write_elements(std::uint8_t* memory, int panel, float const (&o)[Size]) {

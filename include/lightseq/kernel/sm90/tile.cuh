@@ -26,4 +26,20 @@ constexpr ForwardTile forward_tile(int head_dim) {
   return {.query_rows = 128, .key_rows = 80};
 }
 
+/// How the backward kernel cuts its work. A thread block is one warpgroup that moves data and two that
+/// compute. Up to a head dim of 128 each of these holds half of the keys, beyond that half of the dims.
+struct BackwardTile {
+  int query_rows = 0;           ///< a multiple of 16
+  int key_rows = 0;             ///< 64 for each part of the keys
+  int stages = 2;               ///< tiles of queries in shared memory
+  int move_registers = 24;      ///< a thread of the moving warpgroup
+  int compute_registers = 240;  ///< a thread of the others; all together at most 65536
+};
+
+constexpr BackwardTile backward_tile(int head_dim) {
+  if (head_dim <= 64) return {.query_rows = 128, .key_rows = 128};
+  if (head_dim <= 128) return {.query_rows = 80, .key_rows = 128};
+  return {.query_rows = 64, .key_rows = 64, .stages = head_dim <= 192 ? 2 : 1};
+}
+
 }  // namespace lightseq::sm90

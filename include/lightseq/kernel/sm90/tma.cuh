@@ -34,6 +34,16 @@ __device__ __forceinline__ void store_panel(CUtensorMap const& map, int dim, int
       : "memory");
 }
 
+/// The same for floats, which are added to those that are there.
+__device__ __forceinline__ void add_panel(CUtensorMap const& map, int dim, int token, int head, int batch,
+                                          std::uint32_t from) {
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2, %3, %4}], "
+      "[%5];" ::"l"(&map),
+      "r"(dim), "r"(token), "r"(head), "r"(batch), "r"(from)
+      : "memory");
+}
+
 __device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
 /// Waits until this thread's stores have read shared memory.

@@ -44,8 +44,8 @@ __device__ __forceinline__ std::uint32_t descriptor(std::uint32_t address, std::
 }
 
 /// wgmma for sums of N columns. `both_shared`: d (+)= a b^T, where a, b are [64, 16] and [N, 16] in shared
-/// memory, row by row. `left_registers`: d += a b, where a is in registers, laid out as packed sums, and b is
-/// [16, N] in shared memory.
+/// memory, row by row, or transposed: [16, 64] and [16, N]. `left_registers`: d += a b, where a is in
+/// registers, laid out as packed sums, and b is [16, N] in shared memory.
 template <int N, class T>
 struct Wgmma;
 
@@ -87,29 +87,30 @@ struct Wgmma;
 #define LIGHTSEQ_SUMS_16 LIGHTSEQ_SUMS_15, LIGHTSEQ_EIGHT(120)
 
 // N = 16 K; a, ..., f are the numbers of the operands behind the 8 K sums.
-#define LIGHTSEQ_WGMMA(N, K, a, b, c, e, f, g)                                                             \
-  template <class T>                                                                                       \
-  struct Wgmma<N, T> {                                                                                     \
-    template <bool Accumulate>                                                                             \
-    __device__ __forceinline__ static void both_shared(float (&d)[8 * K], std::uint32_t left,              \
-                                                       std::uint32_t right) {                              \
-      asm volatile("{.reg .pred p; .reg .b64 x, y; setp.ne.b32 p, %" #c ", 0; mov.b64 x, {%" #a            \
-                   ", 0x40000040}; "                                                                       \
-                   "mov.b64 y, {%" #b ", 0x40000040}; wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.%" #e \
-                   ".%" #e " {" LIGHTSEQ_NAMES_##K "}, x, y, p, 1, 1, 0, 0;}"                              \
-                   : LIGHTSEQ_SUMS_##K                                                                     \
-                   : "r"(left), "r"(right), "n"(Accumulate), "C"(ptx::Name<T>::value));                    \
-    }                                                                                                      \
-    __device__ __forceinline__ static void left_registers(float (&d)[8 * K], std::uint32_t const* left,    \
-                                                          std::uint32_t right) {                           \
-      asm volatile("{.reg .pred p; .reg .b64 y; setp.ne.b32 p, 1, 0; mov.b64 y, {%" #f                     \
-                   ", 0x40000040}; "                                                                       \
-                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.%" #g ".%" #g " {" LIGHTSEQ_NAMES_##K   \
-                   "}, {%" #a ",%" #b ",%" #c ",%" #e "}, y, p, 1, 1, 1;}"                                 \
-                   : LIGHTSEQ_SUMS_##K                                                                     \
-                   : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right),                   \
-                     "C"(ptx::Name<T>::value));                                                            \
-    }                                                                                                      \
+#define LIGHTSEQ_WGMMA(N, K, a, b, c, e, f, g)                                                              \
+  template <class T>                                                                                        \
+  struct Wgmma<N, T> {                                                                                      \
+    template <bool Accumulate, bool LeftTransposed = false, bool RightTransposed = false>                   \
+    __device__ __forceinline__ static void both_shared(float (&d)[8 * K], std::uint32_t left,               \
+                                                       std::uint32_t right) {                               \
+      asm volatile("{.reg .pred p; .reg .b64 x, y; setp.ne.b32 p, %" #c ", 0; mov.b64 x, {%" #a             \
+                   ", 0x40000040}; "                                                                        \
+                   "mov.b64 y, {%" #b ", 0x40000040}; wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.%" #e  \
+                   ".%" #e " {" LIGHTSEQ_NAMES_##K "}, x, y, p, 1, 1, %" #f ", %" #g ";}"                   \
+                   : LIGHTSEQ_SUMS_##K                                                                      \
+                   : "r"(left), "r"(right), "n"(Accumulate), "C"(ptx::Name<T>::value), "n"(LeftTransposed), \
+                     "n"(RightTransposed));                                                                 \
+    }                                                                                                       \
+    __device__ __forceinline__ static void left_registers(float (&d)[8 * K], std::uint32_t const* left,     \
+                                                          std::uint32_t right) {                            \
+      asm volatile("{.reg .pred p; .reg .b64 y; setp.ne.b32 p, 1, 0; mov.b64 y, {%" #f                      \
+                   ", 0x40000040}; "                                                                        \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.%" #g ".%" #g " {" LIGHTSEQ_NAMES_##K    \
+                   "}, {%" #a ",%" #b ",%" #c ",%" #e "}, y, p, 1, 1, 1;}"                                  \
+                   : LIGHTSEQ_SUMS_##K                                                                      \
+                   : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right),                    \
+                     "C"(ptx::Name<T>::value));                                                             \
+    }                                                                                                       \
   };
 LIGHTSEQ_WGMMA(16, 1, 8, 9, 10, 11, 12, 13)
 LIGHTSEQ_WGMMA(32, 2, 16, 17, 18, 19, 20, 21)

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+#include "lightseq/core/status.hpp"
+#include "lightseq/kernel/fragment.cuh"
+#include "lightseq/kernel/kernel.hpp"
+#include "lightseq/kernel/tile_order.cuh"
+#include "lightseq/mask/mask.hpp"
+
+/// In which order the backward kernels take tiles of keys, and for each of them tiles of queries.
+namespace lightseq {
+
+/// The order in which a launch takes its key tiles, and how many there are.
+struct KeyTileOrder {
+  int kv_heads = 0, group = 0;  ///< key/value heads, and how many query heads share one
+  int batch_heads = 0;          ///< batches x key/value heads
+  int section = 0;              ///< those of them whose tiles are taken together
+  int key_tiles = 0;            ///< of one batch and head
+  int tiles = 0;                ///< of all of them
+  bool from_last = false;       ///< whether the last keys come first
+
+  /// The number in its batch and head of the key tile that is taken at `turn`, and the other way round.
+  __device__ __forceinline__ int number_at(int turn) const { return from_last ? key_tiles - 1 - turn : turn; }
+
+  /// The turn in its batch and head of tile `index`.
+  __device__ __forceinline__ int turn(int index) const {
+    int const per_section = section * key_tiles;
+    int const number_of_section = index / per_section;
+    return index % per_section / heads_in(number_of_section);
+  }
+
+  /// Where tile `index` lies.
+  __device__ __forceinline__ TilePlace locate(int index, int rows_of_first, int key_rows) const {
+    int const per_section = section * key_tiles;
+    int const number_of_section = index / per_section, rest = index % per_section;
+    int const batch_head = number_of_section * section + rest % heads_in(number_of_section);
+    TilePlace place = place_of(number_at(turn(index)), rows_of_first, key_rows);
+    place.head = batch_head % kv_heads, place.batch = batch_head / kv_heads;
+    return place;
+  }
+
+  /// The segment and row where tile `number` of a head lies.
+  __device__ __forceinline__ static TilePlace place_of(int number, int rows_of_first, int key_rows) {
+    int const in_first = (rows_of_first + key_rows - 1) / key_rows;
+    int const segment = number < in_first ? 0 : 1;
+    return {segment, (number - segment * in_first) * key_rows};
+  }
+
+  /// The order of a call's tiles of `key_rows` keys. Where the gradients of queries are added up in the order
+  /// of the key tiles (`in_turns`), those that fewer queries see come first.
+  template <class Call, Mask M>
+  static Status make(KeyTileOrder& order, Call const& call, M const& mask, int head_dim, int key_rows,
+                     bool in_turns) {
+    bool uneven = false;
+    std::int64_t key_tiles = 0;
+    for (Segment const& keys : call.keys.segments) {
+      key_tiles += (keys.rows + key_rows - 1) / key_rows;
+      for (Segment const& queries : call.queries.segments)
+        if (queries.rows > 0 && keys.rows > 0)
+          uneven |= mask.cover(queries.hull(), keys.hull()) != Cover::full;
+    }
+    // Even tiles: one head after another. Uneven ones: the long ones of many heads first, but of no more
+    // heads than keep their queries and gradients in the L2 cache, 40 MB of them.
+    std::int64_t const group = call.heads / call.kv_heads, batch_heads = call.batch * call.kv_heads;
+    std::int64_t const head_bytes = std::max<std::int64_t>(1, call.queries.rows() * group * head_dim * 8);
+    std::int64_t section = 1;
+    while ((uneven || in_turns) && section * 2 * head_bytes <= 40'000'000 && section < batch_heads)
+      section *= 2;
+    constexpr std::int64_t most = 1 << 30;
+    if (key_tiles > most / std::max<std::int64_t>(1, batch_heads))
+      return {.code = Code::too_large,
+              .subject = "keys",
+              .other = "tile count",
+              .have = key_tiles * batch_heads,
+              .need = most};
+    order = {static_cast<int>(call.kv_heads),
+             static_cast<int>(group),
+             static_cast<int>(batch_heads),
+             static_cast<int>(std::min(section, batch_heads)),
+             static_cast<int>(key_tiles),
+             static_cast<int>(key_tiles * batch_heads),
+             in_turns && uneven};
+    return {};
+  }
+
+ private:
+  __device__ __forceinline__ int heads_in(int number_of_section) const {
+    return min(section, batch_heads - number_of_section * section);
+  }
+};
+
+/// The tiles of `QueryRows` queries that see some keys, from the first to the last. A whole warp walks, and
+/// asks the mask about 32 tiles at a time.
+template <int QueryRows, Mask M>
+struct QueryWalk {
+  M const& mask;
+  LaunchSegment const* queries;  ///< two segments
+  Range keys;
+  int segment = -1;  ///< the current tile's
+  int first = 0;     ///< the current tile's first row in `segment`
+  bool cut = false;  ///< whether the mask hides some of the current tile
+  int tiles = 0;     ///< of the segment
+  int scanned = 0;   ///< bit i of the two below is tile scanned - 32 + i
+  unsigned visible = 0, partial = 0;
+
+  /// Goes to the next tile, if there is one.
+  __device__ __forceinline__ bool next() {
+    while (visible == 0)
+      if (!scan()) return false;
+    int const bit = __ffs(static_cast<int>(visible)) - 1;
+    visible &= visible - 1;
+    first = (scanned - 32 + bit) * QueryRows;
+    cut = (partial >> bit & 1) != 0;
+    return true;
+  }
+
+  /// How many tiles there are to come.
+  __device__ __forceinline__ int count() {
+    int sum = 0;
+    do {
+      sum += __popc(visible);
+    } while (scan());
+    return sum;
+  }
+
+ private:
+  __device__ __forceinline__ bool scan() {
+    while (scanned >= tiles) {
+      if (segment == 1) return false;
+      ++segment;
+      tiles = (queries[segment].count + QueryRows - 1) / QueryRows;
+      scanned = 0;
+    }
+    int const row = (scanned + static_cast<int>(threadIdx.x) % 32) * QueryRows;
+    int const rows = min(QueryRows, queries[segment].count - row);
+    Cover const cover = rows <= 0 ? Cover::none : mask.cover(queries[segment].hull(row, rows), keys);
+    visible = __ballot_sync(~0u, cover != Cover::none);
+    partial = __ballot_sync(~0u, cover == Cover::partial);
+    scanned += 32;
+    return true;
+  }
+};
+
+/// Gives -inf to the scores of pairs that the mask hides, where a thread's two rows are keys and its columns
+/// the queries from `first` of their segment on; and to those behind the end of the keys.
+template <int Size, Mask M>
+__device__ __forceinline__ void hide_keys(float (&scores)[Size], RowPair const& keys,
+                                          LaunchSegment const& queries, int first, M const& mask) {
+  int const key[2] = {keys.position(0), keys.position(1)};
+  bool const exists[2] = {keys.exists(0), keys.exists(1)};
+  int const position = queries.position(first + static_cast<int>(threadIdx.x) % 4 * 2);
+  int const last_position = queries.position(queries.count - 1);
+#pragma unroll
+  for (int i = 0; i < Size; ++i) {
+    int const query = min(position + (i / 4 * 8 + i % 2) * queries.stride, last_position);
+    bool const visible = mask.visible(query, key[i / 2 % 2]) & exists[i / 2 % 2];
+    scores[i] = visible ? scores[i] : -OnlineSoftmax::infinity;
+  }
+}
+
+}  // namespace lightseq
