@@ -63,19 +63,19 @@ struct BackwardCase : ForwardCase<HeadDim, T> {
   /// Adds d_o, the row statistics and what the oracle wants.
   template <class M>
   void complete(M const& mask, std::uint64_t stream, int layout) {
-    Shape const queries = this->query_shape(), keys = this->key_shape();
-    dq_strides = some_layout(queries, layout % 3);
-    dkv_strides = some_layout(keys, layout / 3 % 3);
-    d_o = random_vector<T>(this->extent(queries, this->q_strides), stream);
+    Shape const q_shape = this->query_shape(), kv_shape = this->key_shape();
+    dq_strides = some_layout(q_shape, layout % 3);
+    dkv_strides = some_layout(kv_shape, layout / 3 % 3);
+    d_o = random_vector<T>(this->extent(q_shape, this->q_strides), stream);
     std::vector<double> o, exact_lse;
     this->oracle(mask, o, exact_lse);
     lse.assign(exact_lse.begin(), exact_lse.end());
     delta.clear();
-    Tensor<double const> const o_rows{o.data(), Strides::packed(queries)};
+    Tensor<double const> const o_rows{o.data(), Strides::packed(q_shape)};
     Tensor<T const> const d_o_rows{d_o.data(), this->q_strides};
-    for (std::int64_t b = 0; b < queries.batch; ++b)
-      for (std::int64_t h = 0; h < queries.heads; ++h)
-        for (std::int64_t t = 0; t < queries.tokens; ++t) {
+    for (std::int64_t b = 0; b < q_shape.batch; ++b)
+      for (std::int64_t h = 0; h < q_shape.heads; ++h)
+        for (std::int64_t t = 0; t < q_shape.tokens; ++t) {
           double sum = 0;
           for (int d = 0; d < HeadDim; ++d)
             sum += o_rows.at(b, t, h)[d] * static_cast<float>(d_o_rows.at(b, t, h)[d]);
@@ -84,16 +84,16 @@ struct BackwardCase : ForwardCase<HeadDim, T> {
     auto const zeros = [](Shape const& s) {
       return std::vector<double>(static_cast<std::size_t>(s.batch * s.tokens * s.heads * HeadDim));
     };
-    want_dq = zeros(queries), want_dk = zeros(keys), want_dv = zeros(keys);
+    want_dq = zeros(q_shape), want_dk = zeros(kv_shape), want_dv = zeros(kv_shape);
     BackwardCall<T, double> call;
     call.q = {this->q.data(), this->q_strides};
     call.k = {this->k.data(), this->kv_strides};
     call.v = {this->v.data(), this->kv_strides};
     call.d_o = {d_o.data(), this->q_strides};
     call.queries = this->queries, call.keys = this->keys;
-    call.dq = {want_dq.data(), Strides::packed(queries)};
-    call.dk = {want_dk.data(), Strides::packed(keys)};
-    call.dv = {want_dv.data(), Strides::packed(keys)};
+    call.dq = {want_dq.data(), Strides::packed(q_shape)};
+    call.dk = {want_dk.data(), Strides::packed(kv_shape)};
+    call.dv = {want_dv.data(), Strides::packed(kv_shape)};
     call.batch = this->batch, call.heads = this->heads, call.kv_heads = this->kv_heads;
     call.scale = this->scale;
     reference::backward<HeadDim>(call, mask);
@@ -107,9 +107,15 @@ BackwardCase<HeadDim, T> some_backward_case(M const& mask, std::uint64_t stream,
   return c;
 }
 
+/// Puts an array back to the values it had.
+template <class G>
+void put_back(DeviceArray<G> const& array, std::vector<G> const& values, cudaStream_t stream) {
+  check_cuda(
+      cudaMemcpyAsync(array.data(), values.data(), values.size() * sizeof(G), cudaMemcpyDefault, stream));
+}
+
 /// A case on the device, with the kernel and the gradients' sums, to which launches of its parts add.
-template <template <int, class, class, Mask, bool> class Kernel, class KeyGrad, bool Deterministic,
-          int HeadDim, class T, class M>
+template <class Kernel, int HeadDim, class T, class KeyGrad, class M>
 class BackwardRun {
  public:
   using Case = BackwardCase<HeadDim, T>;
@@ -128,7 +134,7 @@ class BackwardRun {
         dq(dq_before),
         dk(dk_before),
         dv(dv_before),
-        workspace(This::workspace_bytes(c.batch, c.heads, c.queries.rows(), c.keys.rows())) {
+        workspace(Kernel::workspace_bytes(c.batch, c.heads, c.queries.rows(), c.keys.rows())) {
     workspace.fill(0xff);
     require(kernel.prepare());
   }
@@ -189,14 +195,8 @@ class BackwardRun {
   }
 
  private:
-  using This = Kernel<HeadDim, T, KeyGrad, M, Deterministic>;
   static void require(Status const& status) {
     if (!status.ok()) throw std::runtime_error(status.message());
-  }
-  template <class G>
-  static void put_back(DeviceArray<G> const& array, std::vector<G> const& values, cudaStream_t stream) {
-    check_cuda(
-        cudaMemcpyAsync(array.data(), values.data(), values.size() * sizeof(G), cudaMemcpyDefault, stream));
   }
   /// Whether the given row is zero.
   static bool is_zero(std::vector<double> const& rows, std::int64_t row) {
@@ -206,7 +206,7 @@ class BackwardRun {
 
   Case const& c;
   M mask;
-  This kernel;
+  Kernel kernel;
   DeviceArray<T> q, k, v, d_o;
   DeviceArray<float> lse, delta;
   std::vector<float> dq_before;
@@ -227,7 +227,7 @@ void check_gradients(M const& mask, int cases, std::uint64_t stream) {
   for (int i = 0; i < cases; ++i) {
     auto const c = some_backward_case<HeadDim, T>(mask, stream + 10 * static_cast<std::uint64_t>(i),
                                                   i % 2 == 0 ? 150 : 600);
-    BackwardRun<Kernel, KeyGrad, Deterministic, HeadDim, T, M> run(c, mask);
+    BackwardRun<Kernel<HeadDim, T, KeyGrad, M, Deterministic>, HeadDim, T, KeyGrad, M> run(c, mask);
     run.launch();
     run.check();
   }
@@ -265,7 +265,7 @@ void check_gradient_parts(M const& mask, std::uint64_t stream) {
   for (std::int64_t const parts : {2, 5}) {
     auto const c =
         some_backward_case<HeadDim, bfloat16>(mask, stream + 10 * static_cast<std::uint64_t>(parts), 600);
-    BackwardRun<Kernel, float, Deterministic, HeadDim, bfloat16, M> run(c, mask);
+    BackwardRun<Kernel<HeadDim, bfloat16, float, M, Deterministic>, HeadDim, bfloat16, float, M> run(c, mask);
     auto const cut = [&](std::int64_t rows, std::int64_t part) { return part * rows / parts; };
     for (std::int64_t i = 0; i < parts; ++i)
       for (std::int64_t j = 0; j < parts; ++j) {
@@ -281,7 +281,7 @@ void check_gradient_parts(M const& mask, std::uint64_t stream) {
 template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, class M>
 void check_gradient_bits(M const& mask, std::uint64_t stream) {
   auto const c = some_backward_case<HeadDim, bfloat16>(mask, stream, 1000);
-  BackwardRun<Kernel, float, true, HeadDim, bfloat16, M> run(c, mask);
+  BackwardRun<Kernel<HeadDim, bfloat16, float, M, true>, HeadDim, bfloat16, float, M> run(c, mask);
   run.launch();
   run.check();
   auto const dq = run.dq.values(), dk = run.dk.values(), dv = run.dv.values();
@@ -304,7 +304,8 @@ template <template <int, class, class, Mask, bool> class Kernel>
 void check_gradient_margin(std::uint64_t stream) {
   auto const c = some_backward_case<128, bfloat16>(Causal{}, stream, 700);
   for (int const margin : {0, 7, 131, 1000}) {
-    BackwardRun<Kernel, bfloat16, false, 128, bfloat16, Causal> run(c, Causal{});
+    BackwardRun<Kernel<128, bfloat16, bfloat16, Causal, false>, 128, bfloat16, bfloat16, Causal> run(
+        c, Causal{});
     run.launch(margin);
     run.check();
   }
@@ -346,7 +347,8 @@ void check_gradient_refusals() {
 template <template <int, class, class, Mask, bool> class Kernel>
 void check_gradient_replay(std::uint64_t stream) {
   auto const c = some_backward_case<128, bfloat16>(Causal{}, stream, 700);
-  BackwardRun<Kernel, bfloat16, true, 128, bfloat16, Causal> run(c, Causal{});
+  BackwardRun<Kernel<128, bfloat16, bfloat16, Causal, true>, 128, bfloat16, bfloat16, Causal> run(c,
+                                                                                                  Causal{});
   run.launch();
   run.check();
   auto const dq = run.dq.values();
