@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -8,6 +7,7 @@
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/key_walk.cuh"
 #include "lightseq/kernel/ptx.cuh"
+#include "lightseq/kernel/sm80/row_tile.cuh"
 #include "lightseq/kernel/sm80/tile.cuh"
 #include "lightseq/kernel/tile_order.cuh"
 #include "lightseq/mask/mask.hpp"
@@ -40,17 +40,14 @@ struct Forward {
   static constexpr int warp_rows = 16 * fragments, query_rows = warp_rows * tile.warps;
   static constexpr int threads = 32 * tile.warps;
 
-  /// A tile lies in panels of 64 columns, 128 bytes a row, whose 16-byte chunks c are swapped to
-  /// c ^ (row % 8): then neither rows nor columns of chunks collide in the banks.
-  static constexpr int panels = (HeadDim + 63) / 64;
-  static constexpr int query_panel = query_rows * 128, key_panel = key_rows * 128;  ///< bytes
-  static constexpr int query_bytes = panels * query_panel, key_bytes = panels * key_panel;
+  using QueryTile = RowTile<query_rows, HeadDim, threads>;
+  using KeyTile = RowTile<key_rows, HeadDim, threads>;
+  static constexpr int query_panel = QueryTile::panel, key_panel = KeyTile::panel;  ///< bytes
+  static constexpr int query_bytes = QueryTile::bytes, key_bytes = KeyTile::bytes;
   static constexpr int k_offset = query_bytes, v_offset = k_offset + 2 * key_bytes;
   static constexpr int shared_bytes = v_offset + 2 * key_bytes;
   static_assert(shared_bytes <= 98 * 1024, "lightseq: the forward tile does not fit in shared memory");
 
-  /// Chunks of a row, and threads that load and store them.
-  static constexpr int chunks = HeadDim / 8, columns = std::bit_ceil(static_cast<unsigned>(chunks));
   static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
@@ -86,12 +83,12 @@ struct Forward {
     auto const load_tile = [&](int stage) {
       int const token = walk.segment * launch.keys[0].count + walk.first;
       int const count = launch.keys[walk.segment].count - walk.first;
-      load_rows<key_rows>(k_offset + stage * key_bytes, launch.k, place.batch, token, kv_head, count);
-      load_rows<key_rows>(v_offset + stage * key_bytes, launch.v, place.batch, token, kv_head, count);
+      KeyTile::load(shared + k_offset + stage * key_bytes, launch.k, place.batch, token, kv_head, count);
+      KeyTile::load(shared + v_offset + stage * key_bytes, launch.v, place.batch, token, kv_head, count);
     };
     bool more = walk.next();
     if (more) {
-      load_rows<query_rows>(0, launch.q, place.batch, query_offset + place.first, place.head, some_rows);
+      QueryTile::load(shared, launch.q, place.batch, query_offset + place.first, place.head, some_rows);
       load_tile(0);
     }
 
@@ -222,28 +219,6 @@ struct Forward {
     }
   }
 
-  /// Where a chunk lies in a tile of `Rows` rows.
-  template <int Rows>
-  __device__ __forceinline__ static int chunk_offset(int row, int chunk) {
-    return chunk / 8 * (Rows * 128) + row * 128 + ((chunk ^ row) & 7) * 16;
-  }
-
-  /// Begins to load a tile; rows from `count` on become zero.
-  template <int Rows>
-  __device__ __forceinline__ void load_rows(int offset, Tensor<T const> const& tensor, int batch, int token,
-                                            int head, int count) const {
-    constexpr int step = threads / columns;
-    int const first = static_cast<int>(threadIdx.x) / columns, chunk = threadIdx.x % columns;
-    if (chunk >= chunks) return;
-    T const* from = tensor.at(batch, token + first, head) + chunk * 8;
-#pragma unroll
-    for (int row = first; row < first + Rows; row += step) {
-      if (Rows % step != 0 && row >= Rows) break;
-      ptx::copy_async(shared + offset + chunk_offset<Rows>(row, chunk), from, row < count ? 16 : 0);
-      from += step * tensor.strides.token;
-    }
-  }
-
   /// Puts 16 rows of o where this warp's queries were.
   __device__ __forceinline__ void stage_elements(int first, float const (&o)[HeadDim / 2]) const {
     int const lane = threadIdx.x % 32;
@@ -253,23 +228,23 @@ struct Forward {
 #pragma unroll
       for (int r = 0; r < 2; ++r)
         asm volatile("st.shared.b32 [%0], %1;" ::"r"(shared + lane % 4 * 4 +
-                                                     chunk_offset<query_rows>(first + lane / 4 + 8 * r, i)),
+                                                     QueryTile::chunk_offset(first + lane / 4 + 8 * r, i)),
                      "r"(ptx::pack<T>(o[4 * i + 2 * r], o[4 * i + 2 * r + 1]))
                      : "memory");
   }
 
   /// Writes a warp's rows, of which there are `count`, from there to memory.
   __device__ __forceinline__ void store_elements(int first, Out* to, int count) const {
-    int const lane = threadIdx.x % 32, chunk = lane % columns;
+    int const lane = threadIdx.x % 32, chunk = lane % QueryTile::columns;
     __syncwarp();
-    if (chunk >= chunks) return;
+    if (chunk >= QueryTile::chunks) return;
     to += chunk * 8;
 #pragma unroll 4
-    for (int row = lane / columns; row < min(count, warp_rows); row += 32 / columns) {
+    for (int row = lane / QueryTile::columns; row < min(count, warp_rows); row += 32 / QueryTile::columns) {
       uint4 value;
       asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
                    : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-                   : "r"(shared + chunk_offset<query_rows>(first + row, chunk))
+                   : "r"(shared + QueryTile::chunk_offset(first + row, chunk))
                    : "memory");
       *reinterpret_cast<uint4*>(to + row * launch.o_out.strides.token) = value;
     }

@@ -21,4 +21,21 @@ constexpr ForwardTile forward_tile(int head_dim) {
   return {.fragments = 1, .key_rows = 32};
 }
 
+/// How the portable backward kernel cuts its work. A warp holds the gradients of its keys and of their values
+/// in registers, of which 128 a thread are for them; beyond head dim 128 two warps share their keys, and each
+/// holds half of the dims.
+struct BackwardTile {
+  int warps = 4;        ///< of a thread block
+  int fragments = 1;    ///< of 16 key rows, for each warp
+  int parts = 1;        ///< of the dims
+  int query_rows = 64;  ///< 32 or 64
+  int blocks = 2;       ///< that a multiprocessor should hold
+};
+
+constexpr BackwardTile backward_tile(int head_dim) {
+  if (head_dim <= 64) return {.fragments = 2, .query_rows = 32};
+  if (head_dim <= 128) return {};
+  return {.parts = 2, .query_rows = 32};
+}
+
 }  // namespace lightseq::sm80

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+
+#include "lightseq/kernel/backward_order.cuh"
+
+namespace lightseq {
+
+/// Whose turn it is to add to the gradients of a query tile: those of the key tiles are added in the order in
+/// which a launch takes them. A thread block waits only for tiles that were taken earlier, by thread blocks
+/// that are therefore running.
+template <int QueryRows, int KeyRows, Mask M>
+struct BackwardTurns {
+  M const& mask;
+  KeyTileOrder const& order;
+  LaunchSegment const *queries, *keys;
+  /// For each batch, head and query tile: the turn, plus 1, of the key tile that has added its part last.
+  unsigned* turns;
+
+  /// The turns that a launch of this size may need: its rows may lie in two segments.
+  static constexpr std::int64_t count(std::int64_t batch, std::int64_t heads, std::int64_t query_rows) {
+    return batch * heads * (query_rows / QueryRows + 2);
+  }
+
+  /// Where the turn is kept of the query tile from row `first` of `segment` on.
+  __device__ __forceinline__ unsigned* at(int batch, int head, int segment, int first) const {
+    int const in_first = (queries[0].count + QueryRows - 1) / QueryRows;
+    int const tiles = in_first + (queries[1].count + QueryRows - 1) / QueryRows;
+    std::int64_t const batch_head = std::int64_t{batch} * order.kv_heads * order.group + head;
+    return turns + batch_head * tiles + segment * in_first + first / QueryRows;
+  }
+
+  /// Waits until the tiles before `turn` have added their parts to the query tile of these positions. A whole
+  /// warp looks for the last of them: the mask tells which they are.
+  __device__ __forceinline__ void wait(unsigned const* place, Range const& hull, int turn) const {
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    int before = turn - 1;
+    while (before >= 0) {
+      bool visible = false;
+      if (before >= lane) {
+        TilePlace const at = KeyTileOrder::place_of(order.number_at(before - lane), keys[0].count, KeyRows);
+        LaunchSegment const& segment = keys[at.segment];
+        Range const key_hull = segment.hull(at.first, min(KeyRows, segment.count - at.first));
+        visible = mask.cover(hull, key_hull) != Cover::none;
+      }
+      unsigned const any = __ballot_sync(~0u, visible);
+      if (any != 0) {
+        before -= __ffs(static_cast<int>(any)) - 1;
+        break;
+      }
+      before -= 32;
+    }
+    unsigned const want = static_cast<unsigned>(max(before, -1) + 1);
+    if (lane == 0) {
+      unsigned have;
+      do {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(have) : "l"(place) : "memory");
+      } while (have != want);
+    }
+    __syncwarp();
+  }
+
+  /// Says that the tile of `turn` has added its part. Of all threads that added, one calls it, behind a
+  /// barrier of theirs.
+  __device__ __forceinline__ static void pass(unsigned* place, int turn) {
+    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(place), "r"(turn + 1) : "memory");
+  }
+};
+
+}  // namespace lightseq

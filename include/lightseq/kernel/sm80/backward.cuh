@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "lightseq/core/status.hpp"
+#include "lightseq/kernel/kernel.hpp"
+#include "lightseq/kernel/sm80/backward_block.cuh"
+
+/// Backward attention for every GPU from sm_80 on: what the host does.
+namespace lightseq::sm80 {
+
+/// The backward kernel of one head dim, element type T (bfloat16 or float16), type of the gradients of keys
+/// and values (T: written, float: added) and mask. A deterministic one gives the same bits each time.
+template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
+class BackwardKernel {
+  static_assert(std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>,
+                "lightseq: tensor cores multiply bfloat16 or float16");
+  static_assert(std::is_same_v<KeyGrad, T> || std::is_same_v<KeyGrad, float>,
+                "lightseq: the gradients of keys are of the element type or float");
+  static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
+  using Kernel = Backward<HeadDim, T, KeyGrad, M, Deterministic>;
+
+ public:
+  /// Device memory that a launch of at most this size needs to itself.
+  static constexpr std::int64_t workspace_bytes(std::int64_t batch, std::int64_t heads,
+                                                std::int64_t query_rows, std::int64_t /*key_rows*/) {
+    std::int64_t const turns = Deterministic ? Kernel::Turns::count(batch, heads, query_rows) : 0;
+    return (1 + turns) * std::int64_t{sizeof(unsigned)};
+  }
+
+  /// Looks up what launches need on the current device: once, at plan time.
+  Status prepare() {
+    // Every translation unit has a kernel of its own, and which one an inlined launch() would mean is open:
+    // what is prepared here is launched.
+    kernel_ = reinterpret_cast<void const*>(&backward_kernel<HeadDim, T, KeyGrad, M, Deterministic>);
+    int device = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess)
+      error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess)
+      error =
+          cudaFuncSetAttribute(kernel_, cudaFuncAttributeMaxDynamicSharedMemorySize, Kernel::shared_bytes);
+    if (error == cudaSuccess)
+      error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_, kernel_, Kernel::threads,
+                                                            Kernel::shared_bytes);
+    return refused(error);
+  }
+
+  /// Enqueues the call, with as many thread blocks as `sm_margin` multiprocessors less would hold.
+  Status launch(BackwardCall<T, float, KeyGrad> const& call, M const& mask, void* workspace,
+                cudaStream_t stream, int sm_margin = 0) const {
+    BackwardLaunch<T, KeyGrad, M> launch{.mask = mask};
+    if (Status const status = describe(call, launch); !status.ok()) return status;
+    if (launch.order.tiles == 0) return {};
+    launch.counter = static_cast<unsigned*>(workspace);
+    launch.turns = launch.counter + 1;
+    auto const bytes = static_cast<std::size_t>(
+        workspace_bytes(call.batch, call.heads, call.queries.rows(), call.keys.rows()));
+    cudaError_t const error = cudaMemsetAsync(workspace, 0, bytes, stream);
+    if (error != cudaSuccess) return refused(error);
+    int const blocks = std::clamp((multiprocessors_ - sm_margin) * blocks_, 1, launch.order.tiles);
+    void* arguments[] = {&launch};
+    return refused(cudaLaunchKernel(kernel_, dim3(static_cast<unsigned>(blocks)), dim3(Kernel::threads),
+                                    arguments, Kernel::shared_bytes, stream));
+  }
+
+ private:
+  static Status refused(cudaError_t error) {
+    if (error == cudaSuccess) return {};
+    return {.code = Code::device_failed, .subject = "the backward kernel", .native = error};
+  }
+
+  static Status describe(BackwardCall<T, float, KeyGrad> const& call, BackwardLaunch<T, KeyGrad, M>& launch) {
+    Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
+    Shape const key_shape{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
+    launch.q = call.q.resolved(query_shape), launch.d_o = call.d_o.resolved(query_shape);
+    launch.k = call.k.resolved(key_shape), launch.v = call.v.resolved(key_shape);
+    launch.lse = call.lse, launch.delta = call.delta;
+    launch.dq = call.dq.resolved(query_shape);
+    launch.dk = call.dk.resolved(key_shape), launch.dv = call.dv.resolved(key_shape);
+    for (int i = 0; i < 2; ++i) {
+      Status status = narrow(call.queries.segments[i], launch.queries[i], "queries");
+      if (status.ok()) status = narrow(call.keys.segments[i], launch.keys[i], "keys");
+      if (!status.ok()) return status;
+    }
+    // Elements move in units of 16 bytes, as do the floats of dq; dk and dv in pairs.
+    for (Status const& status :
+         {check_aligned(launch.q, query_shape, 8, "q"), check_aligned(launch.k, key_shape, 8, "k"),
+          check_aligned(launch.v, key_shape, 8, "v"), check_aligned(launch.d_o, query_shape, 8, "d_o"),
+          check_aligned(launch.dq, query_shape, 4, "dq"), check_aligned(launch.dk, key_shape, 2, "dk"),
+          check_aligned(launch.dv, key_shape, 2, "dv")})
+      if (!status.ok()) return status;
+    launch.scale = call.scale;
+    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, Kernel::key_rows, Deterministic);
+  }
+
+  void const* kernel_ = nullptr;
+  int multiprocessors_ = 0;
+  int blocks_ = 0;  ///< that a multiprocessor holds
+};
+
+}  // namespace lightseq::sm80
