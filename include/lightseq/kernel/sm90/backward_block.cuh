@@ -80,7 +80,7 @@ struct Backward {
     Barrier tile_full, tile_empty, kv_full, kv_empty;
     Barrier q_full[stages], q_empty[stages], d_o_full[stages], d_o_empty[stages];
     Barrier ds_full[2], ds_empty[2];
-    Barrier dq_full[2][2], dq_empty[2];  ///< of odd and even steps and the warpgroups, and of the latter
+    Barrier dq_full[2][2], dq_empty[2];               ///< [even or odd step][warpgroup], and [warpgroup]
     alignas(16) float stats[stages][2 * query_rows];  ///< as backward_stats writes them
     alignas(16) Step steps[steps_known];
     KeyTile key_tile;
@@ -96,13 +96,11 @@ struct Backward {
   static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
-  using Launch = BackwardLaunch<M>;
-
-  Launch const& launch;
+  BackwardLaunch<M> const& launch;
   std::uint8_t* const shared;  ///< 1024-byte aligned
   Control& control;
 
-  __device__ __forceinline__ Backward(Launch const& l, std::uint8_t* s)
+  __device__ __forceinline__ Backward(BackwardLaunch<M> const& l, std::uint8_t* s)
       : launch(l), shared(s), control(*reinterpret_cast<Control*>(s + control_offset)) {}
 
   __device__ __forceinline__ void run() {
@@ -332,7 +330,7 @@ struct Backward {
     return turn;
   }
 
-  /// Lets a warpgroup's gradients of queries go to memory, as number `number` of them.
+  /// Lets a warpgroup's gradients of queries, the `number`-th of this thread block, go to memory.
   template <int Size>
   __device__ __forceinline__ void put_dq(float (&dq)[Size], int group, int number) const {
     std::uint8_t* const to = shared + dq_offset + group * dq_bytes;
@@ -581,7 +579,8 @@ struct Backward {
 };
 
 template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
-__global__ void __launch_bounds__(384, 1) backward_kernel(__grid_constant__ BackwardLaunch<M> const launch) {
+__global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic>::threads, 1)
+    backward_kernel(__grid_constant__ BackwardLaunch<M> const launch) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::uint8_t shared[];
   Backward<HeadDim, T, KeyGrad, M, Deterministic>(launch, shared).run();
