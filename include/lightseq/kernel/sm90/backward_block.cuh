@@ -53,9 +53,10 @@ struct Backward {
   static constexpr bool splits_dims = HeadDim > 128;
   /// The gradients of queries come as [64 dims of the group, queries]: more tiles of queries fit so.
   static constexpr bool dq_transposed = HeadDim > 64 && !splits_dims;
-  /// The gradients of queries of a step are computed in the next one. Then the warpgroups need not meet in
-  /// each step, but where the steps are short of work this gains nothing.
-  static constexpr bool dq_late = HeadDim <= 64 || (dq_transposed && std::is_same_v<M, Full>);
+  /// The gradients of queries of a step are computed in the next one: the warpgroups need not meet in each
+  /// step. Where they leave in turn and the turns come late, this only delays them.
+  static constexpr bool dq_late =
+      HeadDim <= 64 || (dq_transposed && (!Deterministic || std::is_same_v<M, Full>));
 
   /// How a warpgroup's sums of 64 rows pass through shared memory.
   using Stage = OutputStage<splits_dims ? 128 : HeadDim, T>;
@@ -79,7 +80,7 @@ struct Backward {
     Barrier tile_full, tile_empty, kv_full, kv_empty;
     Barrier q_full[stages], q_empty[stages], d_o_full[stages], d_o_empty[stages];
     Barrier ds_full[2], ds_empty[2];
-    Barrier dq_full[2][2], dq_empty[2];  ///< of odd and even steps and the warpgroups, and of the latter
+    Barrier dq_full[2][2], dq_empty[2];               ///< [even or odd step][warpgroup], and [warpgroup]
     alignas(16) float stats[stages][2 * query_rows];  ///< as backward_stats writes them
     alignas(16) Step steps[steps_known];
     KeyTile key_tile;
@@ -95,13 +96,11 @@ struct Backward {
   static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
-  using Launch = BackwardLaunch<M>;
-
-  Launch const& launch;
+  BackwardLaunch<M> const& launch;
   std::uint8_t* const shared;  ///< 1024-byte aligned
   Control& control;
 
-  __device__ __forceinline__ Backward(Launch const& l, std::uint8_t* s)
+  __device__ __forceinline__ Backward(BackwardLaunch<M> const& l, std::uint8_t* s)
       : launch(l), shared(s), control(*reinterpret_cast<Control*>(s + control_offset)) {}
 
   __device__ __forceinline__ void run() {
@@ -241,12 +240,16 @@ struct Backward {
       __syncwarp();
       control.tile_empty.arrive_if(leads);
       if (key_tile.steps < 0) break;
-      int const end = number + key_tile.steps;
       if constexpr (Deterministic) {
-        for (number += (number ^ which) & 1; number < end; number += 2) add_in_turn(key_tile, number);
-        number = end;
+        for (int i = 0; i < launch.order.group; ++i) {
+          Walk walk = walk_queries(key_tile);
+          for (; walk.next(); ++number)
+            if ((number & 1) == which)
+              add_in_turn(key_tile, {walk.segment, walk.first, key_tile.head * launch.order.group + i, 0},
+                          number);
+        }
       } else {
-        for (; number < end; ++number) {
+        for (int const end = number + key_tile.steps; number < end; ++number) {
           control.dq_full[number & 1][which].wait(number >> 1 & 1);
           Step const step = control.steps[number % steps_known];
           if (leads) {
@@ -263,11 +266,9 @@ struct Backward {
   }
 
   /// Adds a step's gradients of queries behind those of all earlier key tiles.
-  __device__ __forceinline__ void add_in_turn(KeyTile const& key_tile, int number) const {
+  __device__ __forceinline__ void add_in_turn(KeyTile const& key_tile, Step const& step, int number) const {
     Barrier const* const full = control.dq_full[number & 1];
     std::uint32_t const parity = number >> 1 & 1;
-    full[0].wait(parity);
-    Step const step = control.steps[number % steps_known];
     unsigned* const turn = wait_turn(key_tile, step);
     if (threadIdx.x % 32 == 0) {
       for (int group = 0; group < 2; ++group) {
@@ -329,7 +330,7 @@ struct Backward {
     return turn;
   }
 
-  /// Lets a warpgroup's gradients of queries go to memory, as number `number` of them.
+  /// Lets a warpgroup's gradients of queries, the `number`-th of this thread block, go to memory.
   template <int Size>
   __device__ __forceinline__ void put_dq(float (&dq)[Size], int group, int number) const {
     std::uint8_t* const to = shared + dq_offset + group * dq_bytes;
@@ -356,7 +357,9 @@ struct Backward {
     constexpr int out_panels = Stage::template panels<KeyGrad>;
     constexpr int dims = 128 / static_cast<int>(sizeof(KeyGrad));
     // Not where the keys are: the next ones come meanwhile.
-    std::uint8_t* const to = shared + control_offset - (2 - group) * Stage::bytes;
+    constexpr int bytes = 2 * Stage::template panels<T> * Stage::panel_bytes;
+    static_assert(bytes >= Stage::bytes && bytes <= ds_bytes + dq_bytes);
+    std::uint8_t* const to = shared + control_offset - (2 - group) * bytes;
     bool const leads = threadIdx.x % 128 == 0;
 #pragma unroll
     for (int i = 0; i < Size; ++i) {
@@ -576,7 +579,8 @@ struct Backward {
 };
 
 template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
-__global__ void __launch_bounds__(384, 1) backward_kernel(__grid_constant__ BackwardLaunch<M> const launch) {
+__global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic>::threads, 1)
+    backward_kernel(__grid_constant__ BackwardLaunch<M> const launch) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::uint8_t shared[];
   Backward<HeadDim, T, KeyGrad, M, Deterministic>(launch, shared).run();
