@@ -14,11 +14,13 @@
 
 namespace lightseq {
 
-/// What `Policy` saves waits for its backward in host memory. Policies that save nothing have nothing to
-/// offload.
-template <CheckpointPolicy Policy>
-requires(Policy::saves_qkv || Policy::saves_output) struct Offloaded : Policy {
-};
+/// A policy that saves something.
+template <class P>
+concept SavingPolicy = CheckpointPolicy<P> &&(P::saves_qkv || P::saves_output);
+
+/// What `Policy` saves waits for its backward in host memory.
+template <SavingPolicy Policy>
+struct Offloaded : Policy {};
 
 /// Device memory that layers use in turn, from a forward until its copy to the host is made and from a
 /// prefetch to its backward. The memory and the stream of the copies are borrowed; both outlive the slot.
