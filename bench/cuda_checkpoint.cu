@@ -7,6 +7,8 @@
 // Prints two lines of JSON a case: medians of milliseconds of the policies, called alternately, with the
 // bytes that each saves a layer and the ratio that LightSeq's paper gives (1.16, 1.24 and 1.31 at 8k, 16k and
 // 32k); then those of the stack, of its copies alone, and how much of their time is hidden.
+#include <cublas_v2.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -34,10 +36,11 @@ using Array = DeviceArray<bfloat16>;
 /// What the layers of all policies share: the layer's input, then what comes out of each layer; and the
 /// gradients of two of them in turn. All layers have the same weights.
 struct Model {
-  Model(CudaLocal& comm, std::int64_t seqlen, int kv_heads, int layers, cudaStream_t compute)
+  Model(CudaLocal& comm, std::int64_t seqlen, int kv_heads, int layers, cublasHandle_t products,
+        cudaStream_t compute)
       : stream{.compute = compute},
         attn(comm, {.batch = 1, .seqlen = seqlen, .heads = bench::heads, .kv_heads = kv_heads}),
-        layer(seqlen, kv_heads, compute) {
+        layer(seqlen, kv_heads, products, compute) {
     for (int i = 0; i <= layers; ++i) x.emplace_back(seqlen * bench::width);
     for (int i = 0; i < 2; ++i) dx.emplace_back(seqlen * bench::width);
     bench::fill<<<1024, 256>>>(x[0].data(), seqlen * bench::width, 8u);
@@ -223,10 +226,10 @@ void compare(Model& model, std::function<void()> const& step, std::function<void
   }
 }
 
-void compare_policies(std::int64_t tokens, int kv_heads, CudaLocal& comm, cudaStream_t compute,
-                      cudaStream_t copies) {
+void compare_policies(std::int64_t tokens, int kv_heads, CudaLocal& comm, cublasHandle_t products,
+                      cudaStream_t compute, cudaStream_t copies) {
   constexpr int layers = 4;
-  Model model(comm, tokens, kv_heads, layers, compute);
+  Model model(comm, tokens, kv_heads, layers, products, compute);
   check(cudaDeviceSynchronize());
   {
     Stack<SaveNone> none(model, 1);
@@ -268,7 +271,11 @@ int main(int argc, char** argv) {
   if (argc == 1) lengths = {4096, 8192, 16384, 32768};
   testing::Streams const streams(3);
   CudaLocalWorld world(std::span<cudaStream_t const>(streams).first(1));
+  cublasHandle_t products = nullptr;
+  check(cublasCreate(&products));
+  check(cublasSetStream(products, streams[1]));
   for (int const kv_heads : {32, 8})
     for (std::int64_t const tokens : lengths)
-      compare_policies(tokens, kv_heads, world[0], streams[1], streams[2]);
+      compare_policies(tokens, kv_heads, world[0], products, streams[1], streams[2]);
+  check(cublasDestroy(products));
 }

@@ -136,12 +136,8 @@ struct Linear {
 /// Products of row-major matrices, in bfloat16 with sums in float.
 class Products {
  public:
-  explicit Products(cudaStream_t stream) {
-    check(cublasCreate(&handle_));
-    check(cublasSetStream(handle_, stream));
-  }
-  Products(Products const&) = delete;
-  ~Products() { cublasDestroy(handle_); }
+  /// The handle is borrowed.
+  explicit Products(cublasHandle_t handle) : handle_(handle) {}
 
   /// y = x w, for x of `rows` rows.
   void forward(bfloat16 const* x, Linear const& w, bfloat16* y, std::int64_t rows) const {
@@ -167,7 +163,7 @@ class Products {
                        CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
   }
 
-  cublasHandle_t handle_ = nullptr;
+  cublasHandle_t handle_;
 };
 
 /// The layer's weights, and memory for one call, which layers share. Between forward and backward a layer
@@ -176,10 +172,11 @@ class LlamaLayer {
   using Array = testing::DeviceArray<bfloat16>;
 
  public:
-  LlamaLayer(std::int64_t tokens, int kv_heads, cudaStream_t stream)
+  /// Enqueues on `stream`; the products of the handle, too.
+  LlamaLayer(std::int64_t tokens, int kv_heads, cublasHandle_t handle, cudaStream_t stream)
       : tokens_(tokens),
         stream_(stream),
-        products_(stream),
+        products_(handle),
         wq_(width, width, 1),
         wk_(width, kv_heads * head_dim, 2),
         wv_(width, kv_heads * head_dim, 3),

@@ -257,9 +257,11 @@ TEST_CASE("a step with offload is enqueued before the device begins with it") {
     CAPTURE(ranks);
     auto const early = on_ranks(ranks, [](Chain& chain) -> int {
       Offload<SaveOutput> offload(chain, 2);
-      Shaker still;
-      chain.offloaded_step(offload, still);  // the first launches of a kernel load it
-      chain.gradients();
+      // The first launch of a kernel loads it, which may wait for the device.
+      Shaker brief, still;
+      brief.longest = 1000;
+      chain.offloaded_step(offload, brief);
+      check_cuda(cudaStreamSynchronize(chain.compute()));
       spin<<<1, 1, 0, chain.compute()>>>(500'000'000);
       chain.offloaded_step(offload, still);
       bool const busy = cudaStreamQuery(chain.compute()) == cudaErrorNotReady;
