@@ -68,6 +68,24 @@ class DeviceArray {
   std::size_t size_ = 0;
 };
 
+/// An array in host memory that the device copies from and to by itself.
+template <class T>
+class PinnedArray {
+ public:
+  explicit PinnedArray(std::int64_t size) : size_(static_cast<std::size_t>(size)) {
+    check_cuda(cudaMallocHost(&data_, size_ * sizeof(T)));
+  }
+  PinnedArray(PinnedArray&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+  ~PinnedArray() { cudaFreeHost(data_); }
+
+  std::span<T> span() const { return {data_, size_}; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
 /// Streams that nothing but events orders.
 class Streams {
  public:

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the checkpoint policy is worth in training: forward and backward of a Llama-7B layer, with 32 and with
+// 8 key heads, on one GPU. The layer keeps its input and what the policy saves; its backward repeats the
+// rest, under SaveNone attention, too. And what offload to the host costs: the same for a stack of layers, of
+// which all but the last wait for their backward in host memory.
+//   bench_cuda_checkpoint [TOKENS]...
+// Prints two lines of JSON a case: medians of milliseconds of the policies, called alternately, with the
+// bytes that each saves a layer and the ratio that LightSeq's paper gives (1.16, 1.24 and 1.31 at 8k, 16k and
+// 32k); then those of the stack, of its copies alone, and how much of their time is hidden.
+#include <cublas_v2.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "lightseq/lightseq.cuh"
+#include "lightseq/testing/cuda.cuh"
+#include "lightseq/testing/data.hpp"
+#include "support/cuda.cuh"
+#include "support/llama_layer.cuh"
+
+namespace {
+
+using namespace lightseq;
+using bench::check;
+using testing::DeviceArray;
+
+using Attn = DistAttn<bench::head_dim, Causal, Balanced, CudaTraits>;
+using Array = DeviceArray<bfloat16>;
+
+/// What the layers of all policies share: the layer's input, then what comes out of each layer; and the
+/// gradients of two of them in turn. All layers have the same weights.
+struct Model {
+  Model(CudaLocal& comm, std::int64_t seqlen, int kv_heads, int layers, cublasHandle_t products,
+        cudaStream_t compute)
+      : stream{.compute = compute},
+        attn(comm, {.batch = 1, .seqlen = seqlen, .heads = bench::heads, .kv_heads = kv_heads}),
+        layer(seqlen, kv_heads, products, compute) {
+    for (int i = 0; i <= layers; ++i) x.emplace_back(seqlen * bench::width);
+    for (int i = 0; i < 2; ++i) dx.emplace_back(seqlen * bench::width);
+    bench::fill<<<1024, 256>>>(x[0].data(), seqlen * bench::width, 8u);
+  }
+
+  /// Before a backward of `layers` layers: the loss is the sum of random multiples of what comes out.
+  void start_backward(int layers) {
+    bench::fill<<<1024, 256, 0, stream.compute>>>(dx[static_cast<std::size_t>(layers % 2)].data(),
+                                                  static_cast<std::int64_t>(dx[0].span().size()), 9u);
+  }
+
+  template <class Attend>
+  void forward(int i, Attend const& attend) {
+    auto const at = static_cast<std::size_t>(i);
+    layer.forward(x[at].data(), x[at + 1].data(), attend);
+  }
+
+  template <class Restore, class Backward>
+  void backward(int i, Restore const& restore, Backward const& attention_backward) {
+    auto const at = static_cast<std::size_t>(i);
+    layer.backward(x[at].data(), dx[(at + 1) % 2].data(), dx[at % 2].data(), restore, attention_backward);
+  }
+
+  Attn::Stream stream;
+  Attn attn;
+  bench::LlamaLayer layer;
+  std::vector<Array> x, dx;
+};
+
+/// Layers whose checkpoints stay in device memory.
+template <class Policy>
+class Stack {
+ public:
+  Stack(Model& model, int layers)
+      : model_(&model), checkpoint_(model.attn), workspace_(checkpoint_.workspace_bytes()) {
+    for (int i = 0; i < layers; ++i) saved_.emplace_back(checkpoint_.saved_bytes());
+  }
+  std::int64_t saved_bytes() const { return checkpoint_.saved_bytes(); }
+  int layers() const { return static_cast<int>(saved_.size()); }
+
+  void forward(int first = 0) {
+    for (int i = 0; i < layers(); ++i)
+      model_->forward(first + i, [&](auto const& project) {
+        return checkpoint_.forward(project, saved(i), workspace_.span(), model_->stream);
+      });
+  }
+  void backward(int first = 0) {
+    for (int i = layers() - 1; i >= 0; --i)
+      model_->backward(
+          first + i,
+          [&](auto const& project) {
+            return checkpoint_.restore(project, saved(i), workspace_.span(), model_->stream);
+          },
+          [&](auto const& activations, bfloat16 const* d_o, auto const& gradients) {
+            return checkpoint_.backward(activations, d_o, gradients, workspace_.span(), model_->stream);
+          });
+  }
+  void step() {
+    forward();
+    model_->start_backward(layers());
+    backward();
+  }
+
+ private:
+  std::span<std::byte> saved(int i) const { return saved_[static_cast<std::size_t>(i)].span(); }
+
+  Model* model_;
+  Checkpointed<Attn, Policy> checkpoint_;
+  DeviceArray<std::byte> workspace_;
+  std::vector<DeviceArray<std::byte>> saved_;
+};
+
+/// Layers whose checkpoints wait on the host, but for the last one's.
+template <class Policy>
+class OffloadedStack {
+ public:
+  OffloadedStack(Model& model, int layers, cudaStream_t copies)
+      : model_(&model), checkpoint_(model.attn), workspace_(checkpoint_.workspace_bytes()), last_(model, 1) {
+    for (int i = 0; i < 2; ++i) {
+      memory_.emplace_back(checkpoint_.saved_bytes());
+      slots_.emplace_back(memory_.back().span(), copies);
+    }
+    for (int i = 0; i < layers - 1; ++i) host_.emplace_back(checkpoint_.host_bytes());
+  }
+
+  void step() {
+    for (int i = 0; i < offloaded(); ++i)
+      model_->forward(i, [&](auto const& project) {
+        return checkpoint_.forward(project, slot(i), host(i), workspace_.span(), model_->stream);
+      });
+    last_.forward(offloaded());
+    model_->start_backward(offloaded() + 1);
+    prefetch(offloaded() - 1);
+    last_.backward(offloaded());
+    for (int i = offloaded() - 1; i >= 0; --i) {
+      prefetch(i - 1);
+      model_->backward(
+          i,
+          [&](auto const& project) {
+            return checkpoint_.restore(project, slot(i), workspace_.span(), model_->stream);
+          },
+          [&](auto const& activations, bfloat16 const* d_o, auto const& gradients) {
+            return checkpoint_.backward(activations, d_o, gradients, workspace_.span(), model_->stream);
+          });
+    }
+  }
+
+  /// A step's copies and nothing else.
+  void copy(cudaStream_t stream) {
+    auto const bytes = static_cast<std::size_t>(checkpoint_.host_bytes());
+    for (int i = 0; i < offloaded(); ++i)
+      check(cudaMemcpyAsync(host(i).data(), slot(i).memory().data(), bytes, cudaMemcpyDefault, stream));
+    for (int i = 0; i < offloaded(); ++i)
+      check(cudaMemcpyAsync(slot(i).memory().data(), host(i).data(), bytes, cudaMemcpyDefault, stream));
+  }
+
+  std::int64_t host_bytes() const { return offloaded() * checkpoint_.host_bytes(); }
+
+ private:
+  int offloaded() const { return static_cast<int>(host_.size()); }
+  OffloadSlot& slot(int i) { return slots_[static_cast<std::size_t>(i) % slots_.size()]; }
+  std::span<std::byte> host(int i) const { return host_[static_cast<std::size_t>(i)].span(); }
+  void prefetch(int i) {
+    if (i >= 0) check(checkpoint_.prefetch(slot(i), host(i), model_->stream));
+  }
+
+  Model* model_;
+  Checkpointed<Attn, Offloaded<Policy>> checkpoint_;
+  DeviceArray<std::byte> workspace_;
+  Stack<Policy> last_;
+  std::vector<DeviceArray<std::byte>> memory_;
+  std::vector<OffloadSlot> slots_;
+  std::vector<testing::PinnedArray<std::byte>> host_;
+};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// Median milliseconds of what each of the functions enqueues, called alternately for some time after a
+/// warm-up, so that all of them meet the same power limit.
+std::vector<double> measure(std::vector<std::function<void()>> const& functions, cudaStream_t stream) {
+  constexpr double seconds = 1.5;
+  constexpr std::size_t fewest = 3;
+  cudaEvent_t begin, end;
+  check(cudaEventCreate(&begin));
+  check(cudaEventCreate(&end));
+  std::vector<std::vector<double>> times(functions.size());
+  for (auto const& function : functions) function();
+  check(cudaDeviceSynchronize());
+  for (double const start = now(); now() - start < seconds || times[0].size() < fewest;)
+    for (std::size_t i = 0; i < functions.size(); ++i) {
+      float milliseconds = 0;
+      check(cudaEventRecord(begin, stream));
+      functions[i]();
+      check(cudaEventRecord(end, stream));
+      check(cudaEventSynchronize(end));
+      check(cudaEventElapsedTime(&milliseconds, begin, end));
+      times[i].push_back(milliseconds);
+    }
+  check(cudaEventDestroy(begin));
+  check(cudaEventDestroy(end));
+  std::vector<double> medians;
+  for (std::vector<double>& time : times) {
+    std::nth_element(time.begin(), time.begin() + std::ssize(time) / 2, time.end());
+    medians.push_back(time[time.size() / 2]);
+  }
+  return medians;
+}
+
+/// The program ends if a step gives another gradient of the input than the one it is compared with.
+void compare(Model& model, std::function<void()> const& step, std::function<void()> const& other) {
+  step();
+  auto const values = model.dx[0].values();
+  std::vector<float> want;
+  for (bfloat16 const value : values) want.push_back(static_cast<float>(value));
+  model.dx[0].fill(0xff);
+  check(cudaDeviceSynchronize());
+  other();
+  if (double const error = testing::relative_error(model.dx[0].values(), want); !(error < 1e-2)) {
+    std::fprintf(stderr, "gradients of a layer's input differ by %g between two policies\n", error);
+    std::exit(1);
+  }
+}
+
+void compare_policies(std::int64_t tokens, int kv_heads, CudaLocal& comm, cublasHandle_t products,
+                      cudaStream_t compute, cudaStream_t copies) {
+  constexpr int layers = 4;
+  Model model(comm, tokens, kv_heads, layers, products, compute);
+  check(cudaDeviceSynchronize());
+  {
+    Stack<SaveNone> none(model, 1);
+    Stack<SaveOutput> output(model, 1);
+    Stack<SaveAll> all(model, 1);
+    std::vector<std::function<void()>> const steps{[&] { none.step(); }, [&] { output.step(); },
+                                                   [&] { all.step(); }};
+    if (tokens <= 4096)
+      for (auto const& step : steps) compare(model, steps[2], step);
+    auto const ms = measure(steps, compute);
+    std::printf(
+        "{\"tokens\": %lld, \"kv_heads\": %d, \"none_ms\": %.2f, \"output_ms\": %.2f, \"all_ms\": %.2f, "
+        "\"none_to_output\": %.3f, \"output_to_all\": %.3f, \"input_bytes\": %lld, \"none_bytes\": %lld, "
+        "\"output_bytes\": %lld, \"all_bytes\": %lld}\n",
+        static_cast<long long>(tokens), kv_heads, ms[0], ms[1], ms[2], ms[0] / ms[1], ms[1] / ms[2],
+        static_cast<long long>(model.x[0].span().size_bytes()), static_cast<long long>(none.saved_bytes()),
+        static_cast<long long>(output.saved_bytes()), static_cast<long long>(all.saved_bytes()));
+  }
+  Stack<SaveOutput> plain(model, layers);
+  OffloadedStack<SaveOutput> offloaded(model, layers, copies);
+  std::vector<std::function<void()>> const steps{[&] { plain.step(); }, [&] { offloaded.step(); },
+                                                 [&] { offloaded.copy(compute); }};
+  if (tokens <= 4096) compare(model, steps[0], steps[1]);
+  auto const ms = measure(steps, compute);
+  std::printf(
+      "{\"tokens\": %lld, \"kv_heads\": %d, \"layers\": %d, \"output_ms\": %.2f, \"offloaded_ms\": %.2f, "
+      "\"ratio\": %.3f, \"copies_alone_ms\": %.2f, \"host_bytes\": %lld, \"hidden\": %.3f}\n",
+      static_cast<long long>(tokens), kv_heads, layers, ms[0], ms[1], ms[1] / ms[0], ms[2],
+      static_cast<long long>(offloaded.host_bytes()), 1 - (ms[1] - ms[0]) / ms[2]);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (!testing::has_gpu()) return testing::skipped;
+  std::vector<std::int64_t> lengths;
+  for (int i = 1; i < argc; ++i) lengths.push_back(std::atoll(argv[i]));
+  if (argc == 1) lengths = {4096, 8192, 16384, 32768};
+  testing::Streams const streams(3);
+  CudaLocalWorld world(std::span<cudaStream_t const>(streams).first(1));
+  cublasHandle_t products = nullptr;
+  check(cublasCreate(&products));
+  check(cublasSetStream(products, streams[1]));
+  for (int const kv_heads : {32, 8})
+    for (std::int64_t const tokens : lengths)
+      compare_policies(tokens, kv_heads, world[0], products, streams[1], streams[2]);
+  check(cublasDestroy(products));
+}
