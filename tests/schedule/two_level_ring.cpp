@@ -82,10 +82,10 @@ TEST_CASE("DistAttn takes it by value and equals dense attention") {
     CHECK(testing::dense_errors<16>(sequence, Causal{}).worst() < 1e-5);
   };
   for (int const per_node : {2, 3}) {
-    using Ring = TwoLevelRing;
-    using Zigzag = TwoLevelZigzagRing;
-    check(static_cast<DistAttn<16, Causal, Ring, Relayed>*>(nullptr), Ring{per_node}, 2 * per_node);
-    check(static_cast<DistAttn<16, Causal, Zigzag, Relayed>*>(nullptr), Zigzag{per_node}, 3 * per_node);
-    check(static_cast<DistAttn<16, Causal, Zigzag>*>(nullptr), Zigzag{per_node}, 2 * per_node);
+    using Flat = TwoLevelRing;
+    using Folded = TwoLevelZigzagRing;
+    check(static_cast<DistAttn<16, Causal, Flat, Relayed>*>(nullptr), Flat{per_node}, 2 * per_node);
+    check(static_cast<DistAttn<16, Causal, Folded, Relayed>*>(nullptr), Folded{per_node}, 3 * per_node);
+    check(static_cast<DistAttn<16, Causal, Folded>*>(nullptr), Folded{per_node}, 2 * per_node);
   }
 }
