@@ -71,6 +71,13 @@ struct Simulation {
     return most([](RankCost const& rank) { return rank.bytes_sent; });
   }
 
+  /// Bytes that leave the busiest port between nodes.
+  std::int64_t most_bytes_between() const {
+    std::int64_t result = 0;
+    for (Traffic const& port : between) result = std::max(result, port.out);
+    return result;
+  }
+
   /// Bytes that the neediest rank must keep besides its tensors.
   std::int64_t most_workspace_bytes() const {
     return most([](RankCost const& rank) { return rank.workspace_bytes; });
