@@ -61,9 +61,11 @@ inline std::string reason(Advice const& one, Advice const& best, bool is_best, E
   std::string const waits =
       sentence("ranks wait ", percent(one.message_wait / time), " of the time for messages and ",
                percent(one.idle / time), " for late peers");
-  if (is_best) return sentence(one.schedule, ": the fastest; ", bytes, "; ", waits);
+  std::string const name = one.schedule + (one.route == Route::owner ? "" : ", relayed");
+  if (is_best) return sentence(name, ": the fastest; ", bytes, "; ", waits);
   double const ratio = time / best.seconds();
-  std::string const start = sentence(one.schedule, ": ", rounded(ratio), " times the fastest; ");
+  std::string const start =
+      name + (ratio < 1.0005 ? ": as fast; " : sentence(": ", rounded(ratio), " times the fastest; "));
   std::pair<double, std::string> const losses[] = {
       {one.message_wait - best.message_wait, sentence(waits, "; ", bytes)},
       {one.idle - best.idle, sentence(waits, ": work or messages fall unevenly")},

@@ -39,18 +39,20 @@ inline std::string chrome_trace(Timeline timeline) {
     separator = ",\n";
   }
   int named = -1;
-  for (auto const& [track, end] : busy_until) {
+  for (auto const& entry : busy_until) {
+    auto const [rank, track] = entry.first;
     auto const label = [&](char const* what, std::string const& value) {
-      json << separator << "{\"ph\": \"M\", \"pid\": " << track.first << ", \"tid\": " << track.second
-           << ", \"name\": \"" << what << "\", \"args\": {\"name\": \"" << value << "\"}}";
+      json << separator << "{\"ph\": \"M\", \"pid\": " << entry.first.first
+           << ", \"tid\": " << entry.first.second << ", \"name\": \"" << what << "\", \"args\": {\"name\": \""
+           << value << "\"}}";
       separator = ",\n";
     };
-    if (track.first != named) label("process_name", "rank " + std::to_string(track.first));
-    named = track.first;
-    label("thread_name", track.second == 0               ? "work"
-                         : track.second < first_receive  ? "sends"
-                         : track.second < first_exchange ? "receives"
-                                                         : "exchange");
+    if (rank != named) label("process_name", "rank " + std::to_string(rank));
+    named = rank;
+    label("thread_name", track == 0               ? "work"
+                         : track < first_receive  ? "sends"
+                         : track < first_exchange ? "receives"
+                                                  : "exchange");
   }
   json << "\n]}\n";
   return json.str();
