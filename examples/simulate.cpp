@@ -54,6 +54,7 @@ constexpr Option known[] = {
     {"--html", "", "writes a report of one page"},
 };
 std::map<std::string, std::string> options;
+constexpr double most_ranks = 1 << 16, most_tokens = 1e12, most_heads = 1e6;
 
 void print_help() {
   std::printf("simulate [OPTION VALUE] ...\n");
@@ -309,44 +310,47 @@ double efficiency(Case const& c, S const& schedule, M const& mask) {
   return best;
 }
 
-/// A Markdown table of efficiencies: a row for each world, length and number of key/value heads.
+/// A Markdown table of efficiencies in percent: a row for each world and schedule, a column for each length,
+/// in it one number for each number of key/value heads.
 template <Mask M>
-void tabulate(std::vector<Case> const& cases, M const& mask) {
+void tabulate(M const& mask) {
+  auto const worlds = whole_numbers("--world", most_ranks), lengths = whole_numbers("--seqlen", most_tokens),
+             kv_heads = whole_numbers("--kv-heads", most_heads);
   auto const chosen = chosen_schedules();
-  std::vector<std::string> names;
-  for_each_schedule(4, 2, [&](std::string const& name, char const*, auto) {
-    if (chosen.count(name) > 0) names.push_back(name);
-  });
-  std::printf("| GPUs | tokens | kv heads |");
-  for (std::string const& name : names) std::printf(" %s |", name.c_str());
-  std::printf("\n|---|---|---|%s\n",
-              [&] {
-                std::string rule;
-                for (std::size_t i = 0; i < names.size(); ++i) rule += "---|";
-                return rule;
-              }()
-                  .c_str());
-  std::size_t row = 0;
-  for (Case const& c : cases) {
-    ++row;
-    std::map<std::string, double> found;
-    for_each_schedule(
-        c.world, c.topology.ranks_per_node, [&](std::string const& name, char const*, auto const& schedule) {
-          if (chosen.count(name) == 0) return;
-          std::fprintf(stderr, "\r%zu of %zu rows: %d GPUs, %lld tokens, %-20s", row, cases.size(), c.world,
-                       static_cast<long long>(c.problem.seqlen), name.c_str());
-          found[name] = efficiency(c, schedule, mask);
-        });
-    std::printf("| %d | %lldk | %lld |", c.world, static_cast<long long>(c.problem.seqlen / 1024),
-                static_cast<long long>(c.problem.kv_heads));
-    for (std::string const& name : names) {
-      auto const value = found.find(name);
-      if (value == found.end() || value->second < 0)
-        std::printf(" |");
-      else
-        std::printf(" %.3f |", value->second);
-    }
-    std::printf("\n");
+  std::string header = "| GPUs | schedule |", rule = "|---|---|";
+  for (std::int64_t const length : lengths) {
+    header +=
+        ' ' + (length % 1024 == 0 ? std::to_string(length / 1024) + 'k' : std::to_string(length)) + " |";
+    rule += "---|";
+  }
+  std::printf("%s\n%s\n", header.c_str(), rule.c_str());
+  std::size_t const cells = worlds.size() * chosen.size() * lengths.size() * kv_heads.size();
+  std::size_t cell = 0;
+  for (std::int64_t const world : worlds) {
+    std::map<std::string, std::string> rows;
+    std::set<std::string> served;
+    for (std::string const& name : chosen)
+      for (std::int64_t const length : lengths) {
+        std::string text;
+        for (std::int64_t const heads : kv_heads) {
+          Case const c = make_case(world, length, heads);
+          double value = -1;
+          std::fprintf(stderr, "\r%zu of %zu: %d GPUs, %lld tokens, %-20s", ++cell, cells, c.world,
+                       static_cast<long long>(length), name.c_str());
+          for_each_schedule(c.world, c.topology.ranks_per_node,
+                            [&](std::string const& candidate, char const*, auto const& schedule) {
+                              if (candidate == name) value = efficiency(c, schedule, mask);
+                            });
+          char number_text[16] = "-";
+          if (value >= 0) served.insert(name);
+          if (value >= 0) std::snprintf(number_text, sizeof number_text, "%.1f", 100 * value);
+          text += (text.empty() ? "" : " / ") + std::string(number_text);
+        }
+        rows[name] += ' ' + text + " |";
+      }
+    for (auto const& [name, row] : rows)
+      if (served.count(name) > 0)
+        std::printf("| %lld | %s |%s\n", static_cast<long long>(world), name.c_str(), row.c_str());
     std::fflush(stdout);
   }
   std::fprintf(stderr, "\n");
@@ -359,16 +363,16 @@ int main(int argc, char** argv) try {
     if (options.count(argv[i]) == 0 || i + 1 == argc) fail("no such option, or no value of it: ", argv[i]);
     options[argv[i]] = argv[i + 1];
   }
-  std::vector<Case> cases;
-  for (std::int64_t const kv_heads : whole_numbers("--kv-heads", 1e6))
-    for (std::int64_t const world : whole_numbers("--world", 1 << 16))
-      for (std::int64_t const seqlen : whole_numbers("--seqlen", 1e12))
-        cases.push_back(make_case(world, seqlen, kv_heads));
+  std::size_t cases = 1;
+  for (auto const& [option, most] :
+       {std::pair{"--world", most_ranks}, {"--seqlen", most_tokens}, {"--kv-heads", most_heads}})
+    cases *= whole_numbers(option, most).size();
   with_mask([&](auto const& mask) {
-    if (cases.size() == 1)
-      show(cases.front(), mask);
-    else
-      tabulate(cases, mask);
+    if (cases > 1) return tabulate(mask);
+    show(make_case(whole_numbers("--world", most_ranks).front(),
+                   whole_numbers("--seqlen", most_tokens).front(),
+                   whole_numbers("--kv-heads", most_heads).front()),
+         mask);
   });
 } catch (Error const& error) {
   std::fprintf(stderr, "%s\n(simulate --help lists the options)\n", error.what());

@@ -2,6 +2,7 @@
 // The simulation of plans: closed forms, laws over random schedules and clusters, and what it counts.
 #include "lightseq/schedule/cost.hpp"
 
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -389,6 +390,23 @@ TEST_CASE("a cluster on which everything takes four times as long takes four tim
       CHECK(simulate(planner, pass, simple, cluster, compute).makespan == 4 * makespan);
     }
   });
+}
+
+TEST_CASE("4096 ranks and a hundred million tokens take seconds, and no memory to speak of") {
+#ifdef LIGHTSEQ_SANITIZED
+  int const world = 256;
+#else
+  int const world = 4096;
+#endif
+  int64_t const seqlen = 24576 * int64_t{world};
+  auto const begin = std::chrono::steady_clock::now();
+  Simulation const s = simulate(Planner(Balanced{}, Causal{}, world, seqlen), Pass::forward, simple, {},
+                                {.forward_flops = 1e15, .backward_flops = 1e15});
+  std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - begin;
+  double const pairs = static_cast<double>(seqlen) * static_cast<double>(seqlen + 1) / 2;
+  CHECK(s.makespan == doctest::Approx(pairs / world * pair_seconds * 1e-15).epsilon(1e-9));
+  CHECK(s.idle_fraction() == doctest::Approx(0).epsilon(1e-9));
+  CHECK(seconds.count() < 10);
 }
 
 TEST_CASE_TEMPLATE("the workspace is DistAttn's, less the kernels' scratch", T, float, bfloat16) {

@@ -118,7 +118,7 @@ class Gantt {
     svg_ << number.str() << "</text>\n";
     double at = left;
     for (auto const& [kind, what, wide] :
-         {Entry{"work", "own queries", 98}, Entry{"helps", "another's", 88}, Entry{"merge", "merge", 66},
+         {Entry{"work", "own queries", 110}, Entry{"helps", "another's", 88}, Entry{"merge", "merge", 66},
           Entry{"wait", "waits", 60}, Entry{"send", "sends", 64}, Entry{"receive", "receives", 80}}) {
       box(kind, at, y + 22, 12, 12, "");
       svg_ << "<text class=\"label\" x=\"" << at + 17 << "\" y=\"" << y + 32 << "\">" << what << "</text>\n";
