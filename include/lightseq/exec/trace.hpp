@@ -16,7 +16,7 @@ struct NoTrace {
   static constexpr void note(Activity, int /*rank*/, std::size_t /*step*/, Time /*begin*/, Work const& = {}) {
   }
 };
-inline constexpr NoTrace no_trace;
+inline constexpr NoTrace no_trace{};
 
 /// What a rank did in a call, as the host's clock saw it, written into memory of the caller: when each work,
 /// each step's exchange and its merges began and ended. On a Host that is when they ran. Seconds from
