@@ -203,13 +203,14 @@ class Simulator {
   double work_seconds(int rank, Work const& work, RankCost& cost) const {
     double const pairs = steps_.pairs(work);
     cost.pairs += pairs;
-    return compute_.work_seconds({.pairs = pairs,
-                                  .q_rows = row_span(work.rows, steps_.rows(work.q)).count,
-                                  .kv_rows = steps_.rows(work.kv),
-                                  .continues = work.q == rank && ranks_[index(rank)].step > 0,
-                                  .foreign_q = work.q != rank,
-                                  .foreign_kv = work.kv != rank},
-                                 extents_, steps_.pass(), exchange_units_);
+    ComputeModel::WorkSize size;
+    size.pairs = pairs;
+    size.q_rows = row_span(work.rows, steps_.rows(work.q)).count;
+    size.kv_rows = steps_.rows(work.kv);
+    size.continues = work.q == rank && ranks_[index(rank)].step > 0;
+    size.foreign_q = work.q != rank;
+    size.foreign_kv = work.kv != rank;
+    return compute_.work_seconds(size, extents_, steps_.pass(), exchange_units_);
   }
 
   /// A message goes from one rank to another, both of which are in its step.
