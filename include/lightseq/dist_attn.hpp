@@ -137,9 +137,11 @@ class DistAttn {
   /// Fills out.o and out.lse. Allocates nothing, throws nothing. On a Status that is not ok the outputs are
   /// invalid; a wrong argument is found before any message is sent, and the other ranks wait for this one
   /// until it withdraws from the transport or their time is out. On a GPU it enqueues all this on `stream`
-  /// and on the transport's, waits for nothing that they do, and may be captured into a CUDA graph.
+  /// and on the transport's, waits for nothing that they do, and may be captured into a CUDA graph. A
+  /// HostTrace as `trace` takes note of the steps, where they run one by one.
+  template <class Trace = NoTrace const>
   Status forward(Inputs<Element> const& in, Outputs<Element> const& out, std::span<std::byte> workspace,
-                 Stream const& stream = {}) noexcept {
+                 Stream const& stream = {}, Trace& trace = no_trace) noexcept {
     std::array<Argument, 5> const arguments{q_argument("q", in.q), kv_argument("k", in.k),
                                             kv_argument("v", in.v), q_argument("o", out.o),
                                             array_argument("lse", out.lse, stats_elements())};
@@ -155,12 +157,14 @@ class DistAttn {
                                                               inputs, outputs);
     if constexpr (Traits::one_launch && Kernels::max_chunks > 0)
       if (one_launch_ && !queue.captures()) return execute_in_one_launch(forward_plan_, pass);
-    return execute(forward_plan_, pass);
+    return execute(forward_plan_, pass, trace);
   }
 
   /// Fills the gradients, from the forward's inputs and outputs and the gradient of o. As forward otherwise.
+  template <class Trace = NoTrace const>
   Status backward(BackwardInputs<Element> const& in, Gradients<Element> const& out,
-                  std::span<std::byte> workspace, Stream const& stream = {}) noexcept {
+                  std::span<std::byte> workspace, Stream const& stream = {},
+                  Trace& trace = no_trace) noexcept {
     static_assert(!Traits::inference, "lightseq: traits for inference offer no backward");
     std::array<Argument, 9> const arguments{q_argument("q", in.q),
                                             kv_argument("k", in.k),
@@ -181,7 +185,7 @@ class DistAttn {
                                             *transport_);
     BackwardPass<Queue, Element, M, Partition, Transport> pass(
         Queue(kernels_, stream, *transport_), exchange, backward_layout_, base, mask_, inputs, outputs);
-    return execute(backward_plan_, pass);
+    return execute(backward_plan_, pass, trace);
   }
 
  private:

@@ -14,4 +14,5 @@
 #include "lightseq/schedule/balanced.hpp"
 #include "lightseq/schedule/laws.hpp"
 #include "lightseq/schedule/ring.hpp"
+#include "lightseq/schedule/two_level_ring.hpp"
 #include "lightseq/transport/local.hpp"

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <cstddef>
+#include <numeric>
 #include <optional>
 #include <random>
 #include <tuple>
@@ -11,12 +12,33 @@
 #include "lightseq/schedule/balanced.hpp"
 #include "lightseq/schedule/ring.hpp"
 #include "lightseq/schedule/schedule.hpp"
+#include "lightseq/schedule/two_level_ring.hpp"
 
 /// The schedules that the laws are held against: the library's, by name, and random ones.
 namespace lightseq::test {
 
 /// Those that serve every mask.
 using AnyMaskSchedules = std::tuple<Ring, ZigzagRing, StripedRing>;
+
+/// The two-level ring with as many ranks in a node as the world and `most` have for a common divisor, so that
+/// it can stand in any world.
+template <class P, int most>
+struct InNodesOf {
+  using Partition = P;
+  static constexpr TwoLevelRingOver<P> in(int world) { return {std::gcd(most, world)}; }
+  static constexpr int steps(int world) { return in(world).steps(world); }
+  static constexpr Work at(int rank, int step, int world) { return in(world).at(rank, step, world); }
+  static constexpr int reader(int shard, int step, int world) { return in(world).reader(shard, step, world); }
+  static constexpr int predecessor(int rank, int step, int world) {
+    return in(world).predecessor(rank, step, world);
+  }
+  static constexpr int successor(int rank, int step, int world) {
+    return in(world).successor(rank, step, world);
+  }
+};
+
+/// Nodes of many sizes: up to 64, powers of two and others.
+using TwoLevelSchedules = std::tuple<InNodesOf<Contiguous, 64>, InNodesOf<Zigzag, 36>>;
 
 /// Those that serve masks under which no query sees a later shard.
 using CausalSchedules = std::tuple<Balanced>;

@@ -41,7 +41,7 @@ struct Plan {
 /// From whom inputs come.
 enum class Route {
   owner,     ///< always from the rank that owns the shard
-  neighbour  ///< from rank - 1 when it held the same payload a step ago: the classic ring relay
+  neighbour  ///< from the neighbour, where it held the same payload a step ago: the classic ring relay
 };
 
 }  // namespace lightseq

@@ -69,21 +69,29 @@ class Planner {
     Plan plan{rank, world_, pass, std::vector<Step>(static_cast<std::size_t>(schedule_steps()) + 1)};
     for (int step = 0; step <= schedule_steps(); ++step) {
       Step& s = plan.steps[static_cast<std::size_t>(step)];
-      s.work = work(rank, step);
-      add_input_sends(rank, step, s.sends);
-      for_each_input(rank, step + 1, [&](Transfer const& need) { s.recvs.push_back(need); });
-      for_each_result(rank, step - 1, pass, [&](Transfer const& result) { s.sends.push_back(result); });
-      for_each_reader(rank, step - 1, [&](int helper) {
-        for_each_result(helper, step - 1, pass, [&](Transfer result) {
-          if (result.peer != rank) return;
-          result.peer = helper;
-          s.recvs.push_back(result);
-        });
-      });
+      fill(rank, step, pass, s);
       check_group(rank, step, s);
     }
     while (!plan.steps.empty() && plan.steps.back().empty()) plan.steps.pop_back();
     return plan;
+  }
+
+  /// One step of that plan, 0 <= step <= schedule_steps(), in O(1) with a reader() and unchecked: for those
+  /// who go through the plans of more ranks than memory holds. What `s` held is lost.
+  void fill(int rank, int step, Pass pass, Step& s) const {
+    s.work = work(rank, step);
+    s.sends.clear();
+    s.recvs.clear();
+    add_input_sends(rank, step, s.sends);
+    for_each_input(rank, step + 1, [&](Transfer const& need) { s.recvs.push_back(need); });
+    for_each_result(rank, step - 1, pass, [&](Transfer const& result) { s.sends.push_back(result); });
+    for_each_reader(rank, step - 1, [&](int helper) {
+      for_each_result(helper, step - 1, pass, [&](Transfer result) {
+        if (result.peer != rank) return;
+        result.peer = helper;
+        s.recvs.push_back(result);
+      });
+    });
   }
 
  private:
@@ -99,13 +107,24 @@ class Planner {
   /// Who sends `rank` an input of its work `w` at `step`.
   constexpr int source(int rank, int step, Work const& w, Payload payload) const {
     if (route_ == Route::neighbour) {
-      int const neighbour = wrap(rank - 1, world_);
+      int const neighbour = predecessor(rank, step);
       std::optional<Work> const held = work(neighbour, step - 1);
       bool const relays =
           held && (payload == Payload::kv ? held->kv == w.kv : held->q == w.q && held->rows == w.rows);
       if (relays) return neighbour;
     }
     return payload == Payload::kv ? w.kv : w.q;
+  }
+
+  /// From whom a rank may take for its work at `step` what that one held a step before, and to whom it hands
+  /// on what it held.
+  constexpr int predecessor(int rank, int step) const {
+    if constexpr (HasRelay<S>) return schedule_.predecessor(rank, step, world_);
+    return wrap(rank - 1, world_);
+  }
+  constexpr int successor(int rank, int step) const {
+    if constexpr (HasRelay<S>) return schedule_.successor(rank, step, world_);
+    return wrap(rank + 1, world_);
   }
 
   /// What a rank sends at `step` for the works of step + 1: its own tensors and, on a relay, those it holds.
@@ -117,7 +136,7 @@ class Planner {
         sends.push_back(need);
       });
     };
-    int const next = wrap(rank + 1, world_);
+    int const next = successor(rank, step + 1);
     bool next_served = next == rank || route_ == Route::owner;
     for_each_reader(rank, step + 1, [&](int reader) {
       serve(reader);
@@ -179,6 +198,12 @@ class Planner {
         if (shard != rank && schedule_.reader(shard, step, world_) != rank)
           fail("the schedule's reader(", shard, ", ", step, ", ", world_, ") is ",
                schedule_.reader(shard, step, world_), ", but at() has rank ", rank, " read that shard");
+    }
+    if constexpr (HasRelay<S>) {
+      int const from = schedule_.predecessor(rank, step, world_);
+      if (from < 0 || from >= world_ || schedule_.successor(from, step, world_) != rank)
+        fail("the schedule's predecessor(", rank, ", ", step, ", ", world_, ") is ", from,
+             ", whose successor is not that rank");
     }
   }
 

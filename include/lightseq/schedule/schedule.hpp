@@ -50,6 +50,15 @@ concept HasReader = Schedule<S> && requires(S const schedule, int i) {
   { schedule.reader(i, i, i) } -> std::same_as<int>;
 };
 
+/// A schedule in which ranks hand on what they hold to another than the next may say to whom, for
+/// Route::neighbour: `predecessor(rank, step, world)` is the rank that may have held at step - 1 what this
+/// one needs at `step`, and `successor` its inverse.
+template <class S>
+concept HasRelay = Schedule<S> && requires(S const schedule, int i) {
+  { schedule.predecessor(i, i, i) } -> std::same_as<int>;
+  { schedule.successor(i, i, i) } -> std::same_as<int>;
+};
+
 /// (index mod world) in 0, ..., world - 1, for an index of at least -world.
 constexpr int wrap(int index, int world) { return (index + world) % world; }
 

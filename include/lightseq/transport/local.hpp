@@ -19,13 +19,18 @@
 
 namespace lightseq {
 
-/// How long ranks wait for each other, and the faults that tests ask for.
+/// How long ranks wait for each other, the links that they pretend to have, and the faults that tests ask
+/// for.
 struct LocalOptions {
   std::chrono::milliseconds timeout = std::chrono::seconds(30);  ///< of one finish(); at most a year
   std::chrono::microseconds max_delay{0};  ///< random pauses up to this before posting and before copying
   std::uint64_t seed = 0;                  ///< of the pauses
   int failing_rank = -1;                   ///< the rank whose start() fails ...
   std::int64_t failing_start = 0;          ///< ... in the call of this number, counted from 0
+  /// A message can be fetched this long after both its ranks have started their groups, and as much later as
+  /// its bytes take on a link of its own; 0 bytes per second: no time.
+  std::chrono::nanoseconds link_latency{0};
+  double link_bytes_per_second = 0;
 };
 
 class LocalWorld;
@@ -64,6 +69,7 @@ class Local {
  private:
   friend class LocalWorld;
   using Lock = std::unique_lock<std::mutex>;
+  using Clock = std::chrono::steady_clock;
 
   // How often a rank looks before it sleeps: a ring exchange of 16 threads on 2 cores takes 20 us, not 150.
   static constexpr int max_yields = 20;
@@ -78,6 +84,7 @@ class Local {
   template <class Message>
   bool sound(Message const& message) const;
   Posted* next_for(int receiver);
+  Clock::time_point arrival(Receive const& receive);
   void fetch(Lock& lock, Posted& sent, Receive const& receive);
   Status give_up(Lock& lock, Status status);
   Status peer_failed(Lock& lock);
@@ -91,6 +98,7 @@ class Local {
   // The rest is guarded by the world's mutex. The lists keep the capacity that construction gave them.
   bool open_ = false;
   std::int64_t starts_ = 0;
+  Clock::time_point started_;   // the open group, where links are slow
   std::vector<Posted> sends_;   // of the open group
   std::vector<Receive> recvs_;  // of the open group, less those that were fetched
   std::condition_variable changed_;
@@ -105,6 +113,9 @@ class LocalWorld {
     if (world < 1) fail("world is ", world, ", it must be at least 1");
     if (options.timeout.count() < 0 || options.timeout > std::chrono::hours(24 * 366))
       fail("the time-out is ", options.timeout.count(), " ms, it must be between 0 and a year");
+    if (options.link_latency.count() < 0 || !(options.link_bytes_per_second >= 0))
+      fail("the links' latency is ", options.link_latency.count(), " ns and their rate ",
+           options.link_bytes_per_second, " bytes/s, neither may be negative");
     for (int rank = 0; rank < world; ++rank) ranks_.emplace_back(new Local(*this, rank));
     auto const capacity = ranks_.size() * Local::messages_per_peer;
     for (auto const& rank : ranks_) {
@@ -126,6 +137,10 @@ class LocalWorld {
 
  private:
   friend class Local;
+  bool links_are_slow() const noexcept {
+    return options_.link_latency.count() > 0 || options_.link_bytes_per_second > 0;
+  }
+
   LocalOptions const options_;
   std::vector<std::unique_ptr<Local>> ranks_;
   std::mutex mutex_;
@@ -159,6 +174,7 @@ inline Status Local::start(std::span<Send const> sends, std::span<Receive const>
     if (!sound(receive)) return refuse(bad_message, receive.label, receive.peer);
 
   open_ = true;
+  if (shared_.links_are_slow()) started_ = Clock::now();
   for (Send const& send : sends) sends_.push_back({send});
   recvs_.assign(recvs.begin(), recvs.end());
   for (Send const& send : sends) shared_[send.peer].changed_.notify_all();
@@ -166,15 +182,22 @@ inline Status Local::start(std::span<Send const> sends, std::span<Receive const>
 }
 
 inline Status Local::finish() noexcept {
-  auto const deadline = std::chrono::steady_clock::now() + shared_.options_.timeout;
-  auto const arrived = [&](Receive const& r) { return shared_[r.peer].next_for(rank_) != nullptr; };
+  auto const deadline = Clock::now() + shared_.options_.timeout;
   auto const taken = [](Posted const& sent) { return sent.state == State::taken; };
   bool late = false;
   int yields = 0;
   Lock lock(shared_.mutex_);
   for (;;) {
     if (shared_.failed_rank_ >= 0) return peer_failed(lock);
-    if (auto const next = std::find_if(recvs_.begin(), recvs_.end(), arrived); next != recvs_.end()) {
+    auto next = recvs_.end();
+    auto first = Clock::time_point::max();
+    for (auto receive = recvs_.begin(); receive != recvs_.end(); ++receive)
+      if (auto const time = arrival(*receive); time < first) {
+        next = receive;
+        first = time;
+      }
+    bool const at_once = first == Clock::time_point::min();
+    if (next != recvs_.end() && (at_once || first <= Clock::now())) {
       Receive const receive = *next;
       Posted& sent = *shared_[receive.peer].next_for(rank_);
       if (sent.message.bytes != receive.bytes)
@@ -197,7 +220,8 @@ inline Status Local::finish() noexcept {
       std::this_thread::yield();
       lock.lock();
     } else {
-      late = changed_.wait_until(lock, deadline) == std::cv_status::timeout;
+      auto const woken = changed_.wait_until(lock, std::min(deadline, first));
+      late = woken == std::cv_status::timeout && deadline <= first;
     }
   }
 }
@@ -219,6 +243,21 @@ inline Local::Posted* Local::next_for(int receiver) {
     return sent.message.peer == receiver && sent.state == State::posted;
   });
   return found == sends_.end() ? nullptr : &*found;
+}
+
+/// When the peer's next message can be fetched: never if there is none, at the beginning of time if links are
+/// not slow.
+inline Local::Clock::time_point Local::arrival(Receive const& receive) {
+  Local& peer = shared_[receive.peer];
+  Posted const* const sent = peer.next_for(rank_);
+  if (sent == nullptr) return Clock::time_point::max();
+  if (!shared_.links_are_slow()) return Clock::time_point::min();
+  LocalOptions const& options = shared_.options_;
+  constexpr double longest = 1e9;  // seconds, more than any time-out
+  double const rate = options.link_bytes_per_second;
+  double const wire = rate > 0 ? std::min(static_cast<double>(sent->message.bytes) / rate, longest) : 0;
+  return std::max(started_, peer.started_) + options.link_latency +
+         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(wire));
 }
 
 /// Copies a peer's message, unlocked. Until its state is `taken` the peer keeps both the message and its

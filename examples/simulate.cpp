@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+// Predicts what attention over a split sequence costs on a cluster that nobody here has: ranks schedules,
+// draws their timelines, and fills tables over worlds and lengths. `simulate --help` lists the options.
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <map>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "lightseq/lightseq.hpp"
+#include "lightseq/schedule/advise.hpp"
+#include "lightseq/schedule/calibration.hpp"
+#include "lightseq/schedule/chrome_trace.hpp"
+#include "lightseq/schedule/gantt.hpp"
+
+using namespace lightseq;
+
+struct Option {
+  char const* name;
+  char const* value;
+  char const* help;
+};
+constexpr Option known[] = {
+    {"--world", "8", "GPUs; a list such as 8,64 gives a table"},
+    {"--seqlen", "65536", "tokens of the whole sequence; or a list"},
+    {"--heads", "32", "query heads"},
+    {"--kv-heads", "8", "key/value heads, a divisor of the query heads; or a list"},
+    {"--dim", "128", "head dim"},
+    {"--batch", "1", "sequences"},
+    {"--mask", "causal", "causal, full or window"},
+    {"--window", "4096", "keys in sight, with --mask window"},
+    {"--pass", "both", "forward, backward or both"},
+    {"--schedule", "Ring,Balanced,ZigzagRing", "which to draw or to tabulate; all for every one"},
+    {"--route", "owner", "owner, neighbour (relays) or, in tables, best; two-level rings always relay"},
+    {"--ranks-per-node", "8", "GPUs of a node; a world of fewer is one node"},
+    {"--inside-gbs", "370", "GB/s each way inside a node"},
+    {"--inside-us", "5", "latency there, in microseconds"},
+    {"--between-gbs", "45", "GB/s each way between nodes (400 Gb/s less its overhead)"},
+    {"--between-us", "10", "latency there, in microseconds"},
+    {"--sharing", "rank", "none, rank (a port each) or node (one port for all between nodes)"},
+    {"--exchange-sms", "4", "multiprocessors that the exchange takes from attention"},
+    {"--forward-tflops", "654", "of one GPU's attention"},
+    {"--backward-tflops", "570", "the same of the backward"},
+    {"--launch-us", "5", "of each kernel"},
+    {"--peak-tflops", "989", "what efficiency refers to"},
+    {"--calibration", "", "a file with lines of bench_cuda_forward, in place of these rates"},
+    {"--svg", "", "writes a Gantt chart of the schedules"},
+    {"--trace", "", "writes a Chrome trace of the first schedule, for ui.perfetto.dev"},
+    {"--html", "", "writes a report of one page"},
+};
+std::map<std::string, std::string> options;
+constexpr double most_ranks = 1 << 16, most_tokens = 1e12, most_heads = 1e6;
+
+void print_help() {
+  std::printf("simulate [OPTION VALUE] ...\n");
+  for (Option const& o : known) std::printf("  %-18s %s [%s]\n", o.name, o.help, o.value);
+}
+
+double number(std::string const& option, std::string const& text, double least, double most) {
+  double value = 0;
+  auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || !(value >= least && value <= most))
+    fail(option, " is '", text, "', it must be a number from ", least, " to ", most);
+  return value;
+}
+double number(char const* option, double least = -1e18, double most = 1e18) {
+  return number(option, options.at(option), least, most);
+}
+
+std::vector<std::string> list(char const* option) {
+  std::vector<std::string> parts;
+  std::istringstream text(options.at(option));
+  for (std::string part; std::getline(text, part, ',');) parts.push_back(part);
+  if (parts.empty()) fail(option, " is empty");
+  return parts;
+}
+std::vector<std::int64_t> whole_numbers(char const* option, double most) {
+  std::vector<std::int64_t> values;
+  for (std::string const& part : list(option))
+    values.push_back(static_cast<std::int64_t>(number(option, part, 1, most)));
+  return values;
+}
+
+template <class T>
+T choice(char const* option, std::map<std::string, T> const& choices) {
+  auto const found = choices.find(options.at(option));
+  if (found != choices.end()) return found->second;
+  std::string names;
+  for (auto const& [name, value] : choices) names += (names.empty() ? "" : ", ") + name;
+  fail(option, " is '", options.at(option), "', it must be one of ", names);
+}
+
+/// One question: everything but the schedule.
+struct Case {
+  int world = 1;
+  Problem problem = {};
+  Extents extents = {};
+  Topology topology = {};
+  ComputeModel compute = {};
+  std::vector<Pass> passes;
+};
+
+Case make_case(std::int64_t world, std::int64_t seqlen, std::int64_t kv_heads) {
+  Case c;
+  int const dim = static_cast<int>(number("--dim", 1, 256));
+  c.world = static_cast<int>(world);
+  c.problem = validated({.batch = static_cast<std::int64_t>(number("--batch", 1, 1e6)),
+                         .seqlen = seqlen,
+                         .heads = static_cast<std::int64_t>(number("--heads", 1, 1e6)),
+                         .kv_heads = kv_heads},
+                        dim);
+  c.extents = {c.problem.batch, c.problem.heads, c.problem.kv_heads, dim, sizeof(bfloat16)};
+  auto const per_node = static_cast<int>(number("--ranks-per-node", -1e9, 1e9));
+  c.topology = {.ranks_per_node = per_node > c.world ? c.world : per_node,
+                .inside = {1e9 * number("--inside-gbs"), 1e-6 * number("--inside-us")},
+                .between = {1e9 * number("--between-gbs"), 1e-6 * number("--between-us")},
+                .sharing = choice<Sharing>(
+                    "--sharing", {{"none", Sharing::none}, {"rank", Sharing::rank}, {"node", Sharing::node}}),
+                .exchange_units = static_cast<int>(number("--exchange-sms", -1e6, 1e6))};
+  if (per_node == 0) fail("--ranks-per-node is 0, it must be at least 1");
+  c.topology = validated(c.topology, c.world);
+  c.compute = h100();
+  c.compute.forward_flops = 1e12 * number("--forward-tflops");
+  c.compute.backward_flops = 1e12 * number("--backward-tflops");
+  c.compute.launch = 1e-6 * number("--launch-us");
+  c.compute.peak_flops = 1e12 * number("--peak-tflops", 1e-9);
+  if (std::string const& path = options.at("--calibration"); !path.empty()) {
+    std::ifstream file(path);
+    if (!file) fail("--calibration: cannot read ", path);
+    c.compute = calibrated(c.compute, std::string(std::istreambuf_iterator<char>(file), {}), dim);
+  }
+  c.compute.check(c.topology.exchange_units);
+  c.passes = choice<std::vector<Pass>>("--pass", {{"forward", {Pass::forward}},
+                                                  {"backward", {Pass::backward}},
+                                                  {"both", {Pass::forward, Pass::backward}}});
+  return c;
+}
+
+/// Calls f(mask) with the mask that was asked for.
+template <class F>
+void with_mask(F f) {
+  auto const window = static_cast<std::int64_t>(number("--window", 1, 1e12));
+  choice<std::function<void()>>("--mask", {{"causal", [&] { f(Causal{}); }},
+                                           {"full", [&] { f(Full{}); }},
+                                           {"window", [&] { f(SlidingWindow{.left = window - 1}); }}})();
+}
+
+/// The schedules that were asked for.
+std::set<std::string> chosen_schedules() {
+  std::set<std::string> all, chosen;
+  for_each_schedule(4, 2, [&](std::string const& name, char const*, auto) { all.insert(name); });
+  if (options.at("--schedule") == "all") return all;
+  for (std::string const& name : list("--schedule")) {
+    if (all.count(name) == 0) {
+      std::string names;
+      for (std::string const& known_name : all) names += ' ' + known_name;
+      fail("--schedule: there is no ", name, "; there are", names);
+    }
+    chosen.insert(name);
+  }
+  return chosen;
+}
+
+std::vector<Route> routes(bool relays_always) {
+  auto const asked = choice<std::vector<Route>>("--route", {{"owner", {Route::owner}},
+                                                            {"neighbour", {Route::neighbour}},
+                                                            {"best", {Route::owner, Route::neighbour}}});
+  return relays_always ? std::vector<Route>{Route::neighbour} : asked;
+}
+
+template <class S>
+constexpr bool two_level = requires(S schedule) {
+  schedule.ranks_per_node;
+};
+
+/// Calls visit(name, simulation) for each schedule that was asked for and serves the mask, in the order
+/// asked.
+template <Mask M, class Visit>
+void for_each_timeline(Case const& c, M const& mask, Pass pass, Visit visit) {
+  auto const chosen = chosen_schedules();
+  std::map<std::string, Simulation> done;
+  for_each_schedule(c.world, c.topology.ranks_per_node,
+                    [&](std::string const& name, char const*, auto schedule) {
+                      if (chosen.count(name) == 0) return;
+                      Planner const planner(schedule, mask, c.world, c.problem.seqlen,
+                                            routes(two_level<decltype(schedule)>).front());
+                      Simulation s = simulate(planner, pass, c.extents, c.topology, c.compute, true);
+                      if (serves_mask(planner, s)) done.emplace(name, std::move(s));
+                    });
+  if (options.at("--schedule") != "all")
+    for (std::string const& name : list("--schedule"))
+      if (auto const found = done.find(name); found != done.end()) visit(name, found->second);
+  if (options.at("--schedule") == "all")
+    for (auto const& [name, s] : done) visit(name, s);
+}
+
+std::string percent(double share) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f %%", 100 * share);
+  return text;
+}
+
+std::string milliseconds(double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4g ms", 1e3 * seconds);
+  return text;
+}
+
+template <Mask M>
+std::string picture(Case const& c, M const& mask, Pass pass) {
+  std::vector<GanttChart> charts;
+  for_each_timeline(c, mask, pass, [&](std::string const& name, Simulation const& s) {
+    charts.push_back({name + ", " + (pass == Pass::forward ? "forward: " : "backward: ") +
+                          milliseconds(s.makespan) + ", idle " + percent(s.idle_fraction()),
+                      c.world, s.timeline});
+  });
+  if (charts.empty()) fail("none of the schedules serves this mask in this world");
+  return Gantt::svg(charts);
+}
+
+void write(char const* option, std::string const& text) {
+  std::ofstream file(options.at(option));
+  if (!(file << text).flush()) fail(option, ": cannot write ", options.at(option));
+}
+
+template <Mask M>
+std::string report(Case const& c, M const& mask, std::vector<Advice> const& ranking) {
+  std::ostringstream html;
+  html << "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+          "<title>Attention over a split sequence</title>\n<style>\n"
+          ":root{color-scheme:light dark}\n"
+          "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;"
+          "background:#fff;color:#1f2328}\n"
+          "h1{font-size:1.5rem}h2{font-size:1.2rem}\n.wide{overflow-x:auto}.wide svg{min-width:34rem}\n"
+          "table{border-collapse:collapse}td,th{padding:.3rem .6rem;text-align:right;white-space:nowrap;"
+          "border-bottom:1px solid #8886}\ntd:first-child,th:first-child{text-align:left}\n"
+          "@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}}\n"
+          "</style>\n</head>\n<body>\n<h1>Attention over a split sequence</h1>\n<p>"
+       << c.problem.seqlen << " tokens on " << c.world << " GPUs, " << c.topology.ranks_per_node
+       << " in a node; " << c.problem.heads << " query and " << c.problem.kv_heads
+       << " key/value heads of dim " << c.extents.head_dim << ", mask " << options.at("--mask") << ". "
+       << options.at("--inside-gbs") << " GB/s inside nodes, " << options.at("--between-gbs")
+       << " GB/s between them. Simulated.</p>\n<h2>Ranking</h2>\n<div class=\"wide\"><table>\n"
+          "<tr><th>schedule</th><th>route</th><th>forward</th><th>backward</th><th>waits for messages</th>"
+          "<th>waits for peers</th><th>sent</th><th>workspace</th></tr>\n";
+  for (Advice const& a : ranking) {
+    html << "<tr><td>" << a.schedule << "</td><td>" << (a.route == Route::owner ? "owner" : "neighbour")
+         << "</td><td>" << milliseconds(a.forward_seconds) << "</td><td>" << milliseconds(a.backward_seconds)
+         << "</td><td>" << percent(a.message_wait / a.seconds()) << "</td><td>"
+         << percent(a.idle / a.seconds()) << "</td><td>" << a.bytes_sent / 1000000 << " MB</td><td>"
+         << a.workspace_bytes / 1000000 << " MB</td></tr>\n";
+  }
+  html << "</table></div>\n<h2>Why</h2>\n<ul>\n";
+  for (Advice const& a : ranking) html << "<li>" << a.why << "</li>\n";
+  html << "</ul>\n";
+  for (Pass const pass : c.passes)
+    html << "<h2>" << (pass == Pass::forward ? "Forward" : "Backward") << "</h2>\n<div class=\"wide\">\n"
+         << picture(c, mask, pass) << "</div>\n";
+  html << "</body>\n</html>\n";
+  return html.str();
+}
+
+/// The ranking of one case, and the files that were asked for.
+template <Mask M>
+void show(Case const& c, M const& mask) {
+  bool const backward = c.passes.back() == Pass::backward;
+  chosen_schedules();
+  auto const ranking = advise(c.problem, static_cast<int>(c.extents.head_dim), c.extents.element_bytes, mask,
+                              c.world, c.topology, c.compute, backward);
+  std::printf("%-20s %-10s %12s %12s %10s %12s\n", "schedule", "route", "forward", "backward", "sent",
+              "workspace");
+  for (Advice const& a : ranking)
+    std::printf("%-20s %-10s %12s %12s %7lld MB %9lld MB\n    %s\n", a.schedule.c_str(),
+                a.route == Route::owner ? "owner" : "neighbour", milliseconds(a.forward_seconds).c_str(),
+                milliseconds(a.backward_seconds).c_str(), static_cast<long long>(a.bytes_sent / 1000000),
+                static_cast<long long>(a.workspace_bytes / 1000000), a.why.c_str());
+  if (!options.at("--svg").empty()) write("--svg", picture(c, mask, c.passes.front()));
+  if (!options.at("--html").empty()) write("--html", report(c, mask, ranking));
+  if (!options.at("--trace").empty()) {
+    std::string trace;
+    for_each_timeline(c, mask, c.passes.front(), [&](std::string const&, Simulation const& s) {
+      if (trace.empty()) trace = chrome_trace(s.timeline);
+    });
+    write("--trace", trace);
+  }
+}
+
+/// The efficiency of a schedule over the passes, with the best of the routes; -1 if it does not serve the
+/// mask.
+template <Schedule S, Mask M>
+double efficiency(Case const& c, S const& schedule, M const& mask) {
+  double best = -1;
+  for (Route const route : routes(two_level<S>)) {
+    Planner const planner(schedule, mask, c.world, c.problem.seqlen, route);
+    double flops = 0, seconds = 0;
+    for (Pass const pass : c.passes) {
+      Simulation const s = simulate(planner, pass, c.extents, c.topology, c.compute);
+      if (!serves_mask(planner, s)) return -1;
+      flops += s.flops;
+      seconds += s.makespan;
+    }
+    best = std::max(best, flops / (seconds * c.world * c.compute.peak_flops));
+  }
+  return best;
+}
+
+/// A Markdown table of efficiencies in percent: a row for each world and schedule, a column for each length,
+/// in it one number for each number of key/value heads.
+template <Mask M>
+void tabulate(M const& mask) {
+  auto const worlds = whole_numbers("--world", most_ranks), lengths = whole_numbers("--seqlen", most_tokens),
+             kv_heads = whole_numbers("--kv-heads", most_heads);
+  auto const chosen = chosen_schedules();
+  std::string header = "| GPUs | schedule |", rule = "|---|---|";
+  for (std::int64_t const length : lengths) {
+    header +=
+        ' ' + (length % 1024 == 0 ? std::to_string(length / 1024) + 'k' : std::to_string(length)) + " |";
+    rule += "---|";
+  }
+  std::printf("%s\n%s\n", header.c_str(), rule.c_str());
+  std::size_t const cells = worlds.size() * chosen.size() * lengths.size() * kv_heads.size();
+  std::size_t cell = 0;
+  for (std::int64_t const world : worlds) {
+    std::map<std::string, std::string> rows;
+    std::set<std::string> served;
+    for (std::string const& name : chosen)
+      for (std::int64_t const length : lengths) {
+        std::string text;
+        for (std::int64_t const heads : kv_heads) {
+          Case const c = make_case(world, length, heads);
+          double value = -1;
+          std::fprintf(stderr, "\r%zu of %zu: %d GPUs, %lld tokens, %-20s", ++cell, cells, c.world,
+                       static_cast<long long>(length), name.c_str());
+          for_each_schedule(c.world, c.topology.ranks_per_node,
+                            [&](std::string const& candidate, char const*, auto const& schedule) {
+                              if (candidate == name) value = efficiency(c, schedule, mask);
+                            });
+          char number_text[16] = "-";
+          if (value >= 0) served.insert(name);
+          if (value >= 0) std::snprintf(number_text, sizeof number_text, "%.1f", 100 * value);
+          text += (text.empty() ? "" : " / ") + std::string(number_text);
+        }
+        rows[name] += ' ' + text + " |";
+      }
+    for (auto const& [name, row] : rows)
+      if (served.count(name) > 0)
+        std::printf("| %lld | %s |%s\n", static_cast<long long>(world), name.c_str(), row.c_str());
+    std::fflush(stdout);
+  }
+  std::fprintf(stderr, "\n");
+}
+
+int main(int argc, char** argv) try {
+  for (Option const& o : known) options[o.name] = o.value;
+  for (int i = 1; i < argc; i += 2) {
+    if (argv[i] == std::string("--help")) return print_help(), 0;
+    if (options.count(argv[i]) == 0 || i + 1 == argc) fail("no such option, or no value of it: ", argv[i]);
+    options[argv[i]] = argv[i + 1];
+  }
+  std::size_t cases = 1;
+  for (auto const& [option, most] :
+       {std::pair{"--world", most_ranks}, {"--seqlen", most_tokens}, {"--kv-heads", most_heads}})
+    cases *= whole_numbers(option, most).size();
+  with_mask([&](auto const& mask) {
+    if (cases > 1) return tabulate(mask);
+    show(make_case(whole_numbers("--world", most_ranks).front(),
+                   whole_numbers("--seqlen", most_tokens).front(),
+                   whole_numbers("--kv-heads", most_heads).front()),
+         mask);
+  });
+} catch (Error const& error) {
+  std::fprintf(stderr, "%s\n(simulate --help lists the options)\n", error.what());
+  return 2;
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <array>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "lightseq/schedule/plan.hpp"
+
+namespace lightseq {
+
+/// What a rank is seen doing.
+enum class Activity {
+  work,      ///< attention of a step
+  send,      ///< a message from when both ends are there until it has passed
+  receive,   ///< the same at the other end
+  exchange,  ///< all messages of a step together, where they are not seen one by one
+  merge,     ///< the results that have come home are added up
+  wait       ///< nothing: messages or peers are late
+};
+inline constexpr int activities = 6;
+
+/// The activity's name, as in the enumeration.
+constexpr char const* name(Activity activity) {
+  constexpr std::array<char const*, activities> names{"work", "send", "receive", "exchange", "merge", "wait"};
+  return names[static_cast<std::size_t>(activity)];
+}
+
+/// A rank does something from `begin` to `end`, in seconds from when the pass began.
+struct Span {
+  Activity activity = Activity::work;
+  int rank = 0;
+  int step = 0;
+  double begin = 0;
+  double end = 0;
+  Work work = {};         ///< of a work
+  Transfer message = {};  ///< of a send or receive
+};
+
+/// All that was seen, simulated or measured.
+using Timeline = std::vector<Span>;
+
+/// What a span is about: "q 3 x kv 1", "kv 1 from rank 1".
+inline std::string text(Span const& span) {
+  auto const rows = [](Rows r) {
+    return r == Rows::all ? std::string() : r == Rows::lower ? " (lower half)" : " (upper half)";
+  };
+  Transfer const& m = span.message;
+  switch (span.activity) {
+    case Activity::work:
+      return "q " + std::to_string(span.work.q) + " x kv " + std::to_string(span.work.kv) +
+             rows(span.work.rows);
+    case Activity::send:
+    case Activity::receive:
+      return std::string(name(m.payload)) + ' ' + std::to_string(m.shard) + rows(m.rows) +
+             (span.activity == Activity::send ? " to rank " : " from rank ") + std::to_string(m.peer);
+    default:
+      return name(span.activity);
+  }
+}
+
+}  // namespace lightseq

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lightseq/schedule/two_level_ring.hpp"
+
+#include <vector>
+
+#include "laws/schedule.hpp"
+#include "lightseq/lightseq.hpp"
+#include "lightseq/testing/sequence.hpp"
+#include "support/schedules.hpp"
+
+using namespace lightseq;
+
+namespace {
+
+/// The plans of the forward under a mask that hides nothing, relayed.
+std::vector<Plan> relayed(int world, int per_node) {
+  Planner const planner(TwoLevelRing{per_node}, Full{}, world, 2 * world, Route::neighbour);
+  return test::all_plans(planner, Pass::forward);
+}
+
+struct Relayed : DefaultTraits {
+  static constexpr Route route = Route::neighbour;
+};
+
+}  // namespace
+
+TEST_CASE("one rank in a node, and one node, are the flat ring") {
+  for (int world = 1; world <= 64; ++world)
+    for (int const per_node : {1, world})
+      for (int rank = 0; rank < world; ++rank)
+        for (int step = 0; step < world; ++step) {
+          CHECK(TwoLevelRing{per_node}.at(rank, step, world) == Ring::at(rank, step, world));
+          CHECK(TwoLevelRing{per_node}.reader(rank, step, world) == Ring::reader(rank, step, world));
+        }
+}
+
+TEST_CASE(
+    "every message is relayed, and one step in a node's ranks crosses nodes, rank by rank of one place") {
+  for (int world = 1; world <= 64; ++world)
+    for (int per_node = 1; per_node <= world; ++per_node) {
+      if (world % per_node != 0) continue;
+      int crossings = 0;
+      for (Plan const& plan : relayed(world, per_node))
+        for (std::size_t step = 0; step < plan.steps.size(); ++step)
+          for (Transfer const& t : plan.steps[step].recvs) {
+            bool const crosses = t.peer / per_node != plan.rank / per_node;
+            CHECK(crosses == ((step + 1) % static_cast<std::size_t>(per_node) == 0));
+            CHECK((!crosses || t.peer % per_node == plan.rank % per_node));
+            crossings += crosses ? 1 : 0;
+          }
+      CHECK(crossings == (world / per_node - 1) * world);
+    }
+}
+
+TEST_CASE("ranks in a node that do not divide the world are refused") {
+  for (int const per_node : {-2, 0, 3, 8}) {
+    Planner const planner(TwoLevelRing{per_node}, Causal{}, 4, 8);
+    CHECK_THROWS_WITH_AS(planner.plan(0, Pass::forward),
+                         sentence("lightseq: the two-level ring has ", per_node,
+                                  " ranks in a node, which do not divide a world of 4")
+                             .c_str(),
+                         Error);
+  }
+}
+
+TEST_CASE("a predecessor without its successor is refused") {
+  struct Wrong : TwoLevelRing {
+    static int successor(int, int, int) { return 0; }
+  };
+  Planner const planner(Wrong{}, Causal{}, 4, 8);
+  CHECK_THROWS_WITH_AS(planner.plan(2, Pass::forward),
+                       "lightseq: the schedule's predecessor(2, 0, 4) is 0, whose successor is not that rank",
+                       Error);
+}
+
+TEST_CASE("DistAttn takes it by value and equals dense attention") {
+  auto const check = [&]<class Attn, class S>(Attn*, S const& schedule, int ranks) {
+    Problem const problem{.batch = 1, .seqlen = 41, .heads = 4, .kv_heads = 2};
+    LocalWorld world(ranks);
+    auto sequence = testing::random_sequence<float>(problem, 16, test::stream_seed(7));
+    REQUIRE(testing::run_world<Attn>(world, problem, Causal{}, schedule, sequence) == "");
+    CHECK(testing::dense_errors<16>(sequence, Causal{}).worst() < 1e-5);
+  };
+  for (int const per_node : {2, 3}) {
+    using Flat = TwoLevelRing;
+    using Folded = TwoLevelZigzagRing;
+    check(static_cast<DistAttn<16, Causal, Flat, Relayed>*>(nullptr), Flat{per_node}, 2 * per_node);
+    check(static_cast<DistAttn<16, Causal, Folded, Relayed>*>(nullptr), Folded{per_node}, 3 * per_node);
+    check(static_cast<DistAttn<16, Causal, Folded>*>(nullptr), Folded{per_node}, 2 * per_node);
+  }
+}
