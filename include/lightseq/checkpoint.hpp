@@ -115,12 +115,6 @@ class Checkpointed {
   }
 
  private:
-  static Status check_size(char const* name, std::span<std::byte> memory, std::int64_t need) {
-    auto const have = static_cast<std::int64_t>(memory.size());
-    if (have >= need) return {};
-    return {.code = Code::workspace_too_small, .subject = name, .have = have, .need = need};
-  }
-
   Status check_workspace(std::span<std::byte> workspace) const {
     return check_size("workspace", workspace, workspace_bytes());
   }

@@ -134,14 +134,8 @@ class Checkpointed<Attn, Offloaded<Policy>> {
 
  private:
   Status check_sizes(OffloadSlot const& slot, std::span<std::byte> host) const {
-    if (Status const status = check("slot", slot.memory(), saved_bytes()); !status.ok()) return status;
-    return check("host memory", host, host_bytes());
-  }
-
-  static Status check(char const* name, std::span<std::byte> memory, std::int64_t need) {
-    auto const have = static_cast<std::int64_t>(memory.size());
-    if (have >= need) return {};
-    return {.code = Code::workspace_too_small, .subject = name, .have = have, .need = need};
+    if (Status const status = check_size("slot", slot.memory(), saved_bytes()); !status.ok()) return status;
+    return check_size("host memory", host, host_bytes());
   }
 
   Layer layer_;

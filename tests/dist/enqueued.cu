@@ -2,7 +2,6 @@
 #include "laws/dist_attn_cuda.cuh"
 
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <random>
 #include <stdexcept>
@@ -51,11 +50,8 @@ void attend(Attn& attn, testing::DevicePart<Attn>& part, cudaStream_t stream) {
 
 /// The same bits in all results.
 bool same(testing::Sequence<bfloat16> const& a, testing::Sequence<bfloat16> const& b, bool gradients) {
-  auto const equal = [](auto const& x, auto const& y) {
-    return x.size() == y.size() && std::memcmp(x.data(), y.data(), x.size() * sizeof(x[0])) == 0;
-  };
-  return equal(a.o, b.o) && equal(a.lse, b.lse) &&
-         (!gradients || (equal(a.dq, b.dq) && equal(a.dk, b.dk) && equal(a.dv, b.dv)));
+  return same_bits(a.o, b.o) && same_bits(a.lse, b.lse) &&
+         (!gradients || (same_bits(a.dq, b.dq) && same_bits(a.dk, b.dk) && same_bits(a.dv, b.dv)));
 }
 
 }  // namespace

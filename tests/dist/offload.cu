@@ -203,9 +203,7 @@ auto on_ranks(int ranks, Act const& act) {
 }
 
 bool same(std::vector<Values> const& a, std::vector<Values> const& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](Values const& x, Values const& y) {
-    return x.size() == y.size() && std::memcmp(x.data(), y.data(), x.size() * sizeof x[0]) == 0;
-  });
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_bits<bfloat16>);
 }
 
 bool finite(std::vector<Values> const& all) {

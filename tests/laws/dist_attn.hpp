@@ -2,7 +2,6 @@
 #pragma once
 #include <doctest/doctest.h>
 
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -62,14 +61,11 @@ void equals_dense(M const& mask) {
       CHECK(e.dv < (rounds ? 1e-2 : 1e-5));
 
       REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, again) == "");
-      auto const same = [](auto const& a, auto const& b) {
-        return std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
-      };
-      CHECK(same(again.o, sequence.o));
-      CHECK(same(again.lse, sequence.lse));
-      CHECK(same(again.dq, sequence.dq));
-      CHECK(same(again.dk, sequence.dk));
-      CHECK(same(again.dv, sequence.dv));
+      CHECK(same_bits(again.o, sequence.o));
+      CHECK(same_bits(again.lse, sequence.lse));
+      CHECK(same_bits(again.dq, sequence.dq));
+      CHECK(same_bits(again.dk, sequence.dk));
+      CHECK(same_bits(again.dv, sequence.dv));
     }
 }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -74,15 +73,12 @@ void equals_dense_on_gpu(M const& mask, Problem const& problem) {
     }
 
     REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, again) == "");
-    auto const same = [](auto const& a, auto const& b) {
-      return std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
-    };
-    CHECK(same(again.o, got.o));
-    CHECK(same(again.lse, got.lse));
+    CHECK(same_bits(again.o, got.o));
+    CHECK(same_bits(again.lse, got.lse));
     if constexpr (Attn::has_backward && Traits::deterministic) {
-      CHECK(same(again.dq, got.dq));
-      CHECK(same(again.dk, got.dk));
-      CHECK(same(again.dv, got.dv));
+      CHECK(same_bits(again.dq, got.dq));
+      CHECK(same_bits(again.dk, got.dk));
+      CHECK(same_bits(again.dv, got.dv));
     }
   }
 }

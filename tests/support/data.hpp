@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -29,6 +30,12 @@ inline std::uint64_t stream_seed(std::uint64_t stream) { return run_seed() * 0x9
 template <Element T>
 std::vector<T> random_vector(std::int64_t size, std::uint64_t stream) {
   return testing::random_vector<T>(size, stream_seed(stream));
+}
+
+/// Whether two vectors have the same length and the same bits, NaNs and signed zeros included.
+template <class T>
+bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
 }  // namespace lightseq::test

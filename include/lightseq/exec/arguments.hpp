@@ -139,6 +139,13 @@ inline bool overlap(Argument const& a, Argument const& b) {
   return !apart && !interleaved(a, b);
 }
 
+/// Whether memory that a caller brings is large enough; `name` is what an error calls it.
+inline Status check_size(char const* name, std::span<std::byte> memory, std::int64_t need) {
+  auto const have = static_cast<std::int64_t>(memory.size());
+  if (have >= need) return {};
+  return {.code = Code::workspace_too_small, .subject = name, .have = have, .need = need};
+}
+
 /// The first thing that is wrong with a call's tensors and workspace, or ok. Nothing is read through them.
 inline Status check_arguments(std::span<Argument const> arguments, std::span<std::byte> workspace,
                               std::int64_t workspace_bytes) {
@@ -148,11 +155,9 @@ inline Status check_arguments(std::span<Argument const> arguments, std::span<std
     if (Status const status = check_strides(argument); !status.ok()) return status;
     if (Status const status = check_alignment(argument); !status.ok()) return status;
   }
-  auto const given = static_cast<std::int64_t>(workspace.size());
-  if (given < workspace_bytes)
-    return {
-        .code = Code::workspace_too_small, .subject = "workspace", .have = given, .need = workspace_bytes};
-  Argument const scratch = array_argument("workspace", workspace.data(), given);
+  if (Status const status = check_size("workspace", workspace, workspace_bytes); !status.ok()) return status;
+  Argument const scratch =
+      array_argument("workspace", workspace.data(), static_cast<std::int64_t>(workspace.size()));
   for (Argument const& argument : arguments) {
     if (overlap(argument, scratch))
       return {.code = Code::aliased, .subject = argument.name, .other = scratch.name};
