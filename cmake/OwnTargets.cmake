@@ -55,7 +55,8 @@ if(LIGHTSEQ_CUDA)
 endif()
 
 # lightseq_requirements(OUT SOURCE): what else a file's program links: OpenBLAS where the file includes
-# <cblas.h>. Without OpenBLAS such a file is left out, and OUT is LEFT_OUT.
+# <cblas.h>, MPI where it includes transport/mpi.hpp. Where that is missing the file is left out, and OUT is
+# LEFT_OUT.
 function(lightseq_requirements out source)
   set(${out} "" PARENT_SCOPE)
   file(STRINGS ${source} wants_cblas REGEX "#include <cblas.h>" LIMIT_COUNT 1)
@@ -67,6 +68,13 @@ function(lightseq_requirements out source)
       message(WARNING "${source} is left out: it needs OpenBLAS (Debian: libopenblas-dev)")
       set(${out} LEFT_OUT PARENT_SCOPE)
     endif()
+  endif()
+  file(STRINGS ${source} wants_mpi REGEX "#include \"lightseq/transport/mpi.hpp\"" LIMIT_COUNT 1)
+  if(wants_mpi AND TARGET lightseq::mpi)
+    set(${out} lightseq::mpi PARENT_SCOPE)
+  elseif(wants_mpi)
+    message(WARNING "${source} is left out: it needs MPI (Debian: libopenmpi-dev)")
+    set(${out} LEFT_OUT PARENT_SCOPE)
   endif()
 endfunction()
 

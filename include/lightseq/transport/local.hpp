@@ -75,8 +75,6 @@ class Local {
   };
 
   Local(LocalWorld& shared, int rank);
-  template <class Message>
-  bool sound(Message const& message) const;
   Posted* next_for(int receiver);
   void fetch(Lock& lock, Posted& sent, Receive const& receive);
   Status give_up(Lock& lock, Status status);
@@ -154,9 +152,9 @@ inline Status Local::start(std::span<Send const> sends, std::span<Receive const>
   if (std::max(sends.size(), recvs.size()) > shared_.ranks_.size() * messages_per_peer)
     return refuse(group_too_large);
   for (Send const& send : sends)
-    if (!sound(send)) return refuse(bad_message, send.label, send.peer);
+    if (!is_sound(send, world())) return refuse(bad_message, send.label, send.peer);
   for (Receive const& receive : recvs)
-    if (!sound(receive)) return refuse(bad_message, receive.label, receive.peer);
+    if (!is_sound(receive, world())) return refuse(bad_message, receive.label, receive.peer);
 
   open_ = true;
   for (Send const& send : sends) sends_.push_back({send});
@@ -205,12 +203,6 @@ inline Status Local::finish() noexcept {
 inline void Local::withdraw() noexcept {
   Lock lock(shared_.mutex_);
   static_cast<void>(peer_failed(lock));
-}
-
-template <class Message>
-bool Local::sound(Message const& message) const {
-  return message.peer >= 0 && message.peer < world() && message.bytes >= 0 &&
-         (message.data != nullptr || message.bytes == 0);
 }
 
 /// The oldest message for `receiver` that it has not fetched. It takes them one at a time, in order.

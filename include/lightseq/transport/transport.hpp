@@ -24,6 +24,13 @@ struct Receive {
   char const* label = "";
 };
 
+/// Whether a message names a rank and memory that can exist.
+template <class Message>
+bool is_sound(Message const& message, int world) {
+  return message.peer >= 0 && message.peer < world && message.bytes >= 0 &&
+         (message.data != nullptr || message.bytes == 0);
+}
+
 /// Moves bytes between ranks, in groups: `start` begins every message of a group and returns, `finish` waits
 /// until all of them have arrived and what was sent may be overwritten. The n-th message from a rank to
 /// another meets the n-th receive there; both ends of a message are in the same group. Neither call
