@@ -39,6 +39,9 @@ class CudaLocal {
   /// peers twice: the time-out holds for each.
   Status finish() noexcept;
 
+  /// As Local's.
+  Status agree(Terms const& terms) { return host_.agree(terms); }
+
   /// Makes `stream` wait for what every rank had enqueued on the stream that it names, and returns once all
   /// have called. For kernels that hold the device while they wait for messages: what the messages themselves
   /// wait for must have had its turn. To be called between groups, by all ranks.

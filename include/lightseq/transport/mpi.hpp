@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "lightseq/core/error.hpp"
+#include "lightseq/transport/agreement.hpp"
 #include "lightseq/transport/transport.hpp"
 
 namespace lightseq {
@@ -56,6 +57,9 @@ class Mpi {
 
   /// Waits until the group's messages have arrived and what was sent may be overwritten.
   Status finish() noexcept;
+
+  /// Waits for the terms of all ranks, as a group of messages. After a disagreement all is as before.
+  Status agree(Terms const& terms) { return agree_by_messages(*this, terms); }
 
   /// Tells all ranks to stop: for a rank that gives up.
   void withdraw() noexcept { static_cast<void>(give_up({.code = Code::peer_failed}, rank_)); }
