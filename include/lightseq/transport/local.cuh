@@ -10,6 +10,7 @@
 
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/event.cuh"
+#include "lightseq/core/terms.hpp"
 #include "lightseq/transport/local.hpp"
 #include "lightseq/transport/transport.hpp"
 

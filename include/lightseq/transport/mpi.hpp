@@ -20,8 +20,8 @@ namespace lightseq {
 
 /// How long ranks wait for each other. Alike on all ranks.
 struct MpiOptions {
-  std::chrono::milliseconds timeout = std::chrono::seconds(30);  ///< of construction and of one finish()
-  std::int64_t piece_bytes = std::int64_t{1} << 30;  ///< larger messages are cut: MPI counts bytes in an int
+  std::chrono::milliseconds timeout = std::chrono::seconds(30);  ///< of construction; of a piece in finish()
+  std::int64_t piece_bytes = std::int64_t{1} << 28;  ///< larger messages are cut: MPI counts bytes in an int
 };
 
 /// One rank of an MPI communicator, for messages in host memory, used by one thread at a time. It works on a
@@ -55,7 +55,8 @@ class Mpi {
   /// Posts a group's messages. MPI may move them at any time from now on, but need not before finish().
   Status start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept;
 
-  /// Waits until the group's messages have arrived and what was sent may be overwritten.
+  /// Waits until the group's messages have arrived and what was sent may be overwritten. The time-out counts
+  /// from the last piece that arrived or was taken.
   Status finish() noexcept;
 
   /// Waits for the terms of all ranks, as a group of messages. After a disagreement all is as before.
@@ -174,7 +175,7 @@ inline Status Mpi::start(std::span<Send const> sends, std::span<Receive const> r
 
 inline Status Mpi::finish() noexcept {
   if (failed_rank_ >= 0) return give_up({.code = Code::peer_failed}, failed_rank_);
-  auto const deadline = std::chrono::steady_clock::now() + options_.timeout;
+  auto deadline = std::chrono::steady_clock::now() + options_.timeout;
   auto left = static_cast<std::int64_t>(posted_.size());
   for (bool late = false;;) {
     int done = 0;
@@ -197,9 +198,14 @@ inline Status Mpi::finish() noexcept {
       open_ = false;
       return {};
     }
-    if (done > 0) continue;
+    auto const now = std::chrono::steady_clock::now();
+    if (done > 0) {
+      deadline = now + options_.timeout;
+      late = false;
+      continue;
+    }
     if (late) return timed_out();
-    late = std::chrono::steady_clock::now() >= deadline;
+    late = now >= deadline;
     std::this_thread::yield();  // ranks may share a core
   }
 }
