@@ -23,7 +23,7 @@ namespace {
 using namespace lightseq;
 
 constexpr int head_dim = 16, ranks = 4;
-constexpr std::chrono::milliseconds timeout(300), slack(10'000);
+constexpr std::chrono::milliseconds timeout(600), slack(10'000);
 Problem const problem{.seqlen = 40, .heads = 2, .kv_heads = 1};
 
 /// Where and how a process goes.
@@ -130,7 +130,7 @@ int lose(int round, MPI_Comm comm, int victim, Fate const& fate) {
   std::string const where = "rank " + std::to_string(mpi.rank()) + ", step " + std::to_string(status.step);
   if (status.code == Code::timeout) {
     if (message != where + ", payload " + status.subject + ", peer " + std::to_string(status.peer) +
-                       ": no answer within 300 ms")
+                       ": no answer within 600 ms")
       complain(round, message);
     if (attn.flight_record().text().find(", failed\n") == std::string::npos)
       complain(round, "no message failed in the record:\n" + attn.flight_record().text());
@@ -183,7 +183,19 @@ int main(int argc, char** argv) {
     fate.group = round % (forward + backward);
     bool const member = std::count(members.begin(), members.end(), process) > 0;
     int heard = 0;
-    if (member) heard = lose(round, communicator(members, 3 * round), victim, fate);
+    if (member) {
+      MPI_Comm const comm = communicator(members, 3 * round);
+      try {
+        heard = lose(round, comm, victim, fate);
+      } catch (Error const& error) {
+        complain(round, error.what());
+      }
+    }
+    if (process == lost) {
+      complain(round, "others stopped it before its time");
+      std::fflush(stdout);
+      raise(fate.signal);
+    }
     std::erase(members, lost);
     std::erase(alive, lost);
     if (member) go_on(round, communicator(members, 3 * round + 1));
