@@ -16,4 +16,17 @@ function(lightseq_consumer_tests)
                      --test-command consumer)
   endforeach()
   set_tests_properties(consumer/find_package PROPERTIES FIXTURES_REQUIRED installed)
+  if(TARGET lightseq::mpi)
+    foreach(way IN ITEMS find_package add_subdirectory)
+      add_test(NAME consumer/${way}_mpi
+               COMMAND ${CMAKE_CTEST_COMMAND}
+                       --build-and-test ${CMAKE_CURRENT_SOURCE_DIR}/consumer ${scratch}/${way}_mpi
+                       --build-generator ${CMAKE_GENERATOR}
+                       --build-options -DCONSUME=${way} -DCONSUME_MPI=ON -DLIGHTSEQ_SOURCE=${PROJECT_SOURCE_DIR}
+                                       -DCMAKE_PREFIX_PATH=${scratch}/prefix
+                                       -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}
+                       --test-command consumer)
+    endforeach()
+    set_tests_properties(consumer/find_package_mpi PROPERTIES FIXTURES_REQUIRED installed)
+  endif()
 endfunction()

@@ -12,6 +12,7 @@
 #include "lightseq/exec/execute.hpp"
 #include "lightseq/exec/forward.hpp"
 #include "lightseq/exec/host.hpp"
+#include "lightseq/exec/terms.hpp"
 #include "lightseq/schedule/laws.hpp"
 #include "lightseq/schedule/planner.hpp"
 #include "lightseq/schedule/summary.hpp"
@@ -59,9 +60,11 @@ class DistAttn {
   static_assert(lightseq::Transport<Transport>, "lightseq: the transport is no model of lightseq::Transport");
 
   /// Plans both passes for this rank; `transport` is borrowed. Throws Error, with the numbers, on a problem
-  /// that makes no sense and on a schedule that does not serve this mask in this world.
+  /// that makes no sense, on a schedule that does not serve this mask in this world, and where ranks are
+  /// given different problems, masks, schedules or traits: all of them get the same text, either here or,
+  /// over a transport that does not wait here, as the Status of the next call.
   DistAttn(Transport& transport, Problem const& problem, M mask = {}, S schedule = {})
-      : transport_(&transport),
+      : transport_(&agreed(transport, terms_of<HeadDim, Traits>(problem, mask, schedule, transport.world()))),
         mask_(mask),
         share_(make_share(transport, validated(problem, HeadDim))),
         max_rows_(max_shard_rows<Partition>(share_.world, share_.problem.seqlen)),
@@ -135,10 +138,11 @@ class DistAttn {
   std::int64_t workspace_bytes() const { return std::max(forward_bytes_, backward_bytes_); }
 
   /// Fills out.o and out.lse. Allocates nothing, throws nothing. On a Status that is not ok the outputs are
-  /// invalid; a wrong argument is found before any message is sent, and the other ranks wait for this one
-  /// until it withdraws from the transport or their time is out. On a GPU it enqueues all this on `stream`
-  /// and on the transport's, waits for nothing that they do, and may be captured into a CUDA graph. A
-  /// HostTrace as `trace` takes note of the steps, where they run one by one.
+  /// invalid, and once a call has begun so is the object, see failure(); a wrong argument is found before any
+  /// message is sent, and the other ranks wait for this one until it withdraws from the transport or their
+  /// time is out. On a GPU it enqueues all this on `stream` and on the transport's, waits for nothing that
+  /// they do, and may be captured into a CUDA graph. A HostTrace as `trace` takes note of the steps, where
+  /// they run one by one.
   template <class Trace = NoTrace const>
   Status forward(Inputs<Element> const& in, Outputs<Element> const& out, std::span<std::byte> workspace,
                  Stream const& stream = {}, Trace& trace = no_trace) noexcept {
@@ -147,17 +151,19 @@ class DistAttn {
                                             array_argument("lse", out.lse, stats_elements())};
     if (Status const status = check_arguments(arguments, workspace, forward_bytes_); !status.ok())
       return status;
+    if (!failure_.ok()) return failure_;
+    record_.begin_call();
     std::byte* const base = aligned_base(workspace.data());
     Inputs<Element> const inputs{q_tensor(in.q), kv_tensor(in.k), kv_tensor(in.v)};
     Outputs<Element> const outputs{q_tensor(out.o), out.lse};
     Exchange<Partition, Transport> exchange(forward_plan_, share_, forward_layout_.messages, base,
-                                            *transport_);
+                                            *transport_, record_);
     Queue const queue(kernels_, stream, *transport_);
     ForwardPass<Queue, Element, M, Partition, Transport> pass(queue, exchange, forward_layout_, base, mask_,
                                                               inputs, outputs);
     if constexpr (Traits::one_launch && Kernels::max_chunks > 0)
-      if (one_launch_ && !queue.captures()) return execute_in_one_launch(forward_plan_, pass);
-    return execute(forward_plan_, pass, trace);
+      if (one_launch_ && !queue.captures()) return ended(execute_in_one_launch(forward_plan_, pass));
+    return ended(execute(forward_plan_, pass, trace));
   }
 
   /// Fills the gradients, from the forward's inputs and outputs and the gradient of o. As forward otherwise.
@@ -177,20 +183,35 @@ class DistAttn {
                                             kv_argument("dv", out.dv)};
     if (Status const status = check_arguments(arguments, workspace, backward_bytes_); !status.ok())
       return status;
+    if (!failure_.ok()) return failure_;
+    record_.begin_call();
     std::byte* const base = aligned_base(workspace.data());
     BackwardInputs<Element> const inputs{q_tensor(in.q), kv_tensor(in.k), kv_tensor(in.v),
                                          q_tensor(in.o), in.lse,          q_tensor(in.d_o)};
     Gradients<Element> const outputs{q_tensor(out.dq), kv_tensor(out.dk), kv_tensor(out.dv)};
     Exchange<Partition, Transport> exchange(backward_plan_, share_, backward_layout_.messages, base,
-                                            *transport_);
+                                            *transport_, record_);
     BackwardPass<Queue, Element, M, Partition, Transport> pass(
         Queue(kernels_, stream, *transport_), exchange, backward_layout_, base, mask_, inputs, outputs);
-    return execute(backward_plan_, pass, trace);
+    return ended(execute(backward_plan_, pass, trace));
   }
+
+  /// How the first call ended that failed after it had begun; ok as long as none has. Every later call
+  /// returns the same: build the object anew, on another transport.
+  Status const& failure() const { return failure_; }
+
+  /// The latest messages of the calls, with what became of them.
+  FlightRecord const& flight_record() const { return record_; }
 
  private:
   using Kernels = typename Device::template Kernels<HeadDim, M, Traits>;
   using Queue = typename Kernels::Queue;
+
+  static Transport& agreed(Transport& transport, Terms const& terms) {
+    if constexpr (requires { transport.agree(terms); })
+      if (Status const status = transport.agree(terms); !status.ok()) fail(status.message());
+    return transport;
+  }
 
   static Share<Partition> make_share(Transport const& transport, Problem const& problem) {
     return {problem,
@@ -213,6 +234,8 @@ class DistAttn {
   Planner<S, M> planner(S const& schedule) const {
     return Planner<S, M>(schedule, mask_, share_.world, share_.problem.seqlen, Traits::route);
   }
+
+  Status ended(Status const& status) noexcept { return failure_ = status; }
 
   std::int64_t stats_elements() const { return share_.extents.batch * share_.extents.heads * tokens(); }
 
@@ -243,6 +266,8 @@ class DistAttn {
   BackwardLayout backward_layout_;
   bool one_launch_ = false;
   std::int64_t forward_bytes_ = 0, backward_bytes_ = 0;
+  Status failure_;
+  FlightRecord record_;
 };
 
 }  // namespace lightseq

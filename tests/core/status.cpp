@@ -62,6 +62,15 @@ TEST_CASE("each code tells its story, with its numbers") {
        "rank 0: the transport failed with code -2"},
       {{.code = Code::device_failed, .subject = "a kernel", .rank = 2, .native = 9},
        "rank 2: the device refused a kernel with code 9"},
+      {{.code = Code::disagreement,
+        .subject = "seqlen",
+        .have = 7,
+        .need = 8,
+        .rank = 1,
+        .step = 0,
+        .peer = 3,
+        .native = 2},
+       "the ranks disagree: seqlen is 7 on rank 3 and 8 on rank 2"},
   };
   std::set<Code> told;
   for (Case const& c : cases) {

@@ -58,6 +58,58 @@ TEST_CASE("a transport that fails in any step of any rank fails that rank's call
       }
 }
 
+TEST_CASE("after a failure the object stays invalid, and its record tells which messages were under way") {
+  for (int const ranks : {2, 3, 4, 5})
+    for (int failing = 0; failing < ranks; ++failing)
+      for (int n = 0; n < groups(failing, ranks); ++n) {
+        CAPTURE(ranks);
+        CAPTURE(failing);
+        CAPTURE(n);
+        LocalWorld world(ranks, {.failing_rank = failing, .failing_start = n});
+        auto const whole = testing::random_sequence<float>(problem, small_head_dim, stream_seed(0));
+        std::vector<std::string> wrong(static_cast<std::size_t>(ranks));
+        run_ranks(world, [&](Local& comm) {
+          Attn attn(comm, problem);
+          auto run = whole;
+          Status const first = testing::run_rank(attn, run), second = testing::run_rank(attn, run);
+          std::string& report = wrong[static_cast<std::size_t>(comm.rank())];
+          if (first.ok()) return;  // it may have finished before
+          if (second.message() != first.message() || attn.failure().message() != first.message())
+            report += "another failure the second time";
+          // What was posted: all groups up to the one that failed.
+          FlightRecord const& record = attn.flight_record();
+          Pass const last = attn.flight_record().size() > 0 ? record[record.size() - 1].pass : Pass::forward;
+          std::vector<Flight> expected;
+          for (Pass const pass : {Pass::forward, Pass::backward}) {
+            if (pass > last) continue;
+            auto const& steps = attn.plan(pass).steps;
+            for (std::size_t step = 0; step < steps.size(); ++step) {
+              bool const failed = pass == last && static_cast<int>(step) == first.step;
+              auto const state = failed ? Flight::State::posted : Flight::State::done;
+              for (Transfer const& t : steps[step].sends)
+                expected.push_back({0, pass, static_cast<int>(step), true, t, 0, state});
+              for (Transfer const& t : steps[step].recvs)
+                expected.push_back({0, pass, static_cast<int>(step), false, t, 0, state});
+              if (failed) break;
+            }
+          }
+          if (record.size() != expected.size()) {
+            report += "the record has " + std::to_string(record.size()) + " messages, not " +
+                      std::to_string(expected.size()) + ":\n" + record.text();
+            return;
+          }
+          for (std::size_t i = 0; i < expected.size(); ++i) {
+            Flight const &have = record[i], &want = expected[i];
+            if (have.pass != want.pass || have.step != want.step || have.sent != want.sent ||
+                !(have.transfer == want.transfer) || have.bytes <= 0 || have.state != want.state ||
+                have.call != (want.pass == Pass::forward ? 0 : 1))
+              report += record.text();
+          }
+        });
+        for (std::string const& report : wrong) CHECK(report == "");
+      }
+}
+
 TEST_CASE("a rank that never comes is named by those who wait for it") {
   for (int const ranks : {2, 3, 6})
     for (int absent = 0; absent < ranks; ++absent) {

@@ -14,12 +14,15 @@ using testing::lse_error;
 using testing::poisoned_vector;
 using testing::relative_error;
 
+/// LIGHTSEQ_SEED, or a number of its own at each call.
+inline std::uint64_t fresh_seed() {
+  char const* const given = std::getenv("LIGHTSEQ_SEED");
+  return given != nullptr ? std::strtoull(given, nullptr, 10) : std::uint64_t{std::random_device{}()};
+}
+
 /// The seed of this run: fresh each time, or LIGHTSEQ_SEED to repeat one. Put it into a test's INFO.
 inline std::uint64_t run_seed() {
-  static std::uint64_t const seed = [] {
-    char const* const given = std::getenv("LIGHTSEQ_SEED");
-    return given != nullptr ? std::strtoull(given, nullptr, 10) : std::uint64_t{std::random_device{}()};
-  }();
+  static std::uint64_t const seed = fresh_seed();
   return seed;
 }
 

@@ -437,6 +437,25 @@ TEST_CASE("what CUDA refuses is reported, and stops everybody") {
   static_cast<void>(cudaGetLastError());
 }
 
+TEST_CASE("ranks that differ in their terms hear it, without waiting for each other") {
+  Streams const streams(3);
+  CudaLocalWorld world(streams);
+  Terms one, two;
+  one.add("seqlen", 30);
+  two.add("seqlen", 31);
+  for (int const rank : {2, 0, 1})
+    for (Terms const& terms : {one, two}) CHECK(world[rank].agree(terms).ok());
+  std::string const text = "the ranks disagree: seqlen is 31 on rank 0 and 30 on rank 1";
+  CHECK(world[1].agree(one).ok());
+  CHECK(world[0].agree(two).message() == text);
+  for (int rank = 0; rank < 3; ++rank) {
+    CHECK(world[rank].start({}, {}).message() == text);
+    CHECK(world[rank].finish().message() == text);
+    CHECK(world[rank].rendezvous(streams[rank]).message() == text);
+    CHECK(world[rank].agree(one).message() == text);
+  }
+}
+
 TEST_CASE("a world needs a stream and a time-out within bounds") {
   CHECK_THROWS_WITH_AS(CudaLocalWorld({}), "lightseq: world is 0, it must be at least 1", Error);
   Streams const streams(1);

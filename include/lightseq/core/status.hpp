@@ -19,7 +19,8 @@ enum class Code {
   timeout,              ///< `peer` did not take part within `need` milliseconds
   peer_failed,          ///< `peer` gave up, or the group was left broken by an earlier failure
   transport_failed,     ///< the transport reported the error `native`
-  device_failed         ///< the device refused `subject` with the error `native`
+  device_failed,        ///< the device refused `subject` with the error `native`
+  disagreement  ///< ranks were built differently: `subject` is `have` on `peer`, `need` on rank `native`
 };
 
 /// The result of a call that neither throws nor allocates. Where a message failed it names the step,
@@ -77,6 +78,9 @@ struct [[nodiscard]] Status {
         return where + "the transport failed with code " + number(native);
       case Code::device_failed:
         return where + "the device refused " + name + " with code " + number(native);
+      case Code::disagreement:
+        return "the ranks disagree: " + name + " is " + number(have) + " on rank " + number(peer) + " and " +
+               number(need) + " on rank " + number(native);
     }
     return where + "unknown code";
   }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <span>
 
+#include "lightseq/exec/flight_record.hpp"
 #include "lightseq/exec/message.hpp"
 #include "lightseq/exec/share.hpp"
 #include "lightseq/exec/workspace.hpp"
@@ -13,13 +14,13 @@
 namespace lightseq {
 
 /// The messages of one pass: turns a plan's transfers into sends and receives between a workspace and the
-/// transport, and finds what has arrived.
+/// transport, writes them into the flight record, and finds what has arrived.
 template <Partition P, Transport C>
 class Exchange {
  public:
   Exchange(Plan const& plan, Share<P> const& share, MessageBuffers const& buffers, std::byte* base,
-           C& transport)
-      : plan_(plan), share_(share), buffers_(buffers), base_(base), transport_(transport) {}
+           C& transport, FlightRecord& record)
+      : plan_(plan), share_(share), buffers_(buffers), base_(base), transport_(transport), record_(record) {}
 
   Plan const& plan() const { return plan_; }
   Share<P> const& share() const { return share_; }
@@ -32,17 +33,25 @@ class Exchange {
     for (std::size_t i = 0; i < s.sends.size(); ++i) {
       Transfer const& t = s.sends[i];
       sends[i] = {base_ + source(t, step).offset, bytes(t), t.peer, name(t.payload)};
+      record_.post(plan_.pass, step, true, t, sends[i].bytes);
     }
     for (std::size_t i = 0; i < s.recvs.size(); ++i) {
       Transfer const& t = s.recvs[i];
       recvs[i] = {base_ + buffers_.incoming(t.payload, work_step(t, step)).offset, bytes(t), t.peer,
                   name(t.payload)};
+      record_.post(plan_.pass, step, false, t, recvs[i].bytes);
     }
-    return placed(transport_.start({sends.data(), s.sends.size()}, {recvs.data(), s.recvs.size()}), step);
+    Status const status = transport_.start({sends.data(), s.sends.size()}, {recvs.data(), s.recvs.size()});
+    if (!status.ok()) record_.end_group(status);
+    return placed(status, step);
   }
 
   /// Waits until they have arrived and what was sent may be overwritten.
-  Status finish(std::size_t step) noexcept { return placed(transport_.finish(), step); }
+  Status finish(std::size_t step) noexcept {
+    Status const status = transport_.finish();
+    record_.end_group(status);
+    return placed(status, step);
+  }
 
   /// Bytes that this rank sends in a step; none behind the last one.
   std::int64_t bytes_sent(std::size_t step) const {
@@ -125,6 +134,7 @@ class Exchange {
   MessageBuffers const& buffers_;
   std::byte* base_;
   C& transport_;
+  FlightRecord& record_;
 };
 
 }  // namespace lightseq

@@ -10,6 +10,7 @@
 
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/event.cuh"
+#include "lightseq/core/terms.hpp"
 #include "lightseq/transport/local.hpp"
 #include "lightseq/transport/transport.hpp"
 
@@ -38,6 +39,9 @@ class CudaLocal {
   /// Enqueues the group's copies, and waits on the host until the peers have enqueued theirs. It meets the
   /// peers twice: the time-out holds for each.
   Status finish() noexcept;
+
+  /// As Local's.
+  Status agree(Terms const& terms) { return host_.agree(terms); }
 
   /// Makes `stream` wait for what every rank had enqueued on the stream that it names, and returns once all
   /// have called. For kernels that hold the device while they wait for messages: what the messages themselves

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "lightseq/core/error.hpp"
+#include "lightseq/core/terms.hpp"
 #include "lightseq/transport/transport.hpp"
 
 namespace lightseq {
@@ -63,6 +65,10 @@ class Local {
   /// Fetches the group's receives and waits until its sends have been fetched.
   Status finish() noexcept;
 
+  /// Compares the terms of this call with those of other ranks' calls of the same number, and waits for none.
+  /// The first rank that differs breaks the world with a disagreement, which all calls return from then on.
+  Status agree(Terms const& terms);
+
   /// Breaks the world: for a rank that gives up. What it posted is no longer read when this returns.
   void withdraw() noexcept;
 
@@ -81,8 +87,6 @@ class Local {
   };
 
   Local(LocalWorld& shared, int rank);
-  template <class Message>
-  bool sound(Message const& message) const;
   Posted* next_for(int receiver);
   Clock::time_point arrival(Receive const& receive);
   void fetch(Lock& lock, Posted& sent, Receive const& receive);
@@ -98,7 +102,8 @@ class Local {
   // The rest is guarded by the world's mutex. The lists keep the capacity that construction gave them.
   bool open_ = false;
   std::int64_t starts_ = 0;
-  Clock::time_point started_;   // the open group, where links are slow
+  Clock::time_point started_;  // the open group, where links are slow
+  std::int64_t agreements_ = 0;
   std::vector<Posted> sends_;   // of the open group
   std::vector<Receive> recvs_;  // of the open group, less those that were fetched
   std::condition_variable changed_;
@@ -141,10 +146,20 @@ class LocalWorld {
     return options_.link_latency.count() > 0 || options_.link_bytes_per_second > 0;
   }
 
+  /// The terms of the first rank that came, and how many have.
+  struct Agreement {
+    Terms terms;
+    int rank;
+    int came = 0;
+  };
+
   LocalOptions const options_;
   std::vector<std::unique_ptr<Local>> ranks_;
   std::mutex mutex_;
   int failed_rank_ = -1;
+  Status disagreement_;               // which broke the world
+  std::deque<Agreement> agreements_;  // those that not all ranks have come to
+  std::int64_t settled_ = 0;          // how many there were before
 };
 
 inline Local::Local(LocalWorld& shared, int rank)
@@ -169,9 +184,9 @@ inline Status Local::start(std::span<Send const> sends, std::span<Receive const>
   if (std::max(sends.size(), recvs.size()) > shared_.ranks_.size() * messages_per_peer)
     return refuse(group_too_large);
   for (Send const& send : sends)
-    if (!sound(send)) return refuse(bad_message, send.label, send.peer);
+    if (!is_sound(send, world())) return refuse(bad_message, send.label, send.peer);
   for (Receive const& receive : recvs)
-    if (!sound(receive)) return refuse(bad_message, receive.label, receive.peer);
+    if (!is_sound(receive, world())) return refuse(bad_message, receive.label, receive.peer);
 
   open_ = true;
   if (shared_.links_are_slow()) started_ = Clock::now();
@@ -226,15 +241,23 @@ inline Status Local::finish() noexcept {
   }
 }
 
+inline Status Local::agree(Terms const& terms) {
+  Lock lock(shared_.mutex_);
+  auto& open = shared_.agreements_;
+  auto const number = static_cast<std::size_t>(agreements_++ - shared_.settled_);
+  if (open.size() == number) open.push_back({terms, rank_});
+  LocalWorld::Agreement& agreement = open[number];
+  if (shared_.failed_rank_ < 0)
+    shared_.disagreement_ = compare(agreement.terms, agreement.rank, terms.values, rank_);
+  if (!shared_.disagreement_.ok()) return give_up(lock, shared_.disagreement_);
+  ++agreement.came;
+  for (; !open.empty() && open.front().came == world(); ++shared_.settled_) open.pop_front();
+  return {};
+}
+
 inline void Local::withdraw() noexcept {
   Lock lock(shared_.mutex_);
   static_cast<void>(peer_failed(lock));
-}
-
-template <class Message>
-bool Local::sound(Message const& message) const {
-  return message.peer >= 0 && message.peer < world() && message.bytes >= 0 &&
-         (message.data != nullptr || message.bytes == 0);
 }
 
 /// The oldest message for `receiver` that it has not fetched. It takes them one at a time, in order.
@@ -290,6 +313,7 @@ inline Status Local::give_up(Lock& lock, Status status) {
 }
 
 inline Status Local::peer_failed(Lock& lock) {
+  if (!shared_.disagreement_.ok()) return give_up(lock, shared_.disagreement_);
   Status status = give_up(lock, {.code = Code::peer_failed});
   status.peer = shared_.failed_rank_;
   return status;

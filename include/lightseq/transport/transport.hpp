@@ -24,11 +24,24 @@ struct Receive {
   char const* label = "";
 };
 
+/// Whether a message names a rank and memory that can exist.
+template <class Message>
+bool is_sound(Message const& message, int world) {
+  return message.peer >= 0 && message.peer < world && message.bytes >= 0 &&
+         (message.data != nullptr || message.bytes == 0);
+}
+
 /// Moves bytes between ranks, in groups: `start` begins every message of a group and returns, `finish` waits
 /// until all of them have arrived and what was sent may be overwritten. The n-th message from a rank to
 /// another meets the n-th receive there; both ends of a message are in the same group. Neither call
 /// allocates or throws; a Status that is not ok names the peer and, as subject, the label, and leaves the
 /// transport failed for good: every later call fails too.
+///
+/// A transport may also have `Status agree(Terms const&)`, which every rank calls once for each DistAttn that
+/// it constructs, all in the same order, and which may allocate. Where a rank's terms differ from those of
+/// another, all get the same `disagreement`. It may wait for the other ranks, no longer than a time-out, or,
+/// where one thread may construct several ranks, compare with those that have called and tell these in their
+/// next call. agree_by_messages() is one that waits. A transport without it is trusted.
 template <class T>
 concept Transport = requires(T transport, T const borrowed, std::span<Send const> sends,
                              std::span<Receive const> recvs) {

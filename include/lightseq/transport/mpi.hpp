@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <mpi.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "lightseq/core/error.hpp"
+#include "lightseq/transport/agreement.hpp"
+#include "lightseq/transport/transport.hpp"
+
+namespace lightseq {
+
+/// How long ranks wait for each other. Alike on all ranks.
+struct MpiOptions {
+  std::chrono::milliseconds timeout = std::chrono::seconds(30);  ///< of construction; of a piece in finish()
+  std::int64_t piece_bytes = std::int64_t{1} << 28;  ///< larger messages are cut: MPI counts bytes in an int
+};
+
+/// One rank of an MPI communicator, for messages in host memory, used by one thread at a time. It works on a
+/// duplicate, so no message of the caller's meets one of its own and the caller's error handler stays. The
+/// first failure of any rank breaks all, as it does with Local: the rank that gives up tells the others,
+/// whose pending and later calls return peer_failed; one that has died or stopped is missed after the
+/// time-out. MPI cannot take back what is on its way: after a failure keep the memory that was posted until
+/// the process ends. The duplicate of a broken transport is never freed; to go on, build another communicator
+/// (MPI_Comm_create_group needs the survivors alone) and a transport on it. A rank may send to itself.
+class Mpi {
+ public:
+  /// What Status::native says where the code is transport_failed; any other value is MPI's own error code.
+  enum Failure : int {
+    bad_message = -1,     ///< the peer is no rank, the size is negative or the pointer null
+    group_open = -2,      ///< start() before the finish() of the last group
+    group_too_large = -3  ///< more than messages_per_peer * world sends or receives, or 1024 cuts
+  };
+  static constexpr int messages_per_peer = 8;
+
+  /// To be constructed by all ranks of `comm`, which may be freed afterwards. MPI must be initialised, for
+  /// calls from the thread that uses this. Throws Error if it is not, if an option is out of bounds, and if
+  /// not all ranks come within the time-out.
+  explicit Mpi(MPI_Comm comm, MpiOptions const& options = {});
+  ~Mpi();
+  Mpi(Mpi const&) = delete;
+  Mpi& operator=(Mpi const&) = delete;
+
+  int rank() const noexcept { return rank_; }
+  int world() const noexcept { return world_; }
+
+  /// Posts a group's messages. MPI may move them at any time from now on, but need not before finish().
+  Status start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept;
+
+  /// Waits until the group's messages have arrived and what was sent may be overwritten. The time-out counts
+  /// from the last piece that arrived or was taken.
+  Status finish() noexcept;
+
+  /// Waits for the terms of all ranks, as a group of messages. After a disagreement all is as before.
+  Status agree(Terms const& terms) { return agree_by_messages(*this, terms); }
+
+  /// Tells all ranks to stop: for a rank that gives up.
+  void withdraw() noexcept { static_cast<void>(give_up({.code = Code::peer_failed}, rank_)); }
+
+  /// The rank that failed first, as far as this one knows; -1 as long as all is well.
+  int failed_rank() const noexcept { return failed_rank_; }
+
+ private:
+  static constexpr int notice_tag = 0;  // says that the sender has given up; a message's tag is larger
+  static constexpr std::int64_t max_cuts = 1024;
+
+  /// What was posted: a message, or a piece of one.
+  struct Piece {
+    char const* label;
+    int peer;
+    std::int64_t message_bytes;
+    int bytes;
+    bool incoming;
+  };
+
+  std::int64_t pieces(std::int64_t bytes) const {
+    return std::max<std::int64_t>(1, (bytes - 1) / options_.piece_bytes + 1);
+  }
+  template <class Message>
+  Status check(std::span<Message const> messages) const noexcept;
+  template <class Message>
+  Status post(Message const& message) noexcept;
+  Status settle(Piece const& piece, MPI_Status const& status, int error) const noexcept;
+  Status timed_out() noexcept;
+  Status give_up(Status status, int culprit) noexcept;
+
+  MpiOptions options_;
+  MPI_Comm comm_ = MPI_COMM_NULL;
+  int rank_ = 0;
+  int world_ = 1;
+  int failed_rank_ = -1;
+  bool open_ = false;
+
+  // The first request is for the notice of a peer's failure; the request after it is for the first piece, and
+  // so on. These keep the capacity that construction gave them.
+  std::vector<MPI_Request> requests_;
+  std::vector<Piece> posted_;
+  std::vector<int> done_;             // scratch
+  std::vector<MPI_Status> statuses_;  // scratch
+};
+static_assert(Transport<Mpi>);
+
+inline Mpi::Mpi(MPI_Comm comm, MpiOptions const& options) : options_(options) {
+  int initialised = 0;
+  MPI_Initialized(&initialised);
+  if (!initialised) fail("MPI is not initialised");
+  if (options.timeout.count() < 0 || options.timeout > std::chrono::hours(24 * 366))
+    fail("the time-out is ", options.timeout.count(), " ms, it must be between 0 and a year");
+  if (options.piece_bytes < 1 || options.piece_bytes > std::numeric_limits<int>::max())
+    fail("piece_bytes is ", options.piece_bytes, ", it must be between 1 and ",
+         std::numeric_limits<int>::max());
+
+  // MPI cannot call off a duplication: where ranks are missing it keeps what it may still write to.
+  auto duplicate = std::make_unique<MPI_Comm>(MPI_COMM_NULL);
+  auto const deadline = std::chrono::steady_clock::now() + options.timeout;
+  MPI_Request request = MPI_REQUEST_NULL;
+  int error = MPI_Comm_idup(comm, duplicate.get(), &request);
+  for (int done = 0; error == MPI_SUCCESS && !done; std::this_thread::yield()) {
+    bool const late = std::chrono::steady_clock::now() >= deadline;
+    error = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    if (late && !done) {
+      static_cast<void>(duplicate.release());
+      fail("not every rank of the communicator has constructed its transport within ",
+           options.timeout.count(), " ms");
+    }
+  }
+  if (error != MPI_SUCCESS) fail("MPI cannot duplicate the communicator: error ", error);
+  comm_ = *duplicate;
+  MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(comm_, &rank_);
+  MPI_Comm_size(comm_, &world_);
+
+  auto const capacity = static_cast<std::size_t>(2 * (std::int64_t{messages_per_peer} * world_ + max_cuts));
+  posted_.reserve(capacity);
+  requests_.reserve(capacity + 1);
+  done_.resize(capacity + 1);
+  statuses_.resize(capacity + 1);
+  error = MPI_Irecv(nullptr, 0, MPI_BYTE, MPI_ANY_SOURCE, notice_tag, comm_,
+                    &requests_.emplace_back(MPI_REQUEST_NULL));
+  if (error != MPI_SUCCESS) fail("MPI cannot receive: error ", error);
+}
+
+inline Mpi::~Mpi() {
+  int finalised = 0;
+  MPI_Finalized(&finalised);
+  if (finalised) return;
+  if (open_) withdraw();
+  // A peer's notice may still be under way on a broken communicator, and MPI would use its number again.
+  if (failed_rank_ >= 0) return;
+  MPI_Cancel(&requests_[0]);
+  MPI_Wait(&requests_[0], MPI_STATUS_IGNORE);
+  MPI_Comm_free(&comm_);
+}
+
+inline Status Mpi::start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
+  if (failed_rank_ >= 0) return give_up({.code = Code::peer_failed}, failed_rank_);
+  if (open_) return give_up({.code = Code::transport_failed, .native = group_open}, rank_);
+  if (Status const status = check(sends); !status.ok()) return give_up(status, rank_);
+  if (Status const status = check(recvs); !status.ok()) return give_up(status, rank_);
+  open_ = true;
+  for (Receive const& receive : recvs)
+    if (Status const status = post(receive); !status.ok()) return give_up(status, rank_);
+  for (Send const& send : sends)
+    if (Status const status = post(send); !status.ok()) return give_up(status, rank_);
+  return {};
+}
+
+inline Status Mpi::finish() noexcept {
+  if (failed_rank_ >= 0) return give_up({.code = Code::peer_failed}, failed_rank_);
+  auto deadline = std::chrono::steady_clock::now() + options_.timeout;
+  auto left = static_cast<std::int64_t>(posted_.size());
+  for (bool late = false;;) {
+    int done = 0;
+    int const error = MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &done, done_.data(),
+                                   statuses_.data());
+    if (error != MPI_SUCCESS && error != MPI_ERR_IN_STATUS)
+      return give_up({.code = Code::transport_failed, .native = error}, rank_);
+    for (int i = 0; i < done; ++i) {
+      MPI_Status const& status = statuses_[static_cast<std::size_t>(i)];
+      auto const index = static_cast<std::size_t>(done_[static_cast<std::size_t>(i)]);
+      if (index == 0) return give_up({.code = Code::peer_failed}, status.MPI_SOURCE);
+      Status const end =
+          settle(posted_[index - 1], status, error == MPI_SUCCESS ? MPI_SUCCESS : status.MPI_ERROR);
+      if (!end.ok()) return give_up(end, rank_);
+    }
+    left -= done;
+    if (left == 0) {
+      posted_.clear();
+      requests_.resize(1);
+      open_ = false;
+      return {};
+    }
+    auto const now = std::chrono::steady_clock::now();
+    if (done > 0) {
+      deadline = now + options_.timeout;
+      late = false;
+      continue;
+    }
+    if (late) return timed_out();
+    late = now >= deadline;
+    std::this_thread::yield();  // ranks may share a core
+  }
+}
+
+/// Whether a group's messages in one direction can be posted.
+template <class Message>
+Status Mpi::check(std::span<Message const> messages) const noexcept {
+  std::int64_t cuts = 0;
+  for (Message const& message : messages) {
+    if (!is_sound(message, world_))
+      return {.code = Code::transport_failed,
+              .subject = message.label,
+              .peer = message.peer,
+              .native = bad_message};
+    cuts = std::min(cuts + pieces(message.bytes) - 1, max_cuts + 1);
+  }
+  if (static_cast<std::int64_t>(messages.size()) > std::int64_t{messages_per_peer} * world_ ||
+      cuts > max_cuts)
+    return {.code = Code::transport_failed, .native = group_too_large};
+  return {};
+}
+
+/// Posts a message in pieces, the odd one first: with the tag, the number of pieces, its size tells the
+/// receiver that of the whole message.
+template <class Message>
+Status Mpi::post(Message const& message) noexcept {
+  constexpr bool incoming = std::is_same_v<Message, Receive>;
+  std::int64_t const count = pieces(message.bytes);
+  std::int64_t offset = 0, size = message.bytes - (count - 1) * options_.piece_bytes;
+  for (std::int64_t i = 0; i < count; ++i) {
+    int const bytes = static_cast<int>(size);
+    posted_.push_back({message.label, message.peer, message.bytes, bytes, incoming});
+    MPI_Request& request = requests_.emplace_back(MPI_REQUEST_NULL);
+    int error;
+    if constexpr (incoming)
+      error = MPI_Irecv(message.bytes > 0 ? static_cast<std::byte*>(message.data) + offset : nullptr, bytes,
+                        MPI_BYTE, message.peer, MPI_ANY_TAG, comm_, &request);
+    else
+      error = MPI_Isend(message.bytes > 0 ? static_cast<std::byte const*>(message.data) + offset : nullptr,
+                        bytes, MPI_BYTE, message.peer, static_cast<int>(count), comm_, &request);
+    if (error != MPI_SUCCESS)
+      return {
+          .code = Code::transport_failed, .subject = message.label, .peer = message.peer, .native = error};
+    offset += size;
+    size = options_.piece_bytes;
+  }
+  return {};
+}
+
+/// How a piece ended.
+inline Status Mpi::settle(Piece const& piece, MPI_Status const& status, int error) const noexcept {
+  Status end{.subject = piece.label, .peer = piece.peer};
+  int error_class = MPI_SUCCESS, bytes = piece.bytes;
+  if (error != MPI_SUCCESS) MPI_Error_class(error, &error_class);
+  if (error_class != MPI_SUCCESS && error_class != MPI_ERR_TRUNCATE) {
+    end.code = Code::transport_failed;
+    end.native = error;
+    return end;
+  }
+  if (!piece.incoming) return {};
+  MPI_Get_count(&status, MPI_BYTE, &bytes);
+  if (error_class == MPI_SUCCESS && bytes == piece.bytes && status.MPI_TAG == pieces(piece.message_bytes))
+    return {};
+  end.code = Code::size_mismatch;
+  end.have = (status.MPI_TAG - 1) * options_.piece_bytes + bytes;
+  end.need = piece.message_bytes;
+  return end;
+}
+
+/// Blames a peer whose message is missing, else one that did not take what was sent to it.
+inline Status Mpi::timed_out() noexcept {
+  Piece const* blamed = nullptr;
+  for (std::size_t i = 0; i < posted_.size(); ++i)
+    if (requests_[i + 1] != MPI_REQUEST_NULL &&
+        (blamed == nullptr || (posted_[i].incoming && !blamed->incoming)))
+      blamed = &posted_[i];
+  return give_up({.code = Code::timeout,
+                  .subject = blamed->label,
+                  .need = options_.timeout.count(),
+                  .peer = blamed->peer},
+                 rank_);
+}
+
+/// Breaks this rank if it is not yet broken, tells the others if it is the culprit, lets go of what was
+/// posted, and returns `status`.
+inline Status Mpi::give_up(Status status, int culprit) noexcept {
+  if (failed_rank_ < 0) {
+    failed_rank_ = culprit;
+    MPI_Request request = MPI_REQUEST_NULL;
+    for (int peer = 0; peer < world_ && culprit == rank_; ++peer)
+      if (peer != rank_ && MPI_Isend(nullptr, 0, MPI_BYTE, peer, notice_tag, comm_, &request) == MPI_SUCCESS)
+        MPI_Request_free(&request);
+    for (std::size_t i = 0; i < requests_.size(); ++i)
+      if (requests_[i] != MPI_REQUEST_NULL) {
+        if (i == 0 || posted_[i - 1].incoming) MPI_Cancel(&requests_[i]);
+        MPI_Request_free(&requests_[i]);
+      }
+    posted_.clear();
+    requests_.clear();
+    open_ = false;
+  }
+  status.rank = rank_;
+  if (status.code == Code::peer_failed) status.peer = failed_rank_;
+  return status;
+}
+
+}  // namespace lightseq

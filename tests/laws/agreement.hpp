@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "laws/dist_attn.hpp"
+
+/// What ranks hear that are built differently.
+namespace lightseq::test {
+
+inline Problem const agreed_problem{.seqlen = 40, .heads = 4, .kv_heads = 2};
+inline SlidingWindow const agreed_mask{100, 100};
+
+/// Constructs a DistAttn and calls its forward: what either has to say, without the library's name.
+template <int HeadDim, class S, class Traits, Mask M>
+std::string outcome(typename Traits::Transport& transport, Problem const& problem, M const& mask) {
+  using Attn = DistAttn<HeadDim, M, S, Traits>;
+  try {
+    Attn attn(transport, problem, mask);
+    auto part = testing::part_of(testing::random_sequence<typename Attn::Element>(problem, HeadDim, 1),
+                                 attn.positions());
+    std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()));
+    return attn.forward(part.inputs(), part.outputs(), workspace).message();
+  } catch (Error const& error) {
+    return std::string(error.what()).substr(std::string("lightseq: ").size());
+  }
+}
+
+template <class Traits>
+struct InBf16 : Traits {
+  using Element = bfloat16;
+};
+template <class Traits>
+struct ByNeighbour : Traits {
+  static constexpr Route route = Route::neighbour;
+};
+
+/// A way to be built, and the name of what differs from the way agreed on.
+template <class C>
+struct Way {
+  std::string differs;
+  std::function<std::string(C&)> run;
+};
+
+/// The way agreed on, and then one for each thing that can differ; with `nonsense` also ways that make no
+/// sense, of which a rank that does not wait for others complains itself.
+template <class Traits>
+auto ways(bool nonsense = false) {
+  using C = typename Traits::Transport;
+  std::vector<Way<C>> all;
+  auto const given = [&](std::string const& differs, Problem const& problem, auto const& mask) {
+    all.push_back({differs, [=](C& c) { return outcome<16, Ring, Traits>(c, problem, mask); }});
+  };
+  given("", agreed_problem, agreed_mask);
+  auto const changed = [&](std::string const& differs, auto change) {
+    Problem problem = agreed_problem;
+    change(problem);
+    given(differs, problem, agreed_mask);
+  };
+  changed("batch", [](Problem& p) { p.batch = 2; });
+  changed("seqlen", [](Problem& p) { p.seqlen = 41; });
+  changed("heads", [](Problem& p) { p.heads = 6; });
+  changed("kv_heads", [](Problem& p) { p.kv_heads = 0; });
+  changed("the bits of scale", [](Problem& p) { p.scale = 0.3f; });
+  if (nonsense) {
+    changed("seqlen", [](Problem& p) { p.seqlen = -1; });
+    changed("kv_heads", [](Problem& p) { p.kv_heads = 3; });
+  }
+  given("the mask's checksum", agreed_problem, SlidingWindow{100, 101});
+  given("the mask's checksum", agreed_problem, Causal{});
+  auto const typed = [&]<int HeadDim, class S, class T>(std::string const& differs) {
+    all.push_back({differs, [=](C& c) { return outcome<HeadDim, S, T>(c, agreed_problem, agreed_mask); }});
+  };
+  typed.template operator()<24, Ring, Traits>("head dim");
+  typed.template operator()<16, Ring, InBf16<Traits>>("the element type");
+  typed.template operator()<16, Ring, ByNeighbour<Traits>>("the route");
+  typed.template operator()<16, ZigzagRing, Traits>("the schedule's checksum");
+  typed.template operator()<16, StripedRing, Traits>("the schedule's checksum");
+  return all;
+}
+
+/// Every rank says the same, which names what differs and the rank that is `other`.
+inline void all_say_what_differs(std::vector<std::string> const& said, std::string const& differs,
+                                 int other) {
+  for (std::string const& text : said) CHECK(text == said[0]);
+  std::string const begin = "the ranks disagree: " + differs + " is ";
+  CHECK(said[0].substr(0, begin.size()) == begin);
+  CHECK((said[0] + " ").find(" on rank " + std::to_string(other) + " ") != std::string::npos);
+}
+
+}  // namespace lightseq::test

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "laws/transport.hpp"
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <numeric>
+#include <optional>
+
+#include "lightseq/transport/mpi.hpp"
+#include "mpi/processes.hpp"
+
+namespace lightseq::test {
+namespace {
+
+using std::chrono::milliseconds;
+
+/// The first processes as a world; the others look on.
+template <std::int64_t PieceBytes>
+class MpiHarness {
+ public:
+  using Transport = Mpi;
+  using Memory = HostMemory;
+  static std::vector<int> worlds() {
+    std::vector<int> sizes(static_cast<std::size_t>(processes()));
+    std::iota(sizes.begin(), sizes.end(), 1);
+    return sizes;
+  }
+
+  explicit MpiHarness(int world, milliseconds timeout = milliseconds(60000)) : members_(world) {
+    if (members_.taking_part())
+      transport_.emplace(members_.comm(), MpiOptions{.timeout = timeout, .piece_bytes = PieceBytes});
+  }
+
+  std::uint64_t seed() const { return run_seed(); }
+
+  template <class F>
+  std::vector<std::string> run(F f) {
+    std::string report;
+    if (transport_) report = f(*transport_);
+    if (!report.empty()) transport_->withdraw();
+    return gathered(report);
+  }
+
+ private:
+  FirstProcesses members_;
+  std::optional<Mpi> transport_;
+};
+
+using Whole = MpiHarness<(1 << 30)>;
+using InPieces = MpiHarness<4000>;
+TEST_CASE_TEMPLATE_INVOKE(transport_laws, Whole, InPieces);
+
+/// start() and finish() of one group: the first that fails.
+Status group(Mpi& mpi, std::vector<Send> const& sends, std::vector<Receive> const& recvs) {
+  Status const status = mpi.start(sends, recvs);
+  return status.ok() ? mpi.finish() : status;
+}
+
+/// Once broken, a transport says so at once, and names the rank that broke it.
+std::string broken(Mpi& mpi, int culprit) {
+  auto const want = text("rank ", mpi.rank(), ", peer ", culprit,
+                         ": the peer gave up, or an earlier failure broke the group");
+  for (Status const& status : {mpi.start({}, {}), mpi.finish(), mpi.start({}, {})})
+    if (status.message() != want) return text("broken by ", culprit, ", it says: ", status.message());
+  return mpi.failed_rank() == culprit ? "" : text("failed_rank() is ", mpi.failed_rank());
+}
+
+/// A complaint where a status does not read as it should; otherwise that of `next()`.
+template <class Next>
+std::string expect(Status const& status, std::string const& want, Next next) {
+  return status.message() == want ? next() : text("'", status.message(), "' in place of '", want, "'");
+}
+
+void none_complains(std::vector<std::string> const& reports) {
+  for (std::string const& report : reports) CHECK(report == "");
+}
+
+TEST_CASE("a size that differs fails at the receiver, with both sizes, and stops everybody") {
+  if (processes() < 3) return;
+  for (std::int64_t const sent : {0, 1, 3999, 4000, 4001, 8000, 12000, 30000})
+    for (std::int64_t const expected : {0, 1, 3999, 4000, 4001, 8000, 12000, 30000}) {
+      if (sent == expected) continue;
+      CAPTURE(sent);
+      CAPTURE(expected);
+      InPieces world(3);
+      none_complains(world.run([&](Mpi& mpi) {
+        static Bytes source(30000), target(30000), small(4);
+        Status end;
+        if (mpi.rank() == 0)
+          end = group(mpi, {{source.data(), 4, 1, "good"}, {source.data(), sent, 1, "bad out"}},
+                      {{small.data(), 4, 1, "never sent"}});
+        if (mpi.rank() == 1)
+          end = group(mpi, {}, {{small.data(), 4, 0, "good"}, {target.data(), expected, 0, "bad in"}});
+        if (mpi.rank() == 2) end = group(mpi, {}, {{small.data(), 4, 1, "never sent"}});
+        return expect(
+            end,
+            mpi.rank() == 1
+                ? text("rank 1, peer 0: a message of ", sent, " bytes met a receive of ", expected, " bytes")
+                : text("rank ", mpi.rank(),
+                       ", peer 1: the peer gave up, or an earlier failure broke the group"),
+            [&] { return broken(mpi, 1); });
+      }));
+    }
+}
+
+TEST_CASE("a rank that never comes is missed after the time-out, and a rank that withdraws at once") {
+  for (bool const withdraws : {false, true})
+    for (int size = 2; size <= processes(); ++size)
+      for (int absent : {0, size - 1}) {
+        CAPTURE(withdraws);
+        CAPTURE(size);
+        CAPTURE(absent);
+        milliseconds const timeout(withdraws ? 60000 : 150);
+        auto const begin = std::chrono::steady_clock::now();
+        Whole world(size, timeout);
+        none_complains(world.run([&](Mpi& mpi) -> std::string {
+          static int number;
+          if (mpi.rank() == absent) {
+            if (withdraws) mpi.withdraw();
+            return "";
+          }
+          Status const end = group(mpi, {}, {{&number, sizeof number, absent, "input"}});
+          if (withdraws)
+            return expect(end,
+                          text("rank ", mpi.rank(), ", peer ", absent,
+                               ": the peer gave up, or an earlier failure broke the group"),
+                          [&] { return broken(mpi, absent); });
+          // Who has waited long enough stops the others.
+          if (end.code == Code::peer_failed && end.peer != absent) return broken(mpi, end.peer);
+          return expect(end, text("rank ", mpi.rank(), ", peer ", absent, ": no answer within 150 ms"),
+                        [&] { return broken(mpi, mpi.rank()); });
+        }));
+        CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));
+      }
+}
+
+TEST_CASE("calls that make no sense fail with a code of their own, and stop everybody") {
+  static int number = 0;
+  struct Case {
+    std::vector<Send> sends;
+    std::vector<Receive> recvs;
+    int native;
+  };
+  auto const largest = static_cast<std::size_t>(Mpi::messages_per_peer);
+  std::vector<Case> const cases = {
+      {{{&number, 4, 0, "fine"}, {&number, 4, -1, "x"}}, {}, Mpi::bad_message},
+      {{{&number, 4, 1, "x"}}, {}, Mpi::bad_message},
+      {{}, {{&number, -4, 0, "x"}}, Mpi::bad_message},
+      {{}, {{nullptr, 4, 0, "x"}}, Mpi::bad_message},
+      {std::vector<Send>(largest + 1, {&number, 4, 0, "x"}), {}, Mpi::group_too_large},
+      {{}, {{&number, std::int64_t{4000} * 1025 + 1, 0, "x"}}, Mpi::group_too_large}};
+  for (Case const& c : cases) {
+    InPieces world(1);
+    none_complains(world.run([&](Mpi& mpi) -> std::string {
+      Status const end = mpi.start(c.sends, c.recvs);
+      if (end.code != Code::transport_failed || end.native != c.native) return end.message();
+      return broken(mpi, 0);
+    }));
+  }
+  Whole world(1);
+  none_complains(world.run([&](Mpi& mpi) -> std::string {
+    if (!mpi.start({}, {}).ok()) return "the first start() fails";
+    Status const end = mpi.start({}, {});
+    return end.native == Mpi::group_open ? broken(mpi, 0) : end.message();
+  }));
+}
+
+TEST_CASE("options out of bounds and ranks that do not construct are errors") {
+  CHECK_THROWS_AS(Mpi(MPI_COMM_SELF, {.timeout = milliseconds(-1)}), Error);
+  CHECK_THROWS_AS(Mpi(MPI_COMM_SELF, {.piece_bytes = 0}), Error);
+  CHECK_THROWS_AS(Mpi(MPI_COMM_SELF, {.piece_bytes = std::int64_t{1} << 31}), Error);
+  if (processes() < 2) return;
+  // Never freed: the duplication that one rank begins is under way for good.
+  auto const& two = *new FirstProcesses(2);
+  std::string report;
+  if (process() == 0) {
+    try {
+      Mpi const alone(two.comm(), {.timeout = milliseconds(100)});
+    } catch (Error const& error) {
+      report = error.what();
+    }
+  }
+  CHECK(gathered(report)[0] ==
+        "lightseq: not every rank of the communicator has constructed its transport within 100 ms");
+}
+
+}  // namespace
+}  // namespace lightseq::test
