@@ -20,7 +20,7 @@ namespace lightseq {
 
 /// How long ranks wait for each other. Alike on all ranks.
 struct MpiOptions {
-  std::chrono::milliseconds timeout = std::chrono::seconds(30);  ///< of construction; of a piece in finish()
+  std::chrono::milliseconds timeout = std::chrono::seconds(30);  ///< of both ends of its life; of a piece
   std::int64_t piece_bytes = std::int64_t{1} << 28;  ///< larger messages are cut: MPI counts bytes in an int
 };
 
@@ -29,8 +29,9 @@ struct MpiOptions {
 /// first failure of any rank breaks all, as it does with Local: the rank that gives up tells the others,
 /// whose pending and later calls return peer_failed; one that has died or stopped is missed after the
 /// time-out. MPI cannot take back what is on its way: after a failure keep the memory that was posted until
-/// the process ends. The duplicate of a broken transport is never freed; to go on, build another communicator
-/// (MPI_Comm_create_group needs the survivors alone) and a transport on it. A rank may send to itself.
+/// the process ends. To go on, build another communicator (MPI_Comm_create_group needs the survivors alone)
+/// and a transport on it. The destructor waits for those of the other ranks, no longer than the time-out, and
+/// frees the duplicate only where all have come and none has failed. A rank may send to itself.
 class Mpi {
  public:
   /// What Status::native says where the code is transport_failed; any other value is MPI's own error code.
@@ -91,6 +92,7 @@ class Mpi {
   Status settle(Piece const& piece, MPI_Status const& status, int error) const noexcept;
   Status timed_out() noexcept;
   Status give_up(Status status, int culprit) noexcept;
+  bool all_leave() noexcept;
 
   MpiOptions options_;
   MPI_Comm comm_ = MPI_COMM_NULL;
@@ -153,11 +155,26 @@ inline Mpi::~Mpi() {
   MPI_Finalized(&finalised);
   if (finalised) return;
   if (open_) withdraw();
-  // A peer's notice may still be under way on a broken communicator, and MPI would use its number again.
-  if (failed_rank_ >= 0) return;
+  // Another rank's notice may yet come, and MPI would give the number of a freed communicator to another one.
+  if (failed_rank_ >= 0 || !all_leave()) return;
   MPI_Cancel(&requests_[0]);
   MPI_Wait(&requests_[0], MPI_STATUS_IGNORE);
   MPI_Comm_free(&comm_);
+}
+
+/// Whether the destructors of all ranks have come within the time-out, and none has failed.
+inline bool Mpi::all_leave() noexcept {
+  auto const deadline = std::chrono::steady_clock::now() + options_.timeout;
+  MPI_Request all = MPI_REQUEST_NULL;
+  int error = MPI_Ibarrier(comm_, &all);
+  for (int noticed = 0, left = 0; error == MPI_SUCCESS; std::this_thread::yield()) {
+    bool const late = std::chrono::steady_clock::now() >= deadline;
+    error = MPI_Test(&all, &left, MPI_STATUS_IGNORE);
+    if (error == MPI_SUCCESS && left) return true;
+    if (error == MPI_SUCCESS) error = MPI_Test(&requests_[0], &noticed, MPI_STATUS_IGNORE);
+    if (noticed || late) break;
+  }
+  return false;
 }
 
 inline Status Mpi::start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
