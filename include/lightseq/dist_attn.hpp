@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <iterator>
 #include <span>
+#include <vector>
 
 #include "lightseq/exec/arguments.hpp"
 #include "lightseq/exec/backward.hpp"
@@ -71,6 +72,7 @@ class DistAttn {
         forward_plan_(planner(schedule).plan(share_.rank, Pass::forward)),
         backward_plan_(Traits::inference ? Plan{} : planner(schedule).plan(share_.rank, Pass::backward)),
         kernels_(share_.problem, max_rows_) {
+    connect();
     auto const rows = [this](int owner) { return share_.rows(owner); };
     constexpr bool in_place = std::is_same_v<Element, float>;
     std::int64_t const q_bytes = share_.extents.q_wide_bytes(share_.rows(), sizeof(float));
@@ -196,6 +198,16 @@ class DistAttn {
     return ended(execute(backward_plan_, pass, trace));
   }
 
+  /// Waits on the host until all that calls have enqueued on `stream` is done: only then is it known that a
+  /// call's outputs are valid. Over a transport that watches its messages it gives up when one of them is
+  /// late, with a Status that names step, payload and peer.
+  Status wait(Stream const& stream = {}) noexcept {
+    if (!failure_.ok()) return failure_;
+    failure_ = Queue(kernels_, stream, *transport_).wait(*transport_);
+    if (!failure_.ok()) record_.fail(failure_);
+    return failure_;
+  }
+
   /// How the first call ended that failed after it had begun; ok as long as none has. Every later call
   /// returns the same: build the object anew, on another transport.
   Status const& failure() const { return failure_; }
@@ -211,6 +223,19 @@ class DistAttn {
     if constexpr (requires { transport.agree(terms); })
       if (Status const status = transport.agree(terms); !status.ok()) fail(status.message());
     return transport;
+  }
+
+  /// Where the transport wants to know them beforehand: the ranks that this one will exchange messages with.
+  void connect() {
+    if constexpr (requires(std::span<int const> ranks) { transport_->connect(ranks, ranks); }) {
+      std::vector<int> to, from;
+      for (Plan const* plan : {&forward_plan_, &backward_plan_})
+        for (Step const& step : plan->steps) {
+          for (Transfer const& t : step.sends) to.push_back(t.peer);
+          for (Transfer const& t : step.recvs) from.push_back(t.peer);
+        }
+      if (Status const status = transport_->connect(to, from); !status.ok()) fail(status.message());
+    }
   }
 
   static Share<Partition> make_share(Transport const& transport, Problem const& problem) {

@@ -96,6 +96,7 @@ struct Cuda {
       for (Status const& status :
            {partial_.prepare(), final_.prepare(), add_gradients_.prepare(), write_gradients_.prepare()})
         if (!status.ok()) fail(status.message());
+      check(rows::prepare<HeadDim, T, !Traits::inference>());
     }
 
     /// The chunks of keys and values that one launch can attend as they arrive.
@@ -135,6 +136,14 @@ struct Cuda {
       void join() noexcept {
         order(kernels_.joined_, exchange_, stream_.compute);
         ranges::pop();
+      }
+
+      /// Waits on the host for what was enqueued; as long as the transport does, where it has a way to.
+      template <class Transport>
+      Status wait(Transport& transport) noexcept {
+        if constexpr (requires { transport.wait(stream_.compute); }) return transport.wait(stream_.compute);
+        run("the stream", [&] { return cudaStreamSynchronize(stream_.compute); });
+        return status_;
       }
 
       template <class Call>

@@ -32,13 +32,13 @@ class Exchange {
     std::array<Receive, Plan::max_group> recvs;
     for (std::size_t i = 0; i < s.sends.size(); ++i) {
       Transfer const& t = s.sends[i];
-      sends[i] = {base_ + source(t, step).offset, bytes(t), t.peer, name(t.payload)};
+      sends[i] = {base_ + source(t, step).offset, bytes(t), t.peer, name(t.payload), static_cast<int>(step)};
       record_.post(plan_.pass, step, true, t, sends[i].bytes);
     }
     for (std::size_t i = 0; i < s.recvs.size(); ++i) {
       Transfer const& t = s.recvs[i];
       recvs[i] = {base_ + buffers_.incoming(t.payload, work_step(t, step)).offset, bytes(t), t.peer,
-                  name(t.payload)};
+                  name(t.payload), static_cast<int>(step)};
       record_.post(plan_.pass, step, false, t, recvs[i].bytes);
     }
     Status const status = transport_.start({sends.data(), s.sends.size()}, {recvs.data(), s.recvs.size()});

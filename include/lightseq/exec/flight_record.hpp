@@ -17,7 +17,7 @@ struct Flight {
   enum class State {
     posted,  ///< begun, and not known to be through
     done,    ///< its group's finish() was ok: on a GPU, it is enqueued
-    failed   ///< its group failed, and the Status names this message
+    failed   ///< a Status names this message
   };
   std::int64_t call = 0;  ///< of the object, counted from 0
   Pass pass = Pass::forward;
@@ -57,11 +57,20 @@ class FlightRecord {
       auto& flight = flights_[(static_cast<std::size_t>(posted_) - i) % capacity];
       if (status.ok())
         flight.state = Flight::State::done;
-      else if (flight.transfer.peer == status.peer &&
-               name(flight.transfer.payload) == std::string_view(status.subject))
+      else if (names(status, flight))
         flight.state = Flight::State::failed;
     }
     open_ = 0;
+  }
+
+  /// What was enqueued has failed later: marks the latest message that the status names.
+  void fail(Status const& status) noexcept {
+    for (std::size_t i = size(); i-- > 0;) {
+      Flight& flight = flights_[(static_cast<std::size_t>(posted_) - size() + i) % capacity];
+      if (!names(status, flight) || flight.step != status.step) continue;
+      flight.state = Flight::State::failed;
+      return;
+    }
   }
 
   /// A line a message. Allocates, as json() does: for after the fact.
@@ -104,6 +113,10 @@ class FlightRecord {
   }
 
  private:
+  static bool names(Status const& status, Flight const& flight) {
+    return flight.transfer.peer == status.peer &&
+           name(flight.transfer.payload) == std::string_view(status.subject);
+  }
   static constexpr char const* name(Payload payload) { return lightseq::name(payload); }
   static constexpr char const* name(Pass pass) { return pass == Pass::forward ? "forward" : "backward"; }
   static constexpr char const* name(Flight::State state) {

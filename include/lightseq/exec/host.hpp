@@ -45,6 +45,9 @@ struct Host {
       static constexpr void fork(Plan const&, std::size_t /*step*/, std::int64_t /*bytes*/) {}
       static constexpr void join() {}
 
+      /// What was enqueued is done.
+      static constexpr Status wait(auto&) { return {}; }
+
       template <class Call>
       static void forward(Call const& call, M const& mask, std::byte* scratch) noexcept {
         host::forward<HeadDim>(call, mask, scratch);

@@ -253,4 +253,26 @@ cudaError_t delta(Tensor<T const> o, Tensor<T const> d_o, RowStats<float> delta,
   return cudaGetLastError();
 }
 
+/// Loads the kernels of all operations on the current device. A first launch would do so, and wait for
+/// kernels that are running, which may wait for other ranks' messages.
+template <int HeadDim, class T, bool Backward>
+cudaError_t prepare() {
+  auto const loaded = [](auto*... kernels) {
+    cudaFuncAttributes attributes;
+    cudaError_t error = cudaSuccess;
+    (void)((error = cudaFuncGetAttributes(&attributes, reinterpret_cast<void const*>(kernels)),
+            error == cudaSuccess) &&
+           ...);
+    return error;
+  };
+  cudaError_t error = loaded(&for_each_eight<HeadDim, Copy<T, T>>, &for_each_eight<HeadDim, Copy<float, T>>,
+                             &for_each_eight<HeadDim, Zero<float>>, &for_each_row<FillStats>,
+                             &for_each_eight<HeadDim, MergeRows<T>>,
+                             &for_each_eight<HeadDim, MergeRows<float>>, &for_each_row<MergeStats>);
+  if constexpr (Backward)
+    if (error == cudaSuccess)
+      error = loaded(&for_each_eight<HeadDim, Add>, &for_each_row<CopyStats>, &delta_rows<HeadDim, T>);
+  return error;
+}
+
 }  // namespace lightseq::rows

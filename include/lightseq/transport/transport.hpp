@@ -8,12 +8,14 @@
 
 namespace lightseq {
 
-/// `bytes` bytes at `data` for `peer`. `label` is what an error calls them: a literal.
+/// `bytes` bytes at `data` for `peer`. `label` is what an error calls them, a literal, and `step` where it
+/// places them, for transports that find errors later.
 struct Send {
   void const* data = nullptr;
   std::int64_t bytes = 0;
   int peer = 0;
   char const* label = "";
+  int step = -1;
 };
 
 /// Room for the `bytes` bytes that `peer` sends.
@@ -22,6 +24,7 @@ struct Receive {
   std::int64_t bytes = 0;
   int peer = 0;
   char const* label = "";
+  int step = -1;
 };
 
 /// Whether a message names a rank and memory that can exist.
@@ -42,6 +45,9 @@ bool is_sound(Message const& message, int world) {
 /// another, all get the same `disagreement`. It may wait for the other ranks, no longer than a time-out, or,
 /// where one thread may construct several ranks, compare with those that have called and tell these in their
 /// next call. agree_by_messages() is one that waits. A transport without it is trusted.
+///
+/// And it may have `Status connect(std::span<int const> to, std::span<int const> from)`, which every rank
+/// calls once for each DistAttn, with the ranks that it will send to and receive from.
 template <class T>
 concept Transport = requires(T transport, T const borrowed, std::span<Send const> sends,
                              std::span<Receive const> recvs) {

@@ -46,6 +46,8 @@ class BackwardKernel {
       error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
     if (error == cudaSuccess)
       error = cudaFuncSetAttribute(kernel_, cudaFuncAttributeMaxDynamicSharedMemorySize, Block::shared_bytes);
+    cudaFuncAttributes loaded;
+    if (error == cudaSuccess) error = cudaFuncGetAttributes(&loaded, stats_kernel_);
     return refused(error);
   }
 

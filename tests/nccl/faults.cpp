@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <set>
+
+#include "laws/transport.hpp"
+#include "nccl/ranks.hpp"
+#include "support/data.hpp"
+
+namespace lightseq::test {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr int head_dim = 16, ranks = 4;
+Problem const problem{.seqlen = 40, .heads = 2, .kv_heads = 1};
+
+/// An NCCL transport whose rank goes away before a group.
+class Mortal {
+ public:
+  Mortal(Nccl& nccl, DoubleWorld& double_world, int last)
+      : nccl_(nccl), world_(double_world), groups_left_(last) {}
+  int rank() const noexcept { return nccl_.rank(); }
+  int world() const noexcept { return nccl_.world(); }
+  cudaStream_t stream() const noexcept { return nccl_.stream(); }
+  Status start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
+    if (groups_left_-- == 0) {
+      gone_ = true;
+      world_.be_patient(milliseconds(20));
+    }
+    return gone_ ? Status{} : nccl_.start(sends, recvs);
+  }
+  Status finish() noexcept { return gone_ ? Status{} : nccl_.finish(); }
+  Status agree(Terms const& terms) { return nccl_.agree(terms); }
+  Status connect(std::span<int const> to, std::span<int const> from) { return nccl_.connect(to, from); }
+  Status wait(cudaStream_t stream) noexcept { return nccl_.wait(stream); }
+  bool gone() const { return gone_; }
+
+ private:
+  Nccl& nccl_;
+  DoubleWorld& world_;
+  int groups_left_;
+  bool gone_ = false;
+};
+
+struct MortalHost : Host {
+  template <int HeadDim, Mask M, class Traits>
+  struct Kernels : Host::Kernels<HeadDim, M, Traits> {
+    using Base = Host::Kernels<HeadDim, M, Traits>;
+    using Base::Base;
+    struct Queue : Base::Queue {
+      using Base::Queue::Queue;
+      static Status wait(Mortal& mortal) { return mortal.wait(mortal.stream()); }
+    };
+  };
+};
+struct MortalTraits : DefaultTraits {
+  using Device = MortalHost;
+  using Transport = Mortal;
+};
+
+testing::Sequence<float> const& fresh() {
+  static auto const sequence = testing::random_sequence<float>(problem, head_dim, 7);
+  return sequence;
+}
+
+/// What as many threads compute that exchange by Local.
+testing::Sequence<float> expected(int world_size) {
+  auto sequence = fresh();
+  LocalWorld world(world_size);
+  REQUIRE(testing::run_world<DistAttn<head_dim, Causal, Balanced>>(world, problem, Causal{}, Balanced{},
+                                                                   sequence) == "");
+  return sequence;
+}
+
+/// Whether the results at these positions are those of `want`.
+bool right(testing::Sequence<float> const& got, Positions const& at, testing::Sequence<float> const& want) {
+  auto filled = want;
+  auto part = testing::part_of(got, at);
+  auto const take = [&](auto const& from, auto& to, std::int64_t run) {
+    testing::for_each_row(1, problem.seqlen, at, run, [&](std::int64_t source, std::int64_t target) {
+      std::copy_n(from.begin() + source, run, to.begin() + target);
+    });
+  };
+  take(got.o, part.o, problem.heads * head_dim);
+  take(got.dq, part.dq, problem.heads * head_dim);
+  take(got.dk, part.dk, problem.kv_heads * head_dim);
+  take(got.dv, part.dv, problem.kv_heads * head_dim);
+  for (std::int64_t head = 0; head < problem.heads; ++head)
+    for (std::int64_t row = 0; row < at.rows(); ++row)
+      part.lse[static_cast<std::size_t>(head * at.rows() + row)] =
+          got.lse[static_cast<std::size_t>(head * problem.seqlen + at.position(row))];
+  testing::put_back(part, at, filled);
+  return same_bits(filled.o, want.o) && same_bits(filled.lse, want.lse) && same_bits(filled.dq, want.dq) &&
+         same_bits(filled.dk, want.dk) && same_bits(filled.dv, want.dv);
+}
+
+TEST_CASE(
+    "a rank that dies or stops before any group is missed by those who need it, with step and payload") {
+  auto const want = expected(ranks);
+  Planner const planner(Balanced{}, Causal{}, ranks, problem.seqlen);
+  for (bool const dies : {true, false})
+    for (int victim = 0; victim < ranks; ++victim) {
+      auto const groups = static_cast<int>(planner.plan(victim, Pass::forward).steps.size() +
+                                           planner.plan(victim, Pass::backward).steps.size());
+      for (int last = 0; last < groups; ++last) {
+        INFO((dies ? "dies" : "stops"), ", rank ", victim, ", group ", last);
+        DoubleWorld world(ranks, {.blocking = last % 2 == 0, .peers_hear = dies});
+        auto got = fresh();
+        auto const said = run_threads(ranks, [&](int rank) -> std::string {
+          Nccl nccl(world[rank], world.stream(rank), {.timeout = milliseconds(60)});
+          Mortal mortal(nccl, world, rank == victim ? last : -1);
+          DistAttn<head_dim, Causal, Balanced, MortalTraits> attn(mortal, problem);
+          Status const status = run_to_end(attn, got);
+          if (mortal.gone()) {
+            if (dies) nccl.withdraw();
+            return {};
+          }
+          if (status.ok()) return right(got, attn.positions(), want) ? "" : "wrong results are called right";
+          if (attn.failure().message() != status.message()) return "it does not say the same again";
+          auto again = fresh();
+          if (run_to_end(attn, again).message() != status.message()) return "it is valid again";
+          if (nccl.communicator() != nullptr || world.aborted(rank) == 0) return "it is not aborted";
+          if (status.code == Code::peer_failed) return dies ? "heard" : "'" + status.message() + "'";
+          bool const full = status.code == Code::timeout && status.step >= 0 && status.peer >= 0 &&
+                            std::string(status.subject) != "";
+          if (!full) return status.message();
+          if (attn.flight_record().text().find(", failed\n") == std::string::npos) return "none has failed";
+          return "heard";
+        });
+        bool heard = false;
+        for (std::string const& text : said) {
+          heard = heard || text == "heard";
+          if (text != "heard") CHECK(text == "");
+        }
+        // Nobody may need the messages of the last group.
+        if (last + 1 < groups) CHECK(heard);
+        for (std::string const& fault : world.faults()) FAIL_CHECK(fault);
+      }
+    }
+  CHECK(allocated_blocks() == 0);
+}
+
+TEST_CASE("whichever call of NCCL or CUDA fails, the rank says so, stays failed and leaves nothing behind") {
+  auto const want = expected(3);
+  for (bool const blocking : {true, false}) {
+    std::set<std::string> names;
+    bool failed = true;
+    for (int n = 0; failed; ++n) {
+      DoubleWorld world(3, {.blocking = blocking});
+      auto got = fresh();
+      std::string name;
+      auto const said = run_threads(3, [&](int rank) -> std::string {
+        if (rank == 0) thread_calls().failing = n;
+        bool constructed = false;
+        std::string complaint;
+        try {
+          Nccl nccl(world[rank], world.stream(rank), {.timeout = std::chrono::seconds(20)});
+          DistAttn<head_dim, Causal, Balanced, NcclTraits> attn(nccl, problem);
+          constructed = true;
+          Status const status = run_to_end(attn, got);
+          bool const ok = status.ok();
+          if (rank == 0 && ok == !thread_calls().failed.empty()) complaint = status.message();
+          if (ok && !right(got, attn.positions(), want)) complaint = "wrong results are called right";
+          auto again = fresh();
+          if (!ok && run_to_end(attn, again).ok()) complaint = "it is valid again";
+          if (!ok && nccl.communicator() != nullptr) complaint = "it is not aborted";
+        } catch (Error const& error) {
+          if (constructed) complaint = std::string("a call throws: ") + error.what();
+          if (rank == 0 && thread_calls().failed.empty()) complaint = error.what();
+          if (rank == 0 && world.aborted(0) == 0) complaint = "a throwing constructor does not abort";
+        }
+        if (rank == 0) name = thread_calls().failed;
+        return complaint;
+      });
+      INFO("call ", n, ": ", name);
+      for (std::string const& text : said) CHECK(text == "");
+      for (std::string const& fault : world.faults()) FAIL_CHECK(fault);
+      CHECK(allocated_blocks() == 0);
+      failed = !name.empty();
+      names.insert(name);
+    }
+    for (char const* name : {"ncclGetVersion", "ncclCommCount", "ncclCommUserRank", "ncclCommCuDevice",
+                             "ncclCommGetAsyncError", "ncclGroupStart", "ncclGroupEnd", "ncclSend",
+                             "ncclRecv", "ncclAllGather", "cudaGetDevice", "cudaMalloc", "cudaMemcpyAsync",
+                             "cudaStreamQuery", "cuStreamWriteValue32", "cudaGetDriverEntryPointByVersion"})
+      CHECK_MESSAGE(names.contains(name), name);
+  }
+}
+
+/// What the construction of one rank throws.
+std::string refusal(DoubleOptions const& options, NcclOptions const& asked = {}) {
+  DoubleWorld world(1, options);
+  try {
+    Nccl const nccl(world[0], world.stream(0), asked);
+  } catch (Error const& error) {
+    CHECK(world.aborted(0) == 1);
+    return error.what();
+  }
+  return {};
+}
+
+TEST_CASE("what cannot work is refused with the numbers") {
+  CHECK(refusal({.device = 3}) == "lightseq: the communicator is of GPU 3, but GPU 0 is current");
+  CHECK(refusal({}, {.timeout = milliseconds(-1)}) ==
+        "lightseq: the time-out is -1 ms, it must be between 0 and a year");
+  for (int const version : {NCCL_VERSION_CODE - 1, NCCL_VERSION_CODE + 10000}) {
+    thread_calls().version = version;
+    CHECK(refusal({}) == text("lightseq: NCCL's header is of version ", NCCL_VERSION_CODE,
+                              ", the library that was loaded of ", version));
+  }
+  thread_calls().version = NCCL_VERSION_CODE + 1;
+  CHECK(refusal({}) == "");
+  thread_calls().version = NCCL_VERSION_CODE;
+}
+
+TEST_CASE("wrong use breaks a rank, and tells which message is wrong") {
+  auto const status_of = [](auto use) {
+    DoubleWorld world(1);
+    Nccl nccl(world[0], world.stream(0));
+    Status const status = use(nccl);
+    CHECK(nccl.communicator() == nullptr);
+    CHECK(nccl.start({}, {}).code == Code::peer_failed);
+    CHECK(nccl.finish().code == Code::peer_failed);
+    CHECK(nccl.wait(nccl.stream()).code == Code::peer_failed);
+    return status;
+  };
+  char byte = 0;
+  for (Send const& send : {Send{&byte, 1, 1, "key"}, Send{&byte, 1, -1, "key"}, Send{&byte, -1, 0, "key"},
+                           Send{nullptr, 1, 0, "key"}}) {
+    Status const status = status_of([&](Nccl& nccl) { return nccl.start({&send, 1}, {}); });
+    CHECK(status.code == Code::transport_failed);
+    CHECK(status.native == Nccl::bad_message);
+    CHECK(std::string(status.subject) == "key");
+  }
+  Status const status = status_of([&](Nccl& nccl) {
+    CHECK(nccl.start({}, {}).ok());
+    return nccl.start({}, {});
+  });
+  CHECK(status.native == Nccl::group_open);
+}
+
+}  // namespace
+}  // namespace lightseq::test
