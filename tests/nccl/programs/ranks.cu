@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "lightseq/lightseq.cuh"
+#include "lightseq/testing/nccl.cuh"
 #include "lightseq/transport/nccl.hpp"
-#include "nccl/programs/processes.cuh"
 #include "support/data.hpp"
 
 namespace lightseq::test {
@@ -23,6 +23,10 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::check_cuda;
+using testing::communicator;
+using testing::Meeting;
+using testing::run_processes;
+using testing::Shared;
 
 int gpus = 0;
 
@@ -368,7 +372,7 @@ TEST_CASE("a process that is killed or stopped is missed in time, and the others
 
 int main(int argc, char** argv) {
   using namespace lightseq;
-  test::gpus = test::count_gpus();
+  test::gpus = testing::count_gpus();
   if (test::gpus == 0) {
     std::printf("skipped: there is no GPU\n");
     return testing::skipped;

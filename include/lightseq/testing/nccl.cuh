@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cuda_runtime.h>
-#include <nccl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,17 +18,18 @@
 #include <vector>
 
 #include "lightseq/testing/cuda.cuh"
+#include "lightseq/transport/nccl.hpp"
 
-/// Ranks that are processes, each on a GPU of its own or, where these do not suffice, all on those that there
-/// are. The process that runs the tests forks them and never calls CUDA itself.
-namespace lightseq::test {
+/// NCCL between processes, each on a GPU of its own or, where these do not suffice, all on those that there
+/// are. The process that forks them never calls CUDA itself.
+namespace lightseq::testing {
 
 /// The GPUs of this machine, counted by a process of its own.
 inline int count_gpus() {
   pid_t const child = fork();
   if (child == 0) {
     int count = 0;
-    if (testing::has_gpu()) testing::check_cuda(cudaGetDeviceCount(&count));
+    if (has_gpu()) check_cuda(cudaGetDeviceCount(&count));
     _exit(count);
   }
   int status = 0;
@@ -84,6 +84,18 @@ inline ncclComm_t communicator(Meeting& meeting, int rank, int size, bool blocki
   return comm;
 }
 
+/// Makes one of this machine's GPUs current for a rank, before NCCL is called: where they are too few for the
+/// ranks, several share one, and messages go by the network. For trials; it is slow.
+inline void take_gpu(int rank, int size, int gpus) {
+  if (gpus < size) {
+    // NCCL refuses two ranks on one GPU of a host, but not of two hosts.
+    setenv("NCCL_HOSTID", ("lightseq" + std::to_string(rank)).c_str(), 1);
+    setenv("NCCL_SOCKET_IFNAME", "lo", 1);
+  }
+  setenv("NCCL_NVLS_ENABLE", "0", 1);
+  check_cuda(cudaSetDevice(rank % gpus));
+}
+
 /// What a process has to say in the end.
 struct Report {
   std::atomic<bool> made = false;
@@ -103,15 +115,9 @@ std::vector<std::string> run_processes(int size, int gpus, std::chrono::seconds 
       children.push_back(child);
       continue;
     }
-    if (gpus < size) {
-      // NCCL refuses two ranks on one GPU of a host, but not of two hosts.
-      setenv("NCCL_HOSTID", ("lightseq" + std::to_string(rank)).c_str(), 1);
-      setenv("NCCL_SOCKET_IFNAME", "lo", 1);
-    }
-    setenv("NCCL_NVLS_ENABLE", "0", 1);
     std::string said;
     try {
-      testing::check_cuda(cudaSetDevice(rank % gpus));
+      take_gpu(rank, size, gpus);
       said = f(rank);
     } catch (std::exception const& error) {
       said = error.what();
@@ -144,4 +150,4 @@ std::vector<std::string> run_processes(int size, int gpus, std::chrono::seconds 
   return said;
 }
 
-}  // namespace lightseq::test
+}  // namespace lightseq::testing
