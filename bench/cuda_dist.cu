@@ -12,12 +12,12 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
-#include <span>
 #include <vector>
 
 #include "lightseq/lightseq.cuh"
 #include "lightseq/testing/cuda.cuh"
 #include "support/cuda.cuh"
+#include "support/muted.cuh"
 
 namespace {
 
@@ -26,24 +26,7 @@ using bench::check;
 
 constexpr int head_dim = 128;
 
-/// A transport that can be told to move nothing: then a call computes on what an earlier one has received.
-class Muted {
- public:
-  explicit Muted(CudaLocal& local) : local_(&local) {}
-  int rank() const noexcept { return local_->rank(); }
-  int world() const noexcept { return local_->world(); }
-  cudaStream_t stream() const noexcept { return local_->stream(); }
-  void mute(bool mute) { muted_ = mute; }
-  Status start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
-    return muted_ ? Status{} : local_->start(sends, recvs);
-  }
-  Status finish() noexcept { return muted_ ? Status{} : local_->finish(); }
-  Status rendezvous(cudaStream_t stream) noexcept { return muted_ ? Status{} : local_->rendezvous(stream); }
-
- private:
-  CudaLocal* local_;
-  bool muted_ = false;
-};
+using Muted = bench::Muted<CudaLocal>;
 
 template <bool OneLaunch>
 struct MutedTraits : CudaTraits {
