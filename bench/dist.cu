@@ -146,10 +146,6 @@ double tflop(Case const& c, Pass pass) {
   return 1e-12 * (pass == Pass::forward ? 2 : 5) * n * n * static_cast<double>(c.heads) * head_dim;
 }
 
-struct Report {
-  double ms = 0, compute_ms = 0, idle = 0;
-};
-
 /// One contender's two passes; what they took. Prints nothing where `alone` is null.
 template <class Contender>
 std::vector<double> report(Process const& process, char const* name, Case const& c, Part& part,
@@ -176,7 +172,8 @@ std::vector<double> report(Process const& process, char const* name, Case const&
         "\"scaling\": %.3f, \"exposed\": %.4f, \"idle\": %.4f, \"gb_sent\": %.4f}\n",
         name, pass == Pass::forward ? "forward" : "backward", process.world, static_cast<long long>(c.seqlen),
         static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads), ms, most, rate,
-        rate / (*alone)[pass == Pass::forward ? 0 : 1], std::max(0.0, 1 - most / ms), 1 - mean / ms, sent);
+        rate / (*alone)[pass == Pass::forward ? 0 : 1], std::max(0.0, 1 - most / ms),
+        std::max(0.0, 1 - mean / ms), sent);
     std::fflush(stdout);
   }
   return rates;
@@ -211,12 +208,21 @@ std::vector<double> alone(Process const& process, Case c) {
   return report(process, "", c, part, one, nullptr);
 }
 
+/// A random sequence, and what dense attention makes of it.
+struct Expected {
+  explicit Expected(Case const& c)
+      : whole(testing::random_sequence<bfloat16>(
+            {.batch = 1, .seqlen = c.seqlen, .heads = c.heads, .kv_heads = c.kv_heads}, head_dim, 1)),
+        dense(testing::dense<head_dim>(whole, Causal{})) {}
+  testing::Sequence<bfloat16> whole;
+  testing::Dense dense;
+};
+
 /// The largest relative error of a contender's results on this rank against dense attention.
 template <class Contender>
-double worst_error(Case const& c, Part& part, Contender& contender, cudaStream_t stream) {
-  Problem const problem{.batch = 1, .seqlen = c.seqlen, .heads = c.heads, .kv_heads = c.kv_heads};
-  auto whole = testing::random_sequence<bfloat16>(problem, head_dim, 1);
-  auto const dense = testing::dense<head_dim>(whole, Causal{});
+double worst_error(Expected const& expected, Part& part, Contender& contender, cudaStream_t stream) {
+  auto whole = expected.whole;
+  auto const& dense = expected.dense;
   auto mine = testing::part_of(whole, part.positions);
   auto const up = [](auto* to, auto const& from) {
     check(cudaMemcpy(to, from.data(), from.size() * sizeof from[0], cudaMemcpyHostToDevice));
@@ -253,20 +259,24 @@ double worst_error(Case const& c, Part& part, Contender& contender, cudaStream_t
                    testing::relative_error(whole.dk, dense.dk), testing::relative_error(whole.dv, dense.dv)});
 }
 
-/// All contenders in one case; whether they were right, where that is asked for.
-bool run_case(Process const& process, Case const& c, bool checks) {
+/// All contenders in one case: timed, or held against what is expected; then whether they were right.
+bool run_case(Process const& process, Case const& c, Expected const* expected) {
   std::vector<double> one;
-  if (!checks) one = alone(process, c);
+  if (expected == nullptr) one = alone(process, c);
   bool right = true;
   auto const run = [&](char const* name, Part& part, auto&& contender) {
-    if (!checks) {
+    if (expected == nullptr) {
       report(process, name, c, part, contender, &one);
       return;
     }
-    double const error = worst_error(c, part, contender, process.compute);
+    double const error = worst_error(*expected, part, contender, process.compute);
     double const most = process.mean_and_most(error < 1 ? error : 1).second;
     right = right && most < 1e-2;
-    if (process.rank == 0) std::printf("%s: largest relative error %.1e\n", name, most);
+    if (process.rank != 0) return;
+    std::printf("%s, %d ranks, %lld tokens, %lld/%lld heads: largest relative error %.1e\n", name,
+                process.world, static_cast<long long>(c.seqlen), static_cast<long long>(c.heads),
+                static_cast<long long>(c.kv_heads), most);
+    std::fflush(stdout);
   };
   auto const distributed = [&]<class S>(char const* name) {
     Part part(Distributed<S>::positions(process.rank, process.world, c.seqlen), c.heads, c.kv_heads);
@@ -317,6 +327,9 @@ int main(int argc, char** argv) {
   if (cases.empty() && checks) cases = {{1680, 8, 8}, {840, 16, 8}};
   if (cases.empty()) cases = {{1 << 15, 32, 32}, {1 << 15, 32, 8}, {1 << 17, 32, 32}, {1 << 17, 32, 8}};
 
+  std::vector<Expected> expected;  // the processes inherit it
+  for (Case const& c : cases)
+    if (checks) expected.emplace_back(c);
   Shared<Common> common;
   Shared<testing::Meeting> meeting;
   auto const said =
@@ -330,7 +343,8 @@ int main(int argc, char** argv) {
         Nccl nccl(comm, exchange, {.timeout = std::chrono::seconds(60)});
         Process const process{rank, ranks, common[0], comm, compute[0], nccl, sm_margin};
         bool right = true;
-        for (Case const& c : cases) right = run_case(process, c, checks) && right;
+        for (std::size_t i = 0; i < cases.size(); ++i)
+          right = run_case(process, cases[i], checks ? &expected[i] : nullptr) && right;
         return right ? "done" : "wrong results";
       });
   bool done = true;
