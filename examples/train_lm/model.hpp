@@ -3,31 +3,16 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <random>
 #include <span>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "layers.hpp"
 #include "lightseq/lightseq.hpp"
+#include "parameters.hpp"
+#include "ranks.hpp"
 
 /// The model on one rank. Every rank has all the weights, and the activations of its own tokens.
 namespace train_lm {
-
-struct ModelSize {
-  Index layers = 2;
-  Index dim = 128;     ///< width of the residual stream
-  Index heads = 4;     ///< query heads
-  Index kv_heads = 2;  ///< key/value heads, a divisor of heads
-
-  Index hidden() const { return (8 * dim / 3 + 7) / 8 * 8; }  ///< width inside the feed-forward network
-};
-
-/// Throws what a call of the library reports.
-inline void require(lightseq::Status const& status) {
-  if (!status.ok()) throw std::runtime_error(status.message());
-}
 
 /// From its forward to its backward a layer's attention keeps its output, and nothing else.
 template <class Attn>
@@ -53,11 +38,8 @@ struct Scratch {
 /// next = y + down(silu(gate(n)) * up(n)), where n = norm(y).
 class FeedForward {
  public:
-  FeedForward(Parameters& p, std::string const& name, ModelSize const& size)
-      : norm_(p, name + "norm", size.dim),
-        gate_(p, name + "gate", size.hidden(), size.dim),
-        up_(p, name + "up", size.hidden(), size.dim),
-        down_(p, name + "down", size.dim, size.hidden()) {}
+  explicit FeedForward(FeedForwardWeights const& w)
+      : norm_{w.norm}, gate_{w.gate}, up_{w.up}, down_{w.down} {}
 
   void forward(Scratch& s, In y, Out next) const {
     inside(s, y);
@@ -96,14 +78,14 @@ class FeedForward {
 template <class Attn>
 class Layer {
  public:
-  Layer(Parameters& p, std::string const& name, ModelSize const& size, Attn& attn)
+  Layer(LayerWeights const& w, ModelSize const& size, Attn& attn)
       : size_(size),
-        norm_(p, name + "norm", size.dim),
-        q_(p, name + "q", size.heads * attn.extents().head_dim, size.dim),
-        k_(p, name + "k", size.kv_heads * attn.extents().head_dim, size.dim),
-        v_(p, name + "v", size.kv_heads * attn.extents().head_dim, size.dim),
-        out_(p, name + "out", size.dim, size.heads * attn.extents().head_dim),
-        feed_forward_(p, name + "ffn.", size),
+        norm_{w.norm},
+        q_{w.q},
+        k_{w.k},
+        v_{w.v},
+        out_{w.out},
+        feed_forward_(w.feed_forward),
         attention_(attn),
         saved_(static_cast<std::size_t>(attention_.saved_bytes())) {}
 
@@ -164,23 +146,21 @@ class Layer {
 template <class Attn>
 class Model {
  public:
-  static constexpr Index bytes = 256;
-
   Model(Attn& attn, ModelSize const& size, std::uint64_t seed)
       : tokens_(attn.positions()),
         seqlen_(attn.problem().seqlen),
         dim_(static_cast<std::size_t>(size.dim)),
         rope_(tokens_, attn.extents().head_dim),
         parameters_(seed),
-        embedding_(parameters_, "embedding", bytes, size.dim),
-        norm_(parameters_, "norm", size.dim),
+        weights_(parameters_, size, attn.extents().head_dim),
+        embedding_{weights_.embedding},
+        norm_{weights_.norm},
         labels_(static_cast<std::size_t>(tokens_.rows())),
         logits_(labels_.size() * bytes),
         d_(labels_.size() * dim_),
         x_(static_cast<std::size_t>(size.layers) + 1, d_),
         scratch_(tokens_.rows(), size, attn.extents().head_dim, Checkpoint<Attn>(attn).workspace_bytes()) {
-    for (Index i = 0; i < size.layers; ++i)
-      layers_.emplace_back(parameters_, "layer" + std::to_string(i) + ".", size, attn);
+    for (LayerWeights const& layer : weights_.layers) layers_.emplace_back(layer, size, attn);
   }
   Model(Model const&) = delete;
 
@@ -223,6 +203,7 @@ class Model {
   std::size_t dim_;
   Rope rope_;
   Parameters parameters_;
+  ModelWeights weights_;
   Linear embedding_;  // as a layer it is the head: logits = x embedding^T
   RmsNorm norm_;
   std::vector<Layer<Attn>> layers_;

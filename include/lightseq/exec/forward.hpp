@@ -142,12 +142,12 @@ class ForwardPass {
   /// Rows whose last touch was of more rows, some of them not for the last time, are still in the
   /// accumulator.
   void end() {
-    if constexpr (std::is_same_v<T, float>) return;
-    for (Rows const rows : {Rows::lower, Rows::upper}) {
-      if (finished_[half(rows)]) continue;
-      RowSpan const span = share_.span(share_.rank, rows);
-      queue_.copy(sum_.from(span.first), o_.from(span.first), share_.q_shape(span.count));
-    }
+    if constexpr (!std::is_same_v<T, float>)
+      for (Rows const rows : {Rows::lower, Rows::upper}) {
+        if (finished_[half(rows)]) continue;
+        RowSpan const span = share_.span(share_.rank, rows);
+        queue_.copy(sum_.from(span.first), o_.from(span.first), share_.q_shape(span.count));
+      }
   }
 
  private:
