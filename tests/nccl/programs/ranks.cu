@@ -278,6 +278,31 @@ TEST_CASE("ranks that are built differently all say what differs") {
   }
 }
 
+TEST_CASE("a rank that never comes is missed after the time-out, whatever it has not done") {
+  enum Missing { communicator_of_it, transport_of_it, attention_of_it };
+  for (Missing const missing : {communicator_of_it, transport_of_it, attention_of_it}) {
+    CAPTURE(missing);
+    Shared<Meeting> meeting;
+    auto const said = run_processes(3, gpus, seconds(60), [&](int id) -> std::string {
+      if (id == 2 && missing == communicator_of_it) return "absent";
+      auto const begin = std::chrono::steady_clock::now();
+      try {
+        testing::Streams const streams(1);
+        ncclComm_t const comm = communicator(meeting[0], id, 3, false);
+        if (id == 2 && missing == transport_of_it) return "absent";
+        Nccl nccl(comm, streams[0], {.timeout = seconds(5)});
+        if (id == 2) return "absent";
+        Attn<Ring> const attn(nccl, {.seqlen = 40, .heads = 2, .kv_heads = 1});
+      } catch (Error const&) {
+        bool const late = std::chrono::steady_clock::now() - begin > seconds(25);
+        return late ? "it took too long" : "missed";
+      }
+      return "nothing is missed";
+    });
+    CHECK(said == std::vector<std::string>{"missed", "missed", "absent"});
+  }
+}
+
 /// A transport whose process is sent a signal before a group, or with the group begun.
 class Mortal {
  public:
