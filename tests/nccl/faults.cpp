@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
+#include <barrier>
 #include <chrono>
 #include <set>
+#include <utility>
 
 #include "laws/transport.hpp"
 #include "nccl/ranks.hpp"
@@ -60,6 +62,21 @@ struct MortalTraits : DefaultTraits {
   using Transport = Mortal;
 };
 
+/// The arrival of one rank at a barrier, at which a rank that has thrown is not awaited.
+class Arrival {
+ public:
+  explicit Arrival(std::barrier<>& barrier) : barrier_(&barrier) {}
+  ~Arrival() {
+    if (barrier_ != nullptr) barrier_->arrive_and_drop();
+  }
+  Arrival(Arrival const&) = delete;
+  Arrival& operator=(Arrival const&) = delete;
+  void wait() { std::exchange(barrier_, nullptr)->arrive_and_wait(); }
+
+ private:
+  std::barrier<>* barrier_;
+};
+
 testing::Sequence<float> const& fresh() {
   static auto const sequence = testing::random_sequence<float>(problem, head_dim, 7);
   return sequence;
@@ -105,13 +122,17 @@ TEST_CASE(
       auto const groups = static_cast<int>(planner.plan(victim, Pass::forward).steps.size() +
                                            planner.plan(victim, Pass::backward).steps.size());
       for (int last = 0; last < groups; ++last) {
-        INFO((dies ? "dies" : "stops"), ", rank ", victim, ", group ", last);
+        INFO(std::string(dies ? "dies" : "stops"), ", rank ", victim, ", group ", last);
         DoubleWorld world(ranks, {.blocking = last % 2 == 0, .peers_hear = dies});
         auto got = fresh();
+        std::barrier started(ranks), constructed(ranks);
         auto const said = run_threads(ranks, [&](int rank) -> std::string {
-          Nccl nccl(world[rank], world.stream(rank), {.timeout = milliseconds(60)});
+          started.arrive_and_wait();
+          Arrival arrival(constructed);
+          Nccl nccl(world[rank], world.stream(rank), {.timeout = milliseconds(100)});
           Mortal mortal(nccl, world, rank == victim ? last : -1);
           DistAttn<head_dim, Causal, Balanced, MortalTraits> attn(mortal, problem);
+          arrival.wait();
           Status const status = run_to_end(attn, got);
           if (mortal.gone()) {
             if (dies) nccl.withdraw();
