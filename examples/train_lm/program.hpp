@@ -173,13 +173,13 @@ int run(char const* program, std::vector<std::string> const& words, Train const&
               a.schedule.c_str(), o.ranks);
 
   Progress progress(o);
-  std::span<std::uint8_t const> const bytes = text;
+  std::span<std::uint8_t const> const corpus = text;
   if (a.schedule == "balanced")
-    train(lightseq::Balanced{}, o, bytes, progress);
+    train(lightseq::Balanced{}, o, corpus, progress);
   else if (a.schedule == "ring")
-    train(lightseq::Ring{}, o, bytes, progress);
+    train(lightseq::Ring{}, o, corpus, progress);
   else
-    train(lightseq::ZigzagRing{}, o, bytes, progress);
+    train(lightseq::ZigzagRing{}, o, corpus, progress);
 
   std::printf("the loss went from %.4f to %.4f nats a byte\n", progress.first(), progress.latest());
   return progress.latest() < progress.first() ? 0 : 1;

@@ -143,8 +143,8 @@ class DistAttn {
   /// invalid, and once a call has begun so is the object, see failure(); a wrong argument is found before any
   /// message is sent, and the other ranks wait for this one until it withdraws from the transport or their
   /// time is out. On a GPU it enqueues all this on `stream` and on the transport's, waits for nothing that
-  /// they do, and may be captured into a CUDA graph. A HostTrace as `trace` takes note of the steps, where
-  /// they run one by one.
+  /// they do, and may be captured into a CUDA graph. A HostTrace or CudaTrace as `trace` takes note of when
+  /// works, exchanges and merges ran.
   template <class Trace = NoTrace const>
   Status forward(Inputs<Element> const& in, Outputs<Element> const& out, std::span<std::byte> workspace,
                  Stream const& stream = {}, Trace& trace = no_trace) noexcept {
@@ -164,7 +164,7 @@ class DistAttn {
     ForwardPass<Queue, Element, M, Partition, Transport> pass(queue, exchange, forward_layout_, base, mask_,
                                                               inputs, outputs);
     if constexpr (Traits::one_launch && Kernels::max_chunks > 0)
-      if (one_launch_ && !queue.captures()) return ended(execute_in_one_launch(forward_plan_, pass));
+      if (one_launch_ && !queue.captures()) return ended(execute_in_one_launch(forward_plan_, pass, trace));
     return ended(execute(forward_plan_, pass, trace));
   }
 

@@ -3,6 +3,7 @@
 
 // Everything of lightseq.hpp, and the CUDA device.
 #include "lightseq/exec/cuda.cuh"
+#include "lightseq/exec/trace.cuh"
 #include "lightseq/lightseq.hpp"
 #include "lightseq/offload.cuh"
 #include "lightseq/transport/local.cuh"

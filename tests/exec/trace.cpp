@@ -139,9 +139,9 @@ TEST_CASE("a trace holds every work, exchange and merge of the plan, in order, a
           Step const& s = plan.steps[static_cast<std::size_t>(step)];
           bool merges = false;
           for (Transfer const& t : s.recvs) merges = merges || is_result(t.payload);
-          if (s.work) expected.push_back({Activity::work, rank, step, 0, 0, *s.work, {}});
           if (!s.sends.empty() || !s.recvs.empty())
             expected.push_back({Activity::exchange, rank, step, 0, 0, {}, {}});
+          if (s.work) expected.push_back({Activity::work, rank, step, 0, 0, *s.work, {}});
           if (merges) expected.push_back({Activity::merge, rank, step, 0, 0, {}, {}});
         }
       }
@@ -153,7 +153,13 @@ TEST_CASE("a trace holds every work, exchange and merge of the plan, in order, a
         CHECK(a.step == b.step);
         CHECK(a.work == b.work);
         CHECK(a.begin <= a.end);
-        if (i > 0 && expected[i - 1].rank == b.rank) CHECK(seen.timeline[i - 1].end <= a.end);
+        if (i == 0 || expected[i - 1].rank != b.rank) continue;
+        Span const& before = seen.timeline[i - 1];
+        CHECK(before.begin <= a.begin);
+        // A step's exchange and its work run side by side, and both are over before anything else begins.
+        bool const beside = before.activity == Activity::exchange && a.activity == Activity::work;
+        CHECK((beside || before.end <= a.begin));
+        if (beside) CHECK(a.end <= before.end);
       }
       bool const exchanges = chrome_trace(seen.timeline).find("\"exchange\"") != std::string::npos;
       CHECK(exchanges == (ranks > 1));
@@ -167,7 +173,7 @@ TEST_CASE("a trace holds every work, exchange and merge of the plan, in order, a
 }
 
 // No trace holds nothing, so there is nothing to keep up to date either.
-static_assert(std::is_empty_v<NoTrace> && std::is_empty_v<NoTrace::Time>);
+static_assert(std::is_empty_v<NoTrace> && std::is_empty_v<NoTrace::Begun>);
 
 TEST_CASE("runs over links with a delay take as long as their simulation says") {
   Problem const problem{.seqlen = 192, .heads = 1};

@@ -2,8 +2,10 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <cstddef>
 #include <memory>
 #include <type_traits>
+#include <vector>
 
 #include "lightseq/core/error.hpp"
 
@@ -16,14 +18,20 @@ struct DestroyEvent {
 /// A CUDA event of its owner's.
 using Event = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, DestroyEvent>;
 
-/// An event that orders streams and takes no time. Throws Error, with CUDA's words, if there is none to be
-/// had.
-inline Event make_event() {
+/// An event that orders streams and, without other flags, takes no time. Throws Error, with CUDA's words, if
+/// there is none to be had.
+inline Event make_event(unsigned flags = cudaEventDisableTiming) {
   cudaEvent_t event = nullptr;
-  if (cudaError_t const error = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
-      error != cudaSuccess)
+  if (cudaError_t const error = cudaEventCreateWithFlags(&event, flags); error != cudaSuccess)
     fail("CUDA gives no event: ", cudaGetErrorString(error));
   return Event(event);
+}
+
+/// Events that note when they happen. Throws Error as make_event().
+inline std::vector<Event> make_timers(std::size_t count) {
+  std::vector<Event> timers;
+  for (std::size_t i = 0; i < count; ++i) timers.push_back(make_event(cudaEventDefault));
+  return timers;
 }
 
 }  // namespace lightseq

@@ -126,17 +126,14 @@ struct Cuda {
       /// The first failure of an operation.
       Status const& status() const { return status_; }
 
-      /// The transport's stream waits for what was enqueued so far. Opens the step's NVTX range.
-      void fork(Plan const& plan, std::size_t step, std::int64_t bytes) noexcept {
-        ranges::push(plan, step, bytes);
-        order(kernels_.forked_, stream_.compute, exchange_);
-      }
+      /// What profilers show of a step, as long as it lives.
+      using StepRange = ranges::StepRange;
 
-      /// This stream waits for the transport's. Closes the step's NVTX range.
-      void join() noexcept {
-        order(kernels_.joined_, exchange_, stream_.compute);
-        ranges::pop();
-      }
+      /// The transport's stream waits for what was enqueued so far.
+      void fork() noexcept { order(kernels_.forked_, stream_.compute, exchange_); }
+
+      /// This stream waits for the transport's.
+      void join() noexcept { order(kernels_.joined_, exchange_, stream_.compute); }
 
       /// Waits on the host for what was enqueued; as long as the transport does, where it has a way to.
       template <class Transport>
@@ -190,6 +187,7 @@ struct Cuda {
       }
 
       cudaStream_t stream() const { return stream_.compute; }
+      cudaStream_t exchange_stream() const { return exchange_; }
 
       /// Whether calls are recorded into a CUDA graph, which promises no two of them to run at once.
       bool captures() const noexcept {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstddef>
+#include <type_traits>
 
 #include "lightseq/core/status.hpp"
 #include "lightseq/exec/trace.hpp"
@@ -8,35 +9,63 @@
 
 namespace lightseq {
 
+/// What a rank does now, told to a trace until it is over.
+template <class Trace, class Queue>
+class Noted {
+ public:
+  Noted(Trace& trace, Queue const& queue, int rank) : trace_(trace), queue_(queue), rank_(rank) {}
+  Noted(Noted const&) = delete;
+  Noted& operator=(Noted const&) = delete;
+  ~Noted() { end(); }
+
+  void begin(Activity activity, std::size_t step, Work const& work = {}) {
+    begun_ = trace_.begin(queue_, Span{activity, rank_, static_cast<int>(step), 0, 0, work, {}});
+    open_ = true;
+  }
+  void end() {
+    if (open_) trace_.end(queue_, begun_);
+    open_ = false;
+  }
+  bool open() const { return open_; }
+
+ private:
+  Trace& trace_;
+  Queue const& queue_;
+  int rank_;
+  typename Trace::Begun begun_ = {};
+  bool open_ = false;
+};
+
 /// Runs one rank's plan. A pass brings the exchange and the device's queue, and says what to do before, in
 /// and after the steps: `begin()`, `attend(step, work)`, `merge(step, transfer)` for a result that has come
-/// home, `end()`. A trace takes note of when the works, exchanges and merges ran; see HostTrace.
+/// home, `end()`. A trace takes note of when the works, exchanges and merges ran; see HostTrace, CudaTrace.
 template <class Pass, class Trace>
 Status execute(Plan const& plan, Pass& pass, Trace& trace) noexcept {
   auto& exchange = pass.exchange();
   auto& queue = pass.queue();
+  using StepRange = typename std::remove_reference_t<decltype(queue)>::StepRange;
+  Noted exchanged(trace, queue, plan.rank), computed(trace, queue, plan.rank);
   pass.begin();
   for (std::size_t step = 0; step < plan.steps.size(); ++step) {
     Step const& s = plan.steps[step];
-    auto const step_begin = trace.now();
-    queue.fork(plan, step, exchange.bytes_sent(step));
+    [[maybe_unused]] StepRange const range(plan, step, exchange.bytes_sent(step));
+    queue.fork();
+    if (!s.sends.empty() || !s.recvs.empty()) exchanged.begin(Activity::exchange, step);
     if (Status const status = exchange.start(step); !status.ok()) return status;
     if (s.work) {
-      auto const work_begin = trace.now();
+      computed.begin(Activity::work, step, *s.work);
       pass.attend(step, *s.work);
-      trace.note(Activity::work, plan.rank, step, work_begin, *s.work);
+      computed.end();
     }
     if (Status const status = exchange.finish(step); !status.ok()) return status;
+    exchanged.end();
     queue.join();
-    if (!s.sends.empty() || !s.recvs.empty()) trace.note(Activity::exchange, plan.rank, step, step_begin);
-    auto const merge_begin = trace.now();
-    bool merged = false;
     for (Transfer const& t : s.recvs) {
       if (!is_result(t.payload)) continue;
+      if (!computed.open()) computed.begin(Activity::merge, step);
       pass.merge(step, t);
-      merged = true;
     }
-    if (merged) trace.note(Activity::merge, plan.rank, step, merge_begin);
+    computed.end();
     if (Status const status = queue.status(); !status.ok()) {
       exchange.abandon();
       return exchange.placed(status, step);
@@ -48,23 +77,31 @@ Status execute(Plan const& plan, Pass& pass, Trace& trace) noexcept {
 
 /// The same for a plan in which every rank works on its own queries alone: one launch attends all chunks of
 /// keys and values as they arrive, so that between the steps nothing is carried, stored or launched.
-template <class Pass>
-Status execute_in_one_launch(Plan const& plan, Pass& pass) noexcept {
+template <class Pass, class Trace>
+Status execute_in_one_launch(Plan const& plan, Pass& pass, Trace& trace) noexcept {
   auto& exchange = pass.exchange();
   auto& queue = pass.queue();
+  using StepRange = typename std::remove_reference_t<decltype(queue)>::StepRange;
+  Noted noted(trace, queue, plan.rank);
   pass.begin();
   pass.expect_chunks();
-  queue.fork(plan, 0, exchange.bytes_sent(0));
+  [[maybe_unused]] StepRange const range(plan, 0, exchange.bytes_sent(0));
+  queue.fork();
   for (std::size_t step = 0; step < plan.steps.size(); ++step) {
+    Step const& s = plan.steps[step];
+    if (!s.sends.empty() || !s.recvs.empty()) noted.begin(Activity::exchange, step);
     if (Status const status = exchange.start(step); !status.ok()) return status;
     if (Status const status = exchange.finish(step); !status.ok()) return status;
+    noted.end();
     pass.announce_chunk(step + 1);
   }
   // The launch holds the device until the last chunk is there, so all that brings the chunks comes first:
   // this rank's messages, and what ranks on the same device do before theirs.
   if (Status const status = exchange.rendezvous(queue.stream()); !status.ok())
     return exchange.placed(status, 0);
+  noted.begin(Activity::work, 0, {plan.rank, plan.rank});
   pass.attend_chunks();
+  noted.end();
   queue.join();
   pass.end();
   if (!queue.status().ok()) exchange.abandon();

@@ -40,9 +40,14 @@ struct Host {
       /// The first failure of an operation.
       static constexpr Status status() { return {}; }
 
+      /// What profilers show of a step: nothing.
+      struct StepRange {
+        constexpr StepRange(Plan const&, std::size_t /*step*/, std::int64_t /*bytes*/) {}
+      };
+
       /// Around a step: messages that start() begins find what was enqueued before fork(), and what is
       /// enqueued behind join() finds what finish() has waited for.
-      static constexpr void fork(Plan const&, std::size_t /*step*/, std::int64_t /*bytes*/) {}
+      static constexpr void fork() {}
       static constexpr void join() {}
 
       /// What was enqueued is done.

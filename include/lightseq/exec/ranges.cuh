@@ -36,28 +36,33 @@ class Label {
   std::size_t size_ = 0;
 };
 
-/// Opens the range of a step in which this rank sends `bytes` bytes.
-inline void push(Plan const& plan, std::size_t step, std::int64_t bytes) noexcept {
-  if (domain() == nullptr) return;  // no profiler listens
-  Label label;
-  label << (plan.pass == Pass::forward ? "forward" : "backward") << " step "
-        << static_cast<std::int64_t>(step);
-  if (step < plan.steps.size() && plan.steps[step].work) {
-    auto const& work = plan.steps[step].work;
-    label << ": " << work->q << (work->q == plan.rank ? "." : "*") << work->kv;
-    if (work->rows != Rows::all) label << (work->rows == Rows::lower ? " lower" : " upper");
+/// The range of a step in which this rank sends `bytes` bytes, open as long as it lives.
+class StepRange {
+ public:
+  StepRange(Plan const& plan, std::size_t step, std::int64_t bytes) noexcept {
+    if (domain() == nullptr) return;  // no profiler listens
+    Label label;
+    label << (plan.pass == Pass::forward ? "forward" : "backward") << " step "
+          << static_cast<std::int64_t>(step);
+    if (step < plan.steps.size() && plan.steps[step].work) {
+      auto const& work = plan.steps[step].work;
+      label << ": " << work->q << (work->q == plan.rank ? "." : "*") << work->kv;
+      if (work->rows != Rows::all) label << (work->rows == Rows::lower ? " lower" : " upper");
+    }
+    nvtxEventAttributes_t attributes{};
+    attributes.version = NVTX_VERSION;
+    attributes.size = NVTX_EVENT_ATTRIB_STRUCT_SIZE;
+    attributes.payloadType = NVTX_PAYLOAD_TYPE_INT64;
+    attributes.payload.llValue = bytes;
+    attributes.messageType = NVTX_MESSAGE_TYPE_ASCII;
+    attributes.message.ascii = label.text();
+    nvtxDomainRangePushEx(domain(), &attributes);
   }
-  nvtxEventAttributes_t attributes{};
-  attributes.version = NVTX_VERSION;
-  attributes.size = NVTX_EVENT_ATTRIB_STRUCT_SIZE;
-  attributes.payloadType = NVTX_PAYLOAD_TYPE_INT64;
-  attributes.payload.llValue = bytes;
-  attributes.messageType = NVTX_MESSAGE_TYPE_ASCII;
-  attributes.message.ascii = label.text();
-  nvtxDomainRangePushEx(domain(), &attributes);
-}
-
-/// Closes the range that was opened last in this thread.
-inline void pop() noexcept { nvtxDomainRangePop(domain()); }
+  ~StepRange() {
+    if (domain() != nullptr) nvtxDomainRangePop(domain());
+  }
+  StepRange(StepRange const&) = delete;
+  StepRange& operator=(StepRange const&) = delete;
+};
 
 }  // namespace lightseq::ranges

@@ -9,43 +9,46 @@
 
 namespace lightseq {
 
-/// Takes no note of anything, and costs nothing: what calls are given where nobody asks for more.
+/// Takes no note of anything, and costs nothing: what calls are given where nobody asks for more. A trace is
+/// told when something begins on a device's queue, and what that is; what it answers tells it what has ended.
 struct NoTrace {
-  struct Time {};
-  static constexpr Time now() { return {}; }
-  static constexpr void note(Activity, int /*rank*/, std::size_t /*step*/, Time /*begin*/, Work const& = {}) {
-  }
+  struct Begun {};
+  static constexpr Begun begin(auto const& /*queue*/, Span const&) { return {}; }
+  static constexpr void end(auto const& /*queue*/, Begun) {}
 };
 inline constexpr NoTrace no_trace{};
 
 /// What a rank did in a call, as the host's clock saw it, written into memory of the caller: when each work,
-/// each step's exchange and its merges began and ended. On a Host that is when they ran. Seconds from
-/// `origin`, which the ranks of one process may share.
+/// each step's exchange and its merges began and ended. On a Host that is when they ran; for a GPU there is
+/// CudaTrace. Seconds from `origin`, which the ranks of one process may share.
 class HostTrace {
  public:
   using Clock = std::chrono::steady_clock;
   using Time = Clock::time_point;
+  using Begun = std::size_t;
 
   explicit HostTrace(std::span<Span> memory, Time origin = Clock::now()) : memory_(memory), origin_(origin) {}
 
-  static Time now() noexcept { return Clock::now(); }
-
-  /// Notes what has just ended, if there is room.
-  void note(Activity activity, int rank, std::size_t step, Time begin, Work const& work = {}) noexcept {
-    Time const end = now();
-    ++noted_;
-    if (noted_ > memory_.size()) return;
-    memory_[noted_ - 1] = {activity, rank, static_cast<int>(step), seconds(begin), seconds(end), work, {}};
+  Begun begin(auto const& /*queue*/, Span const& span) noexcept {
+    std::size_t const at = noted_++;
+    if (at < memory_.size()) {
+      memory_[at] = span;
+      memory_[at].begin = now();
+    }
+    return at;
+  }
+  void end(auto const& /*queue*/, Begun at) noexcept {
+    if (at < memory_.size()) memory_[at].end = now();
   }
 
-  /// What was noted, the oldest first.
+  /// What was noted, in the order in which it began.
   std::span<Span const> spans() const { return memory_.first(std::min(noted_, memory_.size())); }
 
   /// Whether all that was to be noted had room: at most three spans for each step of the plan.
   bool complete() const { return noted_ <= memory_.size(); }
 
  private:
-  double seconds(Time time) const { return std::chrono::duration<double>(time - origin_).count(); }
+  double now() const { return std::chrono::duration<double>(Clock::now() - origin_).count(); }
 
   std::span<Span> memory_;
   Time origin_;
