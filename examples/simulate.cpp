@@ -2,10 +2,10 @@
 // Predicts what attention over a split sequence costs on a cluster that nobody here has: ranks schedules,
 // draws their timelines, and fills tables over worlds and lengths. `simulate --help` lists the options.
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <functional>
-#include <iterator>
 #include <map>
 #include <set>
 #include <sstream>
@@ -48,13 +48,14 @@ constexpr Option known[] = {
     {"--backward-tflops", "570", "the same of the backward"},
     {"--launch-us", "5", "of each kernel"},
     {"--peak-tflops", "989", "what efficiency refers to"},
-    {"--calibration", "", "a file with lines of bench_cuda_forward, in place of these rates"},
+    {"--calibration", "", "a file with lines of bench_cuda_forward and _backward, in place of these rates"},
     {"--svg", "", "writes a Gantt chart of the schedules"},
     {"--trace", "", "writes a Chrome trace of the first schedule, for ui.perfetto.dev"},
     {"--html", "", "writes a report of one page"},
 };
 std::map<std::string, std::string> options;
-constexpr double most_ranks = 1 << 16, most_tokens = 1e12, most_heads = 1e6;
+constexpr char const* none_serves = "none of the schedules serves this mask in this world";
+constexpr double most_ranks = 1 << 16, most_tokens = max_simulated_seqlen, most_heads = 1e6;
 
 void print_help() {
   std::printf("simulate [OPTION VALUE] ...\n");
@@ -71,18 +72,26 @@ double number(std::string const& option, std::string const& text, double least, 
 double number(char const* option, double least = -1e18, double most = 1e18) {
   return number(option, options.at(option), least, most);
 }
+std::int64_t whole(std::string const& option, std::string const& text, double least, double most) {
+  double const value = number(option, text, least, most);
+  if (value != std::floor(value)) fail(option, " is '", text, "', it must be a whole number");
+  return static_cast<std::int64_t>(value);
+}
+std::int64_t whole(char const* option, double least, double most) {
+  return whole(option, options.at(option), least, most);
+}
 
 std::vector<std::string> list(char const* option) {
   std::vector<std::string> parts;
   std::istringstream text(options.at(option));
   for (std::string part; std::getline(text, part, ',');) parts.push_back(part);
+  if (options.at(option).ends_with(',')) parts.emplace_back();
   if (parts.empty()) fail(option, " is empty");
   return parts;
 }
 std::vector<std::int64_t> whole_numbers(char const* option, double most) {
   std::vector<std::int64_t> values;
-  for (std::string const& part : list(option))
-    values.push_back(static_cast<std::int64_t>(number(option, part, 1, most)));
+  for (std::string const& part : list(option)) values.push_back(whole(option, part, 1, most));
   return values;
 }
 
@@ -107,21 +116,22 @@ struct Case {
 
 Case make_case(std::int64_t world, std::int64_t seqlen, std::int64_t kv_heads) {
   Case c;
-  int const dim = static_cast<int>(number("--dim", 1, 256));
+  int const dim = static_cast<int>(whole("--dim", 1, 256));
+  if (!is_head_dim(dim)) fail("--dim is ", dim, ", it must be a multiple of 8");
   c.world = static_cast<int>(world);
-  c.problem = validated({.batch = static_cast<std::int64_t>(number("--batch", 1, 1e6)),
+  c.problem = validated({.batch = whole("--batch", 1, 1e6),
                          .seqlen = seqlen,
-                         .heads = static_cast<std::int64_t>(number("--heads", 1, 1e6)),
+                         .heads = whole("--heads", 1, 1e6),
                          .kv_heads = kv_heads},
                         dim);
   c.extents = {c.problem.batch, c.problem.heads, c.problem.kv_heads, dim, sizeof(bfloat16)};
-  auto const per_node = static_cast<int>(number("--ranks-per-node", -1e9, 1e9));
+  auto const per_node = static_cast<int>(whole("--ranks-per-node", -1e9, 1e9));
   c.topology = {.ranks_per_node = per_node > c.world ? c.world : per_node,
                 .inside = {1e9 * number("--inside-gbs"), 1e-6 * number("--inside-us")},
                 .between = {1e9 * number("--between-gbs"), 1e-6 * number("--between-us")},
                 .sharing = choice<Sharing>(
                     "--sharing", {{"none", Sharing::none}, {"rank", Sharing::rank}, {"node", Sharing::node}}),
-                .exchange_units = static_cast<int>(number("--exchange-sms", -1e6, 1e6))};
+                .exchange_units = static_cast<int>(whole("--exchange-sms", -1e6, 1e6))};
   if (per_node == 0) fail("--ranks-per-node is 0, it must be at least 1");
   c.topology = validated(c.topology, c.world);
   c.compute = h100();
@@ -131,8 +141,10 @@ Case make_case(std::int64_t world, std::int64_t seqlen, std::int64_t kv_heads) {
   c.compute.peak_flops = 1e12 * number("--peak-tflops", 1e-9);
   if (std::string const& path = options.at("--calibration"); !path.empty()) {
     std::ifstream file(path);
-    if (!file) fail("--calibration: cannot read ", path);
-    c.compute = calibrated(c.compute, std::string(std::istreambuf_iterator<char>(file), {}), dim);
+    std::string text;
+    for (std::string line; std::getline(file, line);) text += line + '\n';
+    if (!file.eof()) fail("--calibration: cannot read ", path);
+    c.compute = calibrated(c.compute, text, dim);
   }
   c.compute.check(c.topology.exchange_units);
   c.passes = choice<std::vector<Pass>>("--pass", {{"forward", {Pass::forward}},
@@ -144,7 +156,7 @@ Case make_case(std::int64_t world, std::int64_t seqlen, std::int64_t kv_heads) {
 /// Calls f(mask) with the mask that was asked for.
 template <class F>
 void with_mask(F f) {
-  auto const window = static_cast<std::int64_t>(number("--window", 1, 1e12));
+  auto const window = whole("--window", 1, most_tokens);
   choice<std::function<void()>>("--mask", {{"causal", [&] { f(Causal{}); }},
                                            {"full", [&] { f(Full{}); }},
                                            {"window", [&] { f(SlidingWindow{.left = window - 1}); }}})();
@@ -219,7 +231,7 @@ std::string picture(Case const& c, M const& mask, Pass pass) {
                           milliseconds(s.makespan) + ", idle " + percent(s.idle_fraction()),
                       c.world, s.timeline});
   });
-  if (charts.empty()) fail("none of the schedules serves this mask in this world");
+  if (charts.empty()) fail(none_serves);
   return Gantt::svg(charts);
 }
 
@@ -238,8 +250,10 @@ std::string report(Case const& c, M const& mask, std::vector<Advice> const& rank
           "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;"
           "background:#fff;color:#1f2328}\n"
           "h1{font-size:1.5rem}h2{font-size:1.2rem}\n.wide{overflow-x:auto}.wide svg{min-width:34rem}\n"
-          "table{border-collapse:collapse}td,th{padding:.3rem .6rem;text-align:right;white-space:nowrap;"
-          "border-bottom:1px solid #8886}\ntd:first-child,th:first-child{text-align:left}\n"
+          "table{border-collapse:collapse}td,th{padding:.3rem .6rem;text-align:right;"
+          "border-bottom:1px solid #8886}td{white-space:nowrap}th{vertical-align:bottom}\n"
+          "td:first-child,th:first-child{text-align:left}summary{cursor:pointer}\n"
+          "@media(max-width:40rem){table{font-size:.85rem}td,th{padding:.3rem}ul{padding-left:1rem}}\n"
           "@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}}\n"
           "</style>\n</head>\n<body>\n<h1>Attention over a split sequence</h1>\n<p>"
        << c.problem.seqlen << " tokens on " << c.world << " GPUs, " << c.topology.ranks_per_node
@@ -256,9 +270,11 @@ std::string report(Case const& c, M const& mask, std::vector<Advice> const& rank
          << percent(a.idle / a.seconds()) << "</td><td>" << a.bytes_sent / 1000000 << " MB</td><td>"
          << a.workspace_bytes / 1000000 << " MB</td></tr>\n";
   }
-  html << "</table></div>\n<h2>Why</h2>\n<ul>\n";
-  for (Advice const& a : ranking) html << "<li>" << a.why << "</li>\n";
-  html << "</ul>\n";
+  html << "</table></div>\n<p>" << ranking.front().why
+       << ".</p>\n<details><summary>And the others</summary>\n<ul>\n";
+  for (Advice const& a : ranking)
+    if (&a != &ranking.front()) html << "<li>" << a.why << "</li>\n";
+  html << "</ul></details>\n";
   for (Pass const pass : c.passes)
     html << "<h2>" << (pass == Pass::forward ? "Forward" : "Backward") << "</h2>\n<div class=\"wide\">\n"
          << picture(c, mask, pass) << "</div>\n";
@@ -270,9 +286,15 @@ std::string report(Case const& c, M const& mask, std::vector<Advice> const& rank
 template <Mask M>
 void show(Case const& c, M const& mask) {
   bool const backward = c.passes.back() == Pass::backward;
-  chosen_schedules();
+  static_cast<void>(chosen_schedules());  // which refuse what there is not
+  static_cast<void>(routes(false));
+  int ways = 0;
+  auto const progress = [&](Advice const& a) {
+    if (c.world >= 256) std::fprintf(stderr, "\r%d ways simulated, %-30s", ++ways, a.name().c_str());
+  };
   auto const ranking = advise(c.problem, static_cast<int>(c.extents.head_dim), c.extents.element_bytes, mask,
-                              c.world, c.topology, c.compute, backward);
+                              c.world, c.topology, c.compute, backward, progress);
+  if (ways > 0) std::fprintf(stderr, "\n");
   std::printf("%-20s %-10s %12s %12s %10s %12s\n", "schedule", "route", "forward", "backward", "sent",
               "workspace");
   for (Advice const& a : ranking)
@@ -287,6 +309,7 @@ void show(Case const& c, M const& mask) {
     for_each_timeline(c, mask, c.passes.front(), [&](std::string const&, Simulation const& s) {
       if (trace.empty()) trace = chrome_trace(s.timeline);
     });
+    if (trace.empty()) fail(none_serves);
     write("--trace", trace);
   }
 }
@@ -368,7 +391,11 @@ int main(int argc, char** argv) try {
        {std::pair{"--world", most_ranks}, {"--seqlen", most_tokens}, {"--kv-heads", most_heads}})
     cases *= whole_numbers(option, most).size();
   with_mask([&](auto const& mask) {
-    if (cases > 1) return tabulate(mask);
+    if (cases > 1) {
+      for (char const* const option : {"--svg", "--trace", "--html"})
+        if (!options.at(option).empty()) fail(option, " draws one case, not a table of ", cases);
+      return tabulate(mask);
+    }
     show(make_case(whole_numbers("--world", most_ranks).front(),
                    whole_numbers("--seqlen", most_tokens).front(),
                    whole_numbers("--kv-heads", most_heads).front()),

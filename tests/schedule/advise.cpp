@@ -51,6 +51,18 @@ TEST_CASE("all schedules with both routes are there once, the fastest first, eac
   }
 }
 
+TEST_CASE(
+    "no schedule is lost to rounding, however long the sequence; one that cannot be counted is refused") {
+  for (std::int64_t const seqlen : {std::int64_t{1'000'000'007}, max_simulated_seqlen}) {
+    Problem const longest{.seqlen = seqlen, .heads = 1};
+    CHECK(ask(longest, 8, {}, Causal{}, false).size() == 8);
+    CHECK(ask(longest, 8, {}, Full{}, false).size() == 6);  // not Balanced
+  }
+  CHECK_THROWS_WITH_AS(ask({.seqlen = max_simulated_seqlen + 1, .heads = 1}, 8, {}, Causal{}),
+                       "lightseq: the sequence has 2147483649 tokens, at most 2147483648 can be simulated",
+                       Error);
+}
+
 TEST_CASE("the numbers are the simulation's") {
   Topology const topology = h100_nodes();
   auto const ranking = ask(gqa, 16, topology, Causal{});
@@ -110,7 +122,7 @@ TEST_CASE("the sentence says how the bytes compare") {
   Topology const narrow{.inside = {5e9, 5e-6}};
   auto const ranking = ask(mha, 8, narrow, Causal{});
   CHECK(ranking.front().why.rfind("Balanced", 0) == 0);
-  CHECK(ranking.front().why.find("Ring, at 1 query heads per kv head; ranks wait ") != std::string::npos);
+  CHECK(ranking.front().why.find("Ring, at 1 query head per kv head; ranks wait ") != std::string::npos);
 }
 
 TEST_CASE("a problem or a cluster that makes no sense is refused") {

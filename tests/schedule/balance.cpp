@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -92,6 +93,23 @@ TEST_CASE_TEMPLATE("visible_pairs() counts what counting one by one gives", S, R
         }
     }
   });
+}
+
+TEST_CASE("a window as wide as numbers go is no window on that side") {
+  constexpr int64_t widest = std::numeric_limits<int64_t>::max();
+  for (int64_t const stride : {1, 3})
+    for (int64_t const begin : {0, 7, 40}) {
+      Segment const queries{begin, 9, stride}, keys{20, 5, stride};
+      for (int64_t const left : {int64_t{0}, int64_t{6}, widest})
+        for (int64_t const right : {int64_t{0}, int64_t{6}, widest}) {
+          SlidingWindow const mask{left, right};
+          int64_t counted = 0;
+          for (int64_t q = 0; q < queries.rows; ++q)
+            for (int64_t k = 0; k < keys.rows; ++k)
+              counted += mask.visible(queries.begin + q * stride, keys.begin + k * stride) ? 1 : 0;
+          CHECK(visible_pairs(mask, queries, keys) == counted);
+        }
+    }
 }
 
 TEST_CASE("idle_fraction() is the waiting for the busiest rank of each step") {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <map>
 #include <sstream>
@@ -22,6 +23,8 @@ inline std::string chrome_trace(Timeline timeline) {
   std::map<std::pair<int, std::size_t>, double> busy_until;  // of a rank's track
   std::ostringstream json;
   json.precision(15);
+  // Whole nanoseconds, as Perfetto counts: spans that touch must not overlap when they have been rounded.
+  auto const nanoseconds = [](double seconds) { return std::round(1e9 * seconds); };
   json << "{\"displayTimeUnit\": \"ms\", \"traceEvents\": [";
   char const* separator = "\n";
   for (Span const& span : timeline) {
@@ -33,9 +36,10 @@ inline std::string chrome_trace(Timeline timeline) {
       while (busy_until[{span.rank, track}] > span.begin) ++track;
     busy_until[{span.rank, track}] = span.end;
     json << separator << "{\"ph\": \"X\", \"pid\": " << span.rank << ", \"tid\": " << track
-         << ", \"ts\": " << 1e6 * span.begin << ", \"dur\": " << 1e6 * (span.end - span.begin)
-         << ", \"name\": \"" << text(span) << "\", \"cat\": \"" << name(span.activity)
-         << "\", \"args\": {\"step\": " << span.step << "}}";
+         << ", \"ts\": " << nanoseconds(span.begin) / 1e3
+         << ", \"dur\": " << (nanoseconds(span.end) - nanoseconds(span.begin)) / 1e3 << ", \"name\": \""
+         << text(span) << "\", \"cat\": \"" << name(span.activity) << "\", \"args\": {\"step\": " << span.step
+         << "}}";
     separator = ",\n";
   }
   int named = -1;

@@ -24,7 +24,7 @@ struct RankCost {
   double merge = 0;         ///< adding up results
   double peer_wait = 0;     ///< waits for a peer that has not come to the step yet
   double message_wait = 0;  ///< waits for bytes that are on their way: communication that no work hides
-  double pairs = 0;         ///< visible pairs of its works
+  std::int64_t pairs = 0;   ///< visible pairs of its works
   std::int64_t bytes_sent = 0;
   std::int64_t workspace_bytes = 0;  ///< messages and accumulators, without the kernels' scratch
 };
@@ -38,8 +38,9 @@ struct Traffic {
 /// What simulate() finds.
 struct Simulation {
   Pass pass = Pass::forward;
-  double makespan = 0;  ///< seconds until the last rank is done
-  double flops = 0;     ///< of all visible pairs
+  double makespan = 0;     ///< seconds until the last rank is done
+  double flops = 0;        ///< of all these pairs
+  std::int64_t pairs = 0;  ///< visible, of all works
   std::vector<RankCost> ranks;
   std::vector<Traffic> inside;   ///< of each rank, with ranks of its node
   std::vector<Traffic> between;  ///< of each rank or, where its ranks share, each node, with other nodes
@@ -94,6 +95,9 @@ struct Simulation {
   }
 };
 
+/// Tokens of a sequence whose visible pairs can be counted in 63 bits on the way to any sum.
+inline constexpr std::int64_t max_simulated_seqlen = std::int64_t{1} << 31;
+
 /// Discrete-event simulation of all ranks through the steps of execute(): in a step a rank's work and its
 /// messages run side by side; a message begins when both ends have come to the step; when the work and all
 /// messages are over results are merged, and the next step begins. A port serves messages in the order in
@@ -106,7 +110,7 @@ struct Simulation {
 template <class Steps>
 class Simulator {
  public:
-  /// Throws Error on an impossible topology or model.
+  /// Throws Error on an impossible topology or model, and on a sequence that is too long.
   Simulator(Steps const& steps, Extents const& extents, Topology const& topology, ComputeModel const& compute,
             bool with_timeline = false)
       : steps_(steps),
@@ -125,7 +129,13 @@ class Simulator {
     result_.inside.resize(inside_.size());
     result_.between.resize(between_.size());
     result_.pass = steps.pass();
-    for (int shard = 0; shard < steps.world(); ++shard) max_rows_ = std::max(max_rows_, steps.rows(shard));
+    std::int64_t seqlen = 0;
+    for (int shard = 0; shard < steps.world(); ++shard) {
+      max_rows_ = std::max(max_rows_, steps.rows(shard));
+      seqlen += steps.rows(shard);
+    }
+    if (seqlen > max_simulated_seqlen)
+      fail("the sequence has ", seqlen, " tokens, at most ", max_simulated_seqlen, " can be simulated");
   }
 
   /// Runs it, once.
@@ -136,15 +146,14 @@ class Simulator {
       begins_.pop();
       begin_step(rank, time);
     }
-    double pairs = 0;
     for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
       RankCost& cost = result_.ranks[rank];
-      pairs += cost.pairs;
+      result_.pairs += cost.pairs;
       result_.makespan = std::max(result_.makespan, cost.end);
       std::int64_t const rows = steps_.rows(static_cast<int>(rank));
       cost.workspace_bytes = ranks_[rank].footprint.bytes(extents_, steps_.pass(), rows, max_rows_);
     }
-    result_.flops = pairs * ComputeModel::pair_flops(extents_, steps_.pass());
+    result_.flops = static_cast<double>(result_.pairs) * ComputeModel::pair_flops(extents_, steps_.pass());
     return std::move(result_);
   }
 
@@ -201,10 +210,10 @@ class Simulator {
   }
 
   double work_seconds(int rank, Work const& work, RankCost& cost) const {
-    double const pairs = steps_.pairs(work);
+    std::int64_t const pairs = steps_.pairs(work);
     cost.pairs += pairs;
     ComputeModel::WorkSize size;
-    size.pairs = pairs;
+    size.pairs = static_cast<double>(pairs);
     size.q_rows = row_span(work.rows, steps_.rows(work.q)).count;
     size.kv_rows = steps_.rows(work.kv);
     size.continues = work.q == rank && ranks_[index(rank)].step > 0;
@@ -299,7 +308,7 @@ struct PlannedSteps {
   int steps() const { return planner.schedule_steps() + 1; }
   Pass pass() const { return of; }
   std::int64_t rows(int shard) const { return planner.shard(shard).rows(); }
-  double pairs(Work const& work) const { return static_cast<double>(visible_pairs(planner, work)); }
+  std::int64_t pairs(Work const& work) const { return visible_pairs(planner, work); }
   void fill(int rank, int step, Step& out) const { planner.fill(rank, step, of, out); }
 };
 
@@ -317,7 +326,7 @@ struct FinishedSteps {
   }
   Pass pass() const { return plans.empty() ? Pass::forward : plans[0].pass; }
   std::int64_t rows(int shard) const { return planner.shard(shard).rows(); }
-  double pairs(Work const& work) const { return static_cast<double>(visible_pairs(planner, work)); }
+  std::int64_t pairs(Work const& work) const { return visible_pairs(planner, work); }
   void fill(int rank, int step, Step& out) const {
     auto const& steps = plans[static_cast<std::size_t>(rank)].steps;
     out = static_cast<std::size_t>(step) < steps.size() ? steps[static_cast<std::size_t>(step)] : Step{};

@@ -25,13 +25,14 @@ class Gantt {
   static std::string svg(std::vector<GanttChart> const& charts) { return Gantt(charts).svg_.str(); }
 
  private:
-  static constexpr double width = 640, left = 58, right = 12, title_height = 30, gap = 10;
+  static constexpr double width = 640, right = 12, title_height = 30, gap = 10;
 
   explicit Gantt(std::vector<GanttChart> const& charts) {
     double height = 64;
     std::size_t most = 1;
     for (GanttChart const& chart : charts) most = std::max(most, static_cast<std::size_t>(chart.world));
     row_ = most <= 16 ? 24 : most <= 64 ? 12 : 6;
+    left_ = 50 + 8 * static_cast<double>(std::to_string(most - 1).size());
     for (GanttChart const& chart : charts) {
       height += title_height + row_ * chart.world + gap;
       for (Span const& span : chart.timeline) until_ = std::max(until_, span.end);
@@ -47,7 +48,7 @@ class Gantt {
   }
 
   double x(double seconds) const {
-    return left + (until_ > 0 ? seconds / until_ : 0) * (width - left - right);
+    return left_ + (until_ > 0 ? seconds / until_ : 0) * (width - left_ - right);
   }
 
   /// Text that may hold what means something in SVG.
@@ -70,7 +71,7 @@ class Gantt {
     int const labelled = row_ >= 12 ? 1 : 8;
     for (int rank = 0; rank < chart.world; ++rank) {
       double const y = top + rank * row_;
-      if (rank % 2 == 0) box("row", left, y, width - left - right, row_, "");
+      if (rank % 2 == 0) box("row", left_, y, width - left_ - right, row_, "");
       if (rank % labelled == 0)
         svg_ << "<text class=\"label\" x=\"8\" y=\"" << y + row_ / 2 + 4 << "\">rank " << rank << "</text>\n";
     }
@@ -110,13 +111,13 @@ class Gantt {
   void legend(double y) {
     double const scale = until_ < 1e-3 ? 1e6 : until_ < 1 ? 1e3 : 1;
     char const* const unit = scale > 1e3 ? " us" : scale > 1 ? " ms" : " s";
-    svg_ << "<text class=\"label\" x=\"" << left << "\" y=\"" << y + 6 << "\">0</text>\n"
+    svg_ << "<text class=\"label\" x=\"" << left_ << "\" y=\"" << y + 6 << "\">0</text>\n"
          << "<text class=\"label end\" x=\"" << width - right << "\" y=\"" << y + 6 << "\">";
     std::ostringstream number;
     number.precision(4);
     number << scale * until_ << unit;
     svg_ << number.str() << "</text>\n";
-    double at = left;
+    double at = left_;
     for (auto const& [kind, what, wide] :
          {Entry{"work", "own queries", 110}, Entry{"helps", "another's", 88}, Entry{"merge", "merge", 66},
           Entry{"wait", "waits", 60}, Entry{"send", "sends", 64}, Entry{"receive", "receives", 80}}) {
@@ -145,6 +146,7 @@ class Gantt {
 
   std::ostringstream svg_;
   double row_ = 24;
+  double left_ = 58;  ///< of all boxes: before them stand the ranks
   double until_ = 0;
 };
 

@@ -18,7 +18,8 @@ constexpr std::int64_t pairs_in_reach(Segment const& queries, Segment const& key
   // Row i sees clamp(i + first, 0, keys.rows) keys, so this is a difference of two sums over all lower rows.
   std::int64_t const distance = queries.begin - keys.begin + reach;
   std::int64_t const stride = queries.stride;
-  std::int64_t const first = (distance >= 0 ? distance / stride : -((stride - 1 - distance) / stride)) + 1;
+  std::int64_t const nearest = (distance >= 0 ? distance / stride : -((stride - 1 - distance) / stride)) + 1;
+  std::int64_t const first = std::clamp(nearest, -queries.rows, keys.rows);  // beyond, rows see none or all
   auto const sum_up_to = [&](std::int64_t row) {
     if (row <= 0) return std::int64_t{0};
     std::int64_t const ramp = std::min(row, keys.rows);
