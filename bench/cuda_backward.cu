@@ -118,7 +118,8 @@ void measure(Case const& c, M const& mask) {
     sustained = rate(all, launches(2.4));
   }
   std::printf(
-      "{\"type\": \"%s\", \"mask\": \"%s\", \"dim\": %d, \"batch\": %lld, \"seqlen\": %lld, \"heads\": %lld, "
+      "{\"pass\": \"backward\", \"type\": \"%s\", \"mask\": \"%s\", \"dim\": %d, \"batch\": %lld, "
+      "\"seqlen\": %lld, \"heads\": %lld, "
       "\"kv_heads\": %lld, \"deterministic\": %s, \"main\": %.1f, \"burst\": %.1f, \"sustained\": %.1f}\n",
       c.type.c_str(), c.mask.c_str(), c.dim, static_cast<long long>(c.batch),
       static_cast<long long>(c.seqlen), static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads),

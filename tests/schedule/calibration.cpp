@@ -12,7 +12,7 @@ using namespace lightseq;
 
 namespace {
 
-/// A line as bench_cuda_forward prints it, of a kernel that the model describes.
+/// A line as bench_cuda_forward or bench_cuda_backward prints it, of a kernel that the model describes.
 std::string line(ComputeModel const& model, Pass pass, double tokens, bool causal, bool carry,
                  char const* dim = "128") {
   double const heads = 32, pairs = causal ? tokens * (tokens + 1) / 2 : tokens * tokens;
@@ -22,10 +22,15 @@ std::string line(ComputeModel const& model, Pass pass, double tokens, bool causa
   double const sustained = 1e-12 * flops / (model.launch + flops / rate + carried);
   std::ostringstream text;
   text.precision(17);
-  text << R"({"type": "bf16", "mask": ")" << (causal ? "causal" : "full") << R"(", "dim": )" << dim
-       << R"(, "batch": 2, "seqlen": )" << tokens << R"(, "heads": 16, "kv_heads": 16, "carry": )"
-       << (carry ? "true" : "false") << (pass == Pass::forward ? "" : R"(, "pass": "backward")")
-       << R"(, "parts": 1, "burst": 1.5, "sustained": )" << sustained << "}\n";
+  text << (pass == Pass::forward ? "{" : R"({"pass": "backward", )") << R"("type": "bf16", "mask": ")"
+       << (causal ? "causal" : "full") << R"(", "dim": )" << dim << R"(, "batch": 2, "seqlen": )" << tokens
+       << R"(, "heads": 16, "kv_heads": 16, )";
+  if (pass == Pass::forward)
+    text << R"("carry": )" << (carry ? "true" : "false")
+         << R"(, "parts": 1, "list": false, "portable": false)";
+  else
+    text << R"("deterministic": false, "main": 1.5)";
+  text << R"(, "burst": 1.5, "sustained": )" << sustained << "}\n";
   return text.str();
 }
 
