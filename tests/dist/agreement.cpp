@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "laws/agreement.hpp"
 
+#include <array>
+
+#include "lightseq/transport/agreement.hpp"
+
 using namespace lightseq;
 using namespace lightseq::test;
 
@@ -24,6 +28,31 @@ TEST_CASE("when one rank is built differently, all say so, and nobody waits") {
         });
         all_say_what_differs(said, all[way].differs, other);
       }
+}
+
+TEST_CASE("the first number that differs on any rank is named, the version before all others") {
+  Terms mine;
+  mine.add("first", 10);
+  mine.add("second", 20);
+  using Values = std::array<std::int64_t, Terms::capacity>;
+  std::vector<Values> values(5, mine.values);
+  auto const said = [&] { return first_difference(mine, values).message(); };
+  CHECK(said() == "ok");
+  values[4][2] = 21;
+  CHECK(said() == "the ranks disagree: second is 21 on rank 4 and 20 on rank 0");
+  values[2][2] = 22;
+  CHECK(said() == "the ranks disagree: second is 22 on rank 2 and 20 on rank 0");
+  values[3][1] = 11;
+  CHECK(said() == "the ranks disagree: first is 11 on rank 3 and 10 on rank 0");
+  values[0][1] = 12;
+  CHECK(said() == "the ranks disagree: first is 10 on rank 1 and 12 on rank 0");
+  values[4][0] = version + 1;
+  CHECK(said() == sentence("the ranks disagree: the library's version is ", version + 1, " on rank 4 and ",
+                           version, " on rank 0"));
+  // What another version has besides is not compared: only it has names for that.
+  values.assign(5, mine.values);
+  values[1][3] = 5;
+  CHECK(said() == "ok");
 }
 
 TEST_CASE(

@@ -36,6 +36,15 @@ struct ByNeighbour : Traits {
   static constexpr Route route = Route::neighbour;
 };
 
+template <class Traits>
+struct WithoutBackward : Traits {
+  static constexpr bool inference = true;
+};
+template <class Traits>
+struct InOneLaunch : Traits {
+  static constexpr bool one_launch = true;
+};
+
 /// A way to be built, and the name of what differs from the way agreed on.
 template <class C>
 struct Way {
@@ -75,6 +84,8 @@ auto ways(bool nonsense = false) {
   typed.template operator()<24, Ring, Traits>("head dim");
   typed.template operator()<16, Ring, InBf16<Traits>>("the element type");
   typed.template operator()<16, Ring, ByNeighbour<Traits>>("the route");
+  typed.template operator()<16, Ring, WithoutBackward<Traits>>("the traits' inference");
+  typed.template operator()<16, Ring, InOneLaunch<Traits>>("the traits' one_launch");
   typed.template operator()<16, ZigzagRing, Traits>("the schedule's checksum");
   typed.template operator()<16, StripedRing, Traits>("the schedule's checksum");
   return all;

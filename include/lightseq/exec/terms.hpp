@@ -87,6 +87,8 @@ Terms terms_of(Problem const& problem, M const& mask, S const& schedule, int wor
   terms.add("the bits of scale", std::bit_cast<std::int32_t>(softmax_scale(problem.scale, HeadDim)));
   terms.add("the element type", std::is_same_v<T, float> ? 0 : std::is_same_v<T, bfloat16> ? 1 : 2);
   terms.add("the route", static_cast<int>(Traits::route));
+  terms.add("the traits' inference", Traits::inference);    // says which ranks meet before any call
+  terms.add("the traits' one_launch", Traits::one_launch);  // says where ranks of one GPU meet
   terms.add("the schedule's checksum", checksum(schedule, world));
   terms.add("the mask's checksum", checksum(mask, problem.seqlen));
   return terms;
