@@ -54,6 +54,10 @@ TEST_CASE("a transport that fails in any step of any rank fails that rank's call
           CHECK(status.code == Code::peer_failed);
           CHECK(status.peer == failing);
           CHECK(status.rank == rank);
+          CHECK(status.step >= 0);
+          std::string const payload = status.subject;
+          CHECK(
+              (payload == "kv" || payload == "q" || payload == "out" || payload == "dq" || payload == "dkv"));
         }
       }
 }
@@ -85,11 +89,15 @@ TEST_CASE("after a failure the object stays invalid, and its record tells which 
             auto const& steps = attn.plan(pass).steps;
             for (std::size_t step = 0; step < steps.size(); ++step) {
               bool const failed = pass == last && static_cast<int>(step) == first.step;
-              auto const state = failed ? Flight::State::posted : Flight::State::done;
+              auto const state = [&](Transfer const& t) {
+                if (!failed) return Flight::State::done;
+                bool const named = t.peer == first.peer && name(t.payload) == std::string(first.subject);
+                return named ? Flight::State::failed : Flight::State::posted;
+              };
               for (Transfer const& t : steps[step].sends)
-                expected.push_back({0, pass, static_cast<int>(step), true, t, 0, state});
+                expected.push_back({0, pass, static_cast<int>(step), true, t, 0, state(t)});
               for (Transfer const& t : steps[step].recvs)
-                expected.push_back({0, pass, static_cast<int>(step), false, t, 0, state});
+                expected.push_back({0, pass, static_cast<int>(step), false, t, 0, state(t)});
               if (failed) break;
             }
           }

@@ -91,7 +91,7 @@ class Local {
   Clock::time_point arrival(Receive const& receive);
   void fetch(Lock& lock, Posted& sent, Receive const& receive);
   Status give_up(Lock& lock, Status status);
-  Status peer_failed(Lock& lock);
+  Status peer_failed(Lock& lock, char const* label);
   Status timed_out(Lock& lock);
   void pause();
 
@@ -173,7 +173,7 @@ inline int Local::world() const noexcept { return shared_.world(); }
 inline Status Local::start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
   pause();
   Lock lock(shared_.mutex_);
-  if (shared_.failed_rank_ >= 0) return peer_failed(lock);
+  if (shared_.failed_rank_ >= 0) return peer_failed(lock, label_of(sends, recvs, shared_.failed_rank_));
   auto const refuse = [&](Failure failure, char const* label = "", int peer = -1) {
     return give_up(lock, {.code = Code::transport_failed, .subject = label, .peer = peer, .native = failure});
   };
@@ -203,7 +203,10 @@ inline Status Local::finish() noexcept {
   int yields = 0;
   Lock lock(shared_.mutex_);
   for (;;) {
-    if (shared_.failed_rank_ >= 0) return peer_failed(lock);
+    if (shared_.failed_rank_ >= 0)
+      return peer_failed(lock, recvs_.empty() && !sends_.empty()
+                                   ? sends_.front().message.label
+                                   : label_of({}, recvs_, shared_.failed_rank_));
     auto next = recvs_.end();
     auto first = Clock::time_point::max();
     for (auto receive = recvs_.begin(); receive != recvs_.end(); ++receive)
@@ -257,7 +260,7 @@ inline Status Local::agree(Terms const& terms) {
 
 inline void Local::withdraw() noexcept {
   Lock lock(shared_.mutex_);
-  static_cast<void>(peer_failed(lock));
+  static_cast<void>(peer_failed(lock, ""));
 }
 
 /// The oldest message for `receiver` that it has not fetched. It takes them one at a time, in order.
@@ -312,9 +315,9 @@ inline Status Local::give_up(Lock& lock, Status status) {
   return status;
 }
 
-inline Status Local::peer_failed(Lock& lock) {
+inline Status Local::peer_failed(Lock& lock, char const* label) {
   if (!shared_.disagreement_.ok()) return give_up(lock, shared_.disagreement_);
-  Status status = give_up(lock, {.code = Code::peer_failed});
+  Status status = give_up(lock, {.code = Code::peer_failed, .subject = label});
   status.peer = shared_.failed_rank_;
   return status;
 }

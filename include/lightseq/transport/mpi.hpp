@@ -90,6 +90,7 @@ class Mpi {
   template <class Message>
   Status post(Message const& message) noexcept;
   Status settle(Piece const& piece, MPI_Status const& status, int error) const noexcept;
+  Piece const* under_way(int peer) const noexcept;
   Status timed_out() noexcept;
   Status give_up(Status status, int culprit) noexcept;
   bool all_leave() noexcept;
@@ -178,7 +179,9 @@ inline bool Mpi::all_leave() noexcept {
 }
 
 inline Status Mpi::start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
-  if (failed_rank_ >= 0) return give_up({.code = Code::peer_failed}, failed_rank_);
+  if (failed_rank_ >= 0)
+    return give_up({.code = Code::peer_failed, .subject = label_of(sends, recvs, failed_rank_)},
+                   failed_rank_);
   if (open_) return give_up({.code = Code::transport_failed, .native = group_open}, rank_);
   if (Status const status = check(sends); !status.ok()) return give_up(status, rank_);
   if (Status const status = check(recvs); !status.ok()) return give_up(status, rank_);
@@ -203,7 +206,11 @@ inline Status Mpi::finish() noexcept {
     for (int i = 0; i < done; ++i) {
       MPI_Status const& status = statuses_[static_cast<std::size_t>(i)];
       auto const index = static_cast<std::size_t>(done_[static_cast<std::size_t>(i)]);
-      if (index == 0) return give_up({.code = Code::peer_failed}, status.MPI_SOURCE);
+      if (index == 0) {
+        Piece const* const awaited = under_way(status.MPI_SOURCE);
+        return give_up({.code = Code::peer_failed, .subject = awaited == nullptr ? "" : awaited->label},
+                       status.MPI_SOURCE);
+      }
       Status const end =
           settle(posted_[index - 1], status, error == MPI_SUCCESS ? MPI_SUCCESS : status.MPI_ERROR);
       if (!end.ok()) return give_up(end, rank_);
@@ -292,13 +299,24 @@ inline Status Mpi::settle(Piece const& piece, MPI_Status const& status, int erro
   return end;
 }
 
+/// What this rank waits for: a message of the peer, else one that is missing, else one that was not taken,
+/// else any of the group's.
+inline Mpi::Piece const* Mpi::under_way(int peer) const noexcept {
+  Piece const* found = nullptr;
+  int most = -1;
+  for (std::size_t i = 0; i < posted_.size(); ++i) {
+    bool const open = requests_[i + 1] != MPI_REQUEST_NULL;
+    int const weight = 4 * open + 2 * (posted_[i].peer == peer) + posted_[i].incoming;
+    if (weight <= most) continue;
+    found = &posted_[i];
+    most = weight;
+  }
+  return found;
+}
+
 /// Blames a peer whose message is missing, else one that did not take what was sent to it.
 inline Status Mpi::timed_out() noexcept {
-  Piece const* blamed = nullptr;
-  for (std::size_t i = 0; i < posted_.size(); ++i)
-    if (requests_[i + 1] != MPI_REQUEST_NULL &&
-        (blamed == nullptr || (posted_[i].incoming && !blamed->incoming)))
-      blamed = &posted_[i];
+  Piece const* const blamed = under_way(-1);
   return give_up({.code = Code::timeout,
                   .subject = blamed->label,
                   .need = options_.timeout.count(),

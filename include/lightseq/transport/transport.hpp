@@ -34,6 +34,16 @@ bool is_sound(Message const& message, int world) {
          (message.data != nullptr || message.bytes == 0);
 }
 
+/// The label of a group's message to name where `peer` is known to have failed: one that it has a part in,
+/// else what was to be received, else sent.
+inline char const* label_of(std::span<Send const> sends, std::span<Receive const> recvs, int peer) {
+  for (Receive const& receive : recvs)
+    if (receive.peer == peer) return receive.label;
+  for (Send const& send : sends)
+    if (send.peer == peer) return send.label;
+  return !recvs.empty() ? recvs.front().label : !sends.empty() ? sends.front().label : "";
+}
+
 /// Moves bytes between ranks, in groups: `start` begins every message of a group and returns, `finish` waits
 /// until all of them have arrived and what was sent may be overwritten. The n-th message from a rank to
 /// another meets the n-th receive there; both ends of a message are in the same group. Neither call

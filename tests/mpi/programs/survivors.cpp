@@ -137,6 +137,7 @@ int lose(int round, MPI_Comm comm, int victim, Fate const& fate) {
   } else if (status.code != Code::peer_failed || status.peer == mpi.rank() || status.peer == victim) {
     complain(round, message);
   }
+  if (status.step < 0 || status.peer < 0 || *status.subject == '\0') complain(round, "unplaced: " + message);
   auto again = fresh;
   if (testing::run_rank(attn, again).message() != message) complain(round, "it is valid again");
   return 1;
