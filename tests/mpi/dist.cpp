@@ -2,6 +2,7 @@
 #include "laws/dist_attn.hpp"
 #include "lightseq/transport/mpi.hpp"
 #include "mpi/processes.hpp"
+#include "support/schedules.hpp"
 
 namespace lightseq::test {
 namespace {
@@ -69,13 +70,31 @@ TEST_CASE("causal attention over processes equals dense attention under every sc
   equals_dense_over_mpi<Ring>(Causal{});
   equals_dense_over_mpi<ZigzagRing>(Causal{});
   equals_dense_over_mpi<StripedRing>(Causal{});
+  equals_dense_over_mpi<InNodesOf<Contiguous, 64>>(Causal{});
+  equals_dense_over_mpi<InNodesOf<Zigzag, 36>>(Causal{});
 }
 
-TEST_CASE("attention over processes equals dense attention when relayed, in bfloat16, under other masks") {
+TEST_CASE("attention over processes equals dense attention when relayed") {
   equals_dense_over_mpi<Balanced, NeighbourTraits>(Causal{});
-  equals_dense_over_mpi<ZigzagRing, NeighbourTraits>(Full{});
+  equals_dense_over_mpi<ZigzagRing, NeighbourTraits>(Causal{});
+  equals_dense_over_mpi<InNodesOf<Zigzag, 4>, NeighbourTraits>(Causal{});
+}
+
+TEST_CASE("attention over processes equals dense attention in bfloat16 under every schedule") {
   equals_dense_over_mpi<Balanced, Bf16Traits>(Causal{});
-  equals_dense_over_mpi<StripedRing>(SlidingWindow{30, 3});
+  equals_dense_over_mpi<Ring, Bf16Traits>(Full{});
+  equals_dense_over_mpi<ZigzagRing, Bf16Traits>(Causal{});
+  equals_dense_over_mpi<StripedRing, Bf16Traits>(Causal{});
+}
+
+TEST_CASE("attention over processes equals dense attention under other masks") {
+  equals_dense_over_mpi<Ring>(Full{});
+  equals_dense_over_mpi<ZigzagRing, NeighbourTraits>(Full{});
+  equals_dense_over_mpi<StripedRing>(Full{});
+  equals_dense_over_mpi<Balanced>(SlidingWindow{30});
+  equals_dense_over_mpi<Ring>(SlidingWindow{5, 3});
+  equals_dense_over_mpi<ZigzagRing>(SlidingWindow{30, 9});
+  equals_dense_over_mpi<StripedRing, NeighbourTraits>(SlidingWindow{30, 3});
 }
 
 }  // namespace
