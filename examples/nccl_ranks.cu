@@ -3,7 +3,8 @@
 // against dense attention in double precision. Where there are fewer GPUs than ranks they share them, for a
 // trial. NCCL's id reaches all ranks through MPI:
 //   mpirun -np 4 nccl_ranks
-// or through a file that all can read and that does not exist yet; then each rank is started by hand:
+// or through a file that all can read and that does not exist yet; then each rank is started by hand, and
+// the file is gone once all have met:
 //   for rank in 0 1 2 3; do nccl_ranks $rank 4 /tmp/id & done; wait
 #include <mpi.h>
 
@@ -90,6 +91,7 @@ int run(int rank, int world, int gpus, char const* file) {
   }
   ncclComm_t comm = nullptr;
   check_nccl(ncclCommInitRank(&comm, world, id, rank));
+  if (file != nullptr && rank == 0) std::filesystem::remove(file);  // or the next run would find an old id
 
   lightseq::Problem const problem{.batch = 1, .seqlen = 700, .heads = 8, .kv_heads = 2};
   auto sequence = lightseq::testing::random_sequence<lightseq::bfloat16>(problem, head_dim, 1);  // alike
@@ -118,19 +120,19 @@ int run(int rank, int world, int gpus, char const* file) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 1 && argc != 4) {
-    std::fprintf(stderr, "usage: %s [RANK WORLD FILE]\n", argv[0]);
-    return 2;
-  }
   bool const by_mpi = argc == 1;
-  int rank = 0, world = 1, gpus = 0;
+  int rank = 0, world = 0, gpus = 0;
   if (by_mpi) {
     MPI_Init(&argc, &argv);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &world);
-  } else {
+  } else if (argc == 4) {
     rank = std::atoi(argv[1]);
     world = std::atoi(argv[2]);
+  }
+  if (rank < 0 || rank >= world) {
+    std::fprintf(stderr, "usage: %s [RANK WORLD FILE], with RANK from 0 to WORLD - 1\n", argv[0]);
+    return 2;
   }
   int result = lightseq::testing::skipped;
   if (lightseq::testing::has_gpu()) {
