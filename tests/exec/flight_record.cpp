@@ -3,6 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <cstddef>
+#include <vector>
+
 #include "support/allocations.hpp"
 
 using namespace lightseq;
@@ -57,4 +60,32 @@ TEST_CASE("only the group that failed is not done, and the message that the Stat
   {"call": 0, "pass": "backward", "step": 1, "direction": "receive", "peer": 1, "payload": "dq", "shard": 2, "bytes": 384, "state": "failed"},
 )") != std::string::npos);
   CHECK(json.substr(json.size() - 21) == "\"state\": \"posted\"}\n]\n");
+}
+
+TEST_CASE("what fails after it was enqueued is the latest message with the Status' step, peer and payload") {
+  FlightRecord record;
+  for (int call = 0; call < 2; ++call) {
+    record.begin_call();
+    for (std::size_t const step : {1, 2}) {
+      record.post(Pass::forward, step, false, message(1), 128);
+      record.post(Pass::forward, step, false, message(1, Payload::q), 128);
+      record.post(Pass::forward, step, false, message(3), 128);
+      record.end_group({});
+    }
+  }
+  auto const failed = [&] {
+    std::vector<std::size_t> found;
+    for (std::size_t i = 0; i < record.size(); ++i)
+      if (record[i].state == Flight::State::failed) found.push_back(i);
+    return found;
+  };
+  for (Status const& other : {Status{.code = Code::timeout, .subject = "kv", .step = 3, .peer = 1},
+                              Status{.code = Code::timeout, .subject = "kv", .step = 1, .peer = 2},
+                              Status{.code = Code::timeout, .subject = "out", .step = 1, .peer = 1}})
+    record.fail(other);
+  CHECK(failed().empty());
+  record.fail({.code = Code::timeout, .subject = "kv", .step = 1, .peer = 1});
+  CHECK(failed() == std::vector<std::size_t>{6});
+  record.fail({.code = Code::peer_failed, .subject = "kv", .step = 2, .peer = 3});
+  CHECK(failed() == std::vector<std::size_t>{6, 11});
 }

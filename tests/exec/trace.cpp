@@ -5,10 +5,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
+#include <map>
 #include <string>
 #include <thread>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "lightseq/lightseq.hpp"
@@ -182,17 +185,37 @@ TEST_CASE("runs over links with a delay take as long as their simulation says") 
     using Attn = DistAttn<head_dim, Causal, S, Traits>;
     Planner const planner(schedule, Causal{}, ranks, problem.seqlen, Traits::route);
     Simulation const simulated =
-        simulate(planner, pass, {1, 1, 1, head_dim, sizeof(float)}, topology(rate), sleeper());
+        simulate(planner, pass, {1, 1, 1, head_dim, sizeof(float)}, topology(rate), sleeper(), true);
     LocalWorld world(ranks, links(rate));
-    double best = 1e9;
-    for (int attempt = 0; attempt < 5 && best > 1.1 * simulated.makespan; ++attempt)
-      best = std::min(best, run<Attn>(world, problem, schedule, pass, 64).seconds);
+    Run seen;
+    for (int attempt = 0; attempt < 5 && (attempt == 0 || seen.seconds > 1.1 * simulated.makespan); ++attempt)
+      if (Run next = run<Attn>(world, problem, schedule, pass, 64);
+          attempt == 0 || next.seconds < seen.seconds)
+        seen = std::move(next);
+    double const best = seen.seconds;
     MESSAGE(sentence(name, ranks, " ranks, ", pass == Pass::forward ? "forward" : "backward", ": predicted ",
                      1e3 * simulated.makespan, " ms, measured ", 1e3 * best, " ms, waits for messages ",
                      100 * simulated.exposed_fraction(), " %"));
     CHECK(best >= 0.999 * simulated.makespan);
+    // Not only the whole: each rank comes to each of its works when it should.
+    std::map<std::pair<int, int>, double> begins;
+    for (Span const& span : simulated.timeline)
+      if (span.activity == Activity::work) begins[{span.rank, span.step}] = span.begin;
+    double begin = 1e9, earliest = 0, latest = 0;
+    std::size_t works = 0;
+    for (Span const& span : seen.timeline) begin = std::min(begin, span.begin);
+    for (Span const& span : seen.timeline) {
+      if (span.activity != Activity::work) continue;
+      ++works;
+      double const late = span.begin - begin - begins.at({span.rank, span.step});
+      earliest = std::min(earliest, late);
+      latest = std::max(latest, late);
+    }
+    CHECK(works == begins.size());
+    CHECK(earliest >= -0.001 * simulated.makespan);
 #ifndef LIGHTSEQ_SANITIZED
     CHECK(best <= 1.2 * simulated.makespan);
+    CHECK(latest <= 0.2 * simulated.makespan);
 #endif
   };
   compare("Ring, ", SleeperTraits{}, Ring{}, 6, Pass::forward, fast);

@@ -35,6 +35,14 @@ thread_local ThreadCalls calls;
 thread_local int depth = 0;
 thread_local std::vector<Operation> group;
 std::atomic<int> blocks = 0;
+
+/// Values that the device has yet to write, where that takes time, and when it wrote the last one.
+struct Write {
+  void* address;
+  unsigned value;
+};
+thread_local std::deque<Write> writes;
+thread_local std::chrono::steady_clock::time_point last_write;
 std::mutex streams_mutex;
 std::map<cudaStream_t, ncclComm*> streams;
 
@@ -251,6 +259,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
 }
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   Double::abort(*comm);
+  writes.clear();
   return ncclSuccess;
 }
 ncclResult_t ncclGroupStart() {
@@ -309,10 +318,25 @@ cudaError_t cudaMemcpyAsync(void* to, void const* from, size_t bytes, cudaMemcpy
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   Double::not_in_capture(comm_of(stream), "cudaStreamQuery");
   if (fails("cudaStreamQuery")) return cudaErrorUnknown;
+  if (!writes.empty()) {
+    auto const now = std::chrono::steady_clock::now();
+    if (thread_calls().reports == 0 || now - last_write < thread_calls().report_takes)
+      return cudaErrorNotReady;
+    std::memcpy(writes.front().address, &writes.front().value, sizeof(unsigned));
+    writes.pop_front();
+    --thread_calls().reports;
+    last_write = now;
+    return cudaErrorNotReady;
+  }
   return Double::stuck(comm_of(stream)) ? cudaErrorNotReady : cudaSuccess;
 }
 static CUresult write_value(CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned) {
   if (fails("cuStreamWriteValue32")) return CUDA_ERROR_UNKNOWN;
+  if (thread_calls().report_takes.count() > 0) {
+    if (writes.empty()) last_write = std::chrono::steady_clock::now();
+    writes.push_back({reinterpret_cast<void*>(address), value});
+    return CUDA_SUCCESS;
+  }
   if (!Double::stuck(comm_of(stream))) std::memcpy(reinterpret_cast<void*>(address), &value, sizeof value);
   return CUDA_SUCCESS;
 }

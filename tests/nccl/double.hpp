@@ -69,11 +69,13 @@ class DoubleWorld {
 
 /// What concerns the calls of this thread.
 struct ThreadCalls {
-  int count = 0;                    ///< of the calls that can fail
-  int failing = -1;                 ///< the one of them that does
-  bool capturing = false;           ///< a CUDA graph
-  std::string failed;               ///< the name of the call that did
-  int version = NCCL_VERSION_CODE;  ///< of the library
+  int count = 0;                              ///< of the calls that can fail
+  int failing = -1;                           ///< the one of them that does
+  bool capturing = false;                     ///< a CUDA graph
+  std::string failed;                         ///< the name of the call that did
+  int version = NCCL_VERSION_CODE;            ///< of the library
+  std::chrono::milliseconds report_takes{0};  ///< of the device for each value that it writes; 0: at once
+  int reports = 1000;                         ///< that it makes before it hangs, where they take time
 };
 ThreadCalls& thread_calls();
 

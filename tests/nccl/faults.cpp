@@ -183,6 +183,15 @@ TEST_CASE("whichever call of NCCL or CUDA fails, the rank says so, stays failed 
           Status const status = run_to_end(attn, got);
           bool const ok = status.ok();
           if (rank == 0 && ok == !thread_calls().failed.empty()) complaint = status.message();
+          // The library whose call has failed is told by the code, and what it said is passed on.
+          if (std::string const& failing = thread_calls().failed; rank == 0 && !ok && !failing.empty()) {
+            bool const nccls = failing.starts_with("nccl");
+            int const own =
+                failing == "ncclSend" || failing == "ncclRecv" ? ncclInternalError : ncclSystemError;
+            if (status.code != (nccls ? Code::transport_failed : Code::device_failed) ||
+                status.native != (nccls ? own : cudaErrorUnknown))
+              complaint = failing + ": " + status.message();
+          }
           if (ok && !right(got, attn.positions(), want)) complaint = "wrong results are called right";
           auto again = fresh();
           if (!ok && run_to_end(attn, again).ok()) complaint = "it is valid again";
@@ -207,6 +216,43 @@ TEST_CASE("whichever call of NCCL or CUDA fails, the rank says so, stays failed 
                              "ncclRecv", "ncclAllGather", "cudaGetDevice", "cudaMalloc", "cudaMemcpyAsync",
                              "cudaStreamQuery", "cuStreamWriteValue32", "cudaGetDriverEntryPointByVersion"})
       CHECK_MESSAGE(names.contains(name), name);
+  }
+}
+
+/// What a rank hears that sends to itself in groups of labels and steps of their own, 0, 1, ..., on a device
+/// that takes 40 ms to begin and to end each of them, and hangs once it has made so many of these reports.
+Status in_slow_groups(int groups, int reports, std::chrono::milliseconds timeout) {
+  constexpr char const* labels[] = {"zero", "one", "two", "three", "four"};
+  DoubleWorld world(1);
+  Nccl nccl(world[0], world.stream(0), {.timeout = timeout});
+  thread_calls().report_takes = milliseconds(40);
+  thread_calls().reports = reports;
+  char from[5] = {}, to[5] = {};
+  for (int step = 0; step < groups; ++step) {
+    Send const send{&from[step], 1, 0, labels[step], step};
+    Receive const receive{&to[step], 1, 0, labels[step], step};
+    CHECK(nccl.start({&send, 1}, {&receive, 1}).ok());
+    CHECK(nccl.finish().ok());
+  }
+  Status const status = nccl.wait(nccl.stream());
+  thread_calls().reports = 1000;
+  thread_calls().report_takes = milliseconds(0);
+  return status;
+}
+
+TEST_CASE(
+    "the time-out runs anew with each group that begins or ends, and names the one that was under way") {
+  CHECK(in_slow_groups(5, 1000, milliseconds(200)).message() == "ok");  // 400 ms in all
+  for (int reports = 0; reports < 10; ++reports) {
+    CAPTURE(reports);
+    Status const status = in_slow_groups(5, reports, milliseconds(200));
+    CHECK(status.code == Code::timeout);
+    // Between groups it is nobody's message.
+    constexpr char const* labels[] = {"zero", "one", "two", "three", "four"};
+    bool const inside = reports % 2 == 1;
+    CHECK(std::string(status.subject) == (inside ? labels[reports / 2] : ""));
+    CHECK(status.step == (inside ? reports / 2 : -1));
+    CHECK(status.peer == (inside ? 0 : -1));
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdio>
 #include <set>
 #include <string>
 #include <vector>
@@ -123,6 +124,29 @@ TEST_CASE("the sentence says how the bytes compare") {
   auto const ranking = ask(mha, 8, narrow, Causal{});
   CHECK(ranking.front().why.rfind("Balanced", 0) == 0);
   CHECK(ranking.front().why.find("Ring, at 1 query head per kv head; ranks wait ") != std::string::npos);
+}
+
+TEST_CASE("the sentences' numbers are those of the bytes, against the best by its name") {
+  auto const ranking = ask({.seqlen = 65536, .heads = 32, .kv_heads = 8}, 16, h100_nodes(), Causal{});
+  Advice const& best = ranking.front();
+  REQUIRE(best.route == Route::neighbour);
+  int said = 0, other = 0;
+  for (Advice const& a : ranking) {
+    if (&a == &best || a.why.find("its busiest rank sends ") == std::string::npos) continue;
+    std::string expected = "its busiest rank sends the same bytes as relayed " + best.schedule;
+    if (a.bytes_sent != best.bytes_sent) {
+      char ratio[16];
+      std::snprintf(ratio, sizeof ratio, "%.3g",
+                    static_cast<double>(a.bytes_sent) / static_cast<double>(best.bytes_sent));
+      expected = std::string("its busiest rank sends ") + ratio + " of the bytes of relayed " + best.schedule;
+      ++other;
+    }
+    INFO(a.why);
+    CHECK(a.why.find(expected) != std::string::npos);
+    ++said;
+  }
+  CHECK(said > 5);
+  CHECK(other > 0);
 }
 
 TEST_CASE("a problem or a cluster that makes no sense is refused") {

@@ -268,6 +268,13 @@ TEST_CASE("where receivers fetch, a message ends with their work") {
   Simulation const host = simulate(planner, Pass::forward, simple, cluster, flop_a_second());
   CHECK(host.makespan == about(own + other));
   CHECK(simulate(planner, Pass::forward, simple, cluster, {}).makespan == about(message));
+
+  // Of three ranks the first one sends its keys to the last one while that works and itself does not.
+  Planner const three(Ring{}, Causal{}, 3, 12);
+  CHECK(simulate(three, Pass::forward, simple, cluster, flop_a_second()).ranks[0].end == about(own + other));
+  cluster.fetched_by_receiver = false;
+  CHECK(simulate(three, Pass::forward, simple, cluster, flop_a_second()).ranks[0].end ==
+        about(own + message));
 }
 
 TEST_CASE("nothing is lost: every rank's time, bytes and spans add up") {

@@ -172,6 +172,34 @@ TEST_CASE("boxes are as long as their spans") {
   CHECK(widths[2] == doctest::Approx(5 * widths[1]));
 }
 
+TEST_CASE("each box is in its rank's row: work on top, then sends, then receives, and none over another") {
+  constexpr int world = 3;
+  Timeline timeline;
+  for (int rank = 0; rank < world; ++rank)
+    for (Activity const activity : {Activity::work, Activity::send, Activity::receive})
+      timeline.push_back({activity, rank, 0, 0, 1, {rank, rank}, {}});
+  struct Extent {
+    double top, bottom;
+  };
+  std::map<std::string, std::vector<Extent>> boxes;
+  double row_height = 0, chart_top = 0;
+  for (Element const& e : elements(Gantt::svg({{"x", world, timeline}}))) {
+    if (e.at("") != "rect" || e.at("class") == "ground") continue;
+    double const top = std::stod(e.at("y")), height = std::stod(e.at("height"));
+    if (e.at("class") == "row" && row_height == 0) row_height = height, chart_top = top;
+    boxes[e.at("class")].push_back({top, top + height});
+  }
+  for (std::size_t rank = 0; rank < world; ++rank) {
+    double const top = chart_top + static_cast<double>(rank) * row_height;
+    Extent const work = boxes.at("work")[rank], send = boxes.at("send")[rank],
+                 receive = boxes.at("receive")[rank];
+    CHECK(top <= work.top);
+    CHECK(work.bottom <= send.top);
+    CHECK(send.bottom <= receive.top);
+    CHECK(receive.bottom <= top + row_height);
+  }
+}
+
 TEST_CASE("a Chrome trace is JSON that holds every span, those of a track one behind the other") {
   for (int const world : {1, 5, 8})
     for (Pass const pass : {Pass::forward, Pass::backward}) {
