@@ -66,7 +66,7 @@ TEST_CASE("what fails after it was enqueued is the latest message with the Statu
   FlightRecord record;
   for (int call = 0; call < 2; ++call) {
     record.begin_call();
-    for (std::size_t const step : {1, 2}) {
+    for (std::size_t step = 1; step <= 2; ++step) {
       record.post(Pass::forward, step, false, message(1), 128);
       record.post(Pass::forward, step, false, message(1, Payload::q), 128);
       record.post(Pass::forward, step, false, message(3), 128);
