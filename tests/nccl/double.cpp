@@ -187,10 +187,10 @@ struct Double {
   }
 
   static ncclResult_t add(Operation const& operation, cudaStream_t stream, char const* name) {
-    if (depth == 0 || stream != operation.comm->world->stream(operation.comm->rank)) {
+    if (depth <= 0 || stream != operation.comm->world->stream(operation.comm->rank)) {
       std::lock_guard const lock(operation.comm->world->mutex_);
       fault(*operation.comm->world,
-            std::string(name) + (depth == 0 ? " outside a group" : " on another stream"));
+            std::string(name) + (depth <= 0 ? " outside a group" : " on another stream"));
     }
     if (fails(name)) return ncclInternalError;
     group.push_back(operation);

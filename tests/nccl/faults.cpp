@@ -46,19 +46,8 @@ class Mortal {
   bool gone_ = false;
 };
 
-struct MortalHost : Host {
-  template <int HeadDim, Mask M, class Traits>
-  struct Kernels : Host::Kernels<HeadDim, M, Traits> {
-    using Base = Host::Kernels<HeadDim, M, Traits>;
-    using Base::Base;
-    struct Queue : Base::Queue {
-      using Base::Queue::Queue;
-      static Status wait(Mortal& mortal) { return mortal.wait(mortal.stream()); }
-    };
-  };
-};
 struct MortalTraits : DefaultTraits {
-  using Device = MortalHost;
+  using Device = HostOver<Mortal>;
   using Transport = Mortal;
 };
 

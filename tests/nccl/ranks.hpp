@@ -31,19 +31,20 @@ std::vector<std::string> run_threads(int world, F f) {
 }
 
 /// The CPU with memory that the double reaches, whose wait() is the transport's as a GPU's is.
-struct HostOfNccl : Host {
+template <class T>
+struct HostOver : Host {
   template <int HeadDim, Mask M, class Traits>
   struct Kernels : Host::Kernels<HeadDim, M, Traits> {
     using Base = Host::Kernels<HeadDim, M, Traits>;
     using Base::Base;
     struct Queue : Base::Queue {
       using Base::Queue::Queue;
-      static Status wait(Nccl& nccl) { return nccl.wait(nccl.stream()); }
+      static Status wait(T& transport) { return transport.wait(transport.stream()); }
     };
   };
 };
 struct NcclTraits : DefaultTraits {
-  using Device = HostOfNccl;
+  using Device = HostOver<Nccl>;
   using Transport = Nccl;
 };
 

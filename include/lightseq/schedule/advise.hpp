@@ -46,7 +46,7 @@ inline std::string rounded(double value) {
 }
 
 /// How many times the bytes of another: "0.81 of the bytes of ".
-inline std::string times(std::int64_t bytes, std::int64_t others) {
+inline std::string share_of_bytes(std::int64_t bytes, std::int64_t others) {
   if (bytes == others) return "the same bytes as ";
   if (others == 0) return sentence(bytes, " bytes, against none of ");
   return rounded(static_cast<double>(bytes) / static_cast<double>(others)) + " of the bytes of ";
@@ -57,9 +57,9 @@ inline std::string times(std::int64_t bytes, std::int64_t others) {
 inline std::string reason(Advice const& one, Advice const& best, bool is_best, Extents const& extents) {
   auto const percent = [](double share) { return sentence(std::lround(100 * share), " %"); };
   std::string bytes =
-      sentence("its busiest rank sends ", times(one.bytes_sent, best.bytes_sent), best.name());
+      sentence("its busiest rank sends ", share_of_bytes(one.bytes_sent, best.bytes_sent), best.name());
   if (one.bytes_between != best.bytes_between)
-    bytes += sentence(", between nodes ", times(one.bytes_between, best.bytes_between), best.name());
+    bytes += sentence(", between nodes ", share_of_bytes(one.bytes_between, best.bytes_between), best.name());
   std::int64_t const group = extents.heads / extents.kv_heads;
   bytes += sentence(", at ", group, group == 1 ? " query head" : " query heads", " per kv head");
   double const time = one.seconds();
