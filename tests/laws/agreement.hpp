@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "laws/dist_attn.hpp"
+#include "lightseq/schedule/two_level_ring.hpp"
 
 /// What ranks hear that are built differently.
 namespace lightseq::test {
@@ -43,6 +44,11 @@ struct WithoutBackward : Traits {
 template <class Traits>
 struct InOneLaunch : Traits {
   static constexpr bool one_launch = true;
+};
+
+/// Throws in every world that is no multiple of 7.
+struct InSevens : TwoLevelRing {
+  constexpr InSevens() { ranks_per_node = 7; }
 };
 
 /// A way to be built, and the name of what differs from the way agreed on.
@@ -88,6 +94,7 @@ auto ways(bool nonsense = false) {
   typed.template operator()<16, Ring, InOneLaunch<Traits>>("the traits' one_launch");
   typed.template operator()<16, ZigzagRing, Traits>("the schedule's checksum");
   typed.template operator()<16, StripedRing, Traits>("the schedule's checksum");
+  if (nonsense) typed.template operator()<16, InSevens, Traits>("the schedule's checksum");
   return all;
 }
 
