@@ -6,6 +6,7 @@
 #include <chrono>
 #include <numeric>
 #include <optional>
+#include <thread>
 
 #include "lightseq/transport/mpi.hpp"
 #include "mpi/processes.hpp"
@@ -133,6 +134,38 @@ TEST_CASE("a rank that never comes is missed after the time-out, and a rank that
         }));
         CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));
       }
+}
+
+TEST_CASE("late is blamed who did not send, before who did not take what was sent") {
+  if (processes() < 3) return;
+  Whole world(3, milliseconds(150));
+  none_complains(world.run([&](Mpi& mpi) -> std::string {
+    static Bytes large(1'000'000);  // more than MPI takes in on its own
+    static int number;
+    if (mpi.rank() > 0) return "";
+    auto const bytes = static_cast<std::int64_t>(large.size());
+    Status const end =
+        group(mpi, {{large.data(), bytes, 2, "output"}}, {{&number, sizeof number, 1, "input"}});
+    return std::string(end.subject) == "input" && end.peer == 1 && end.code == Code::timeout ? ""
+                                                                                             : end.message();
+  }));
+}
+
+TEST_CASE("the time-out counts from the last message that came") {
+  if (processes() < 4) return;
+  constexpr milliseconds timeout(1000), apart(600);
+  Whole world(4, timeout);
+  none_complains(world.run([&](Mpi& mpi) {
+    static int numbers[4] = {};
+    if (mpi.rank() == 0) {
+      std::vector<Receive> recvs;
+      for (int const peer : {1, 2, 3}) recvs.push_back({&numbers[peer], sizeof(int), peer, "number"});
+      return expect(group(mpi, {}, recvs), "ok", [] { return std::string(); });
+    }
+    std::this_thread::sleep_for(mpi.rank() * apart);
+    return expect(group(mpi, {{&numbers[0], sizeof(int), 0, "number"}}, {}), "ok",
+                  [] { return std::string(); });
+  }));
 }
 
 TEST_CASE("calls that make no sense fail with a code of their own, and stop everybody") {
