@@ -30,15 +30,20 @@ std::vector<std::string> run_threads(int world, F f) {
   return said;
 }
 
-/// The CPU with memory that the double reaches, whose wait() is the transport's as a GPU's is.
+/// The CPU with memory that the double reaches, with a stream, whose wait() is the transport's as a GPU's is.
 struct HostOfNccl : Host {
   template <int HeadDim, Mask M, class Traits>
   struct Kernels : Host::Kernels<HeadDim, M, Traits> {
     using Base = Host::Kernels<HeadDim, M, Traits>;
     using Base::Base;
     struct Queue : Base::Queue {
-      using Base::Queue::Queue;
+      Queue(Kernels& kernels, Stream const& stream, Nccl& nccl)
+          : Base::Queue(kernels, stream, nccl), stream_(nccl.stream()) {}
+      cudaStream_t stream() const { return stream_; }
       static Status wait(Nccl& nccl) { return nccl.wait(nccl.stream()); }
+
+     private:
+      cudaStream_t stream_;
     };
   };
 };

@@ -46,6 +46,15 @@ class Exchange {
     return placed(status, step);
   }
 
+  /// Where kernels move them: lets them begin before what `queue` is given next, which may take the whole
+  /// device.
+  template <class Queue>
+  Status precede(Queue const& queue, std::size_t step) noexcept {
+    if constexpr (requires { transport_.precede(queue.stream()); })
+      return placed(transport_.precede(queue.stream()), step);
+    return {};
+  }
+
   /// Waits until they have arrived and what was sent may be overwritten.
   Status finish(std::size_t step) noexcept {
     Status const status = transport_.finish();
