@@ -1,25 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 // Distributed attention over NCCL, one process a GPU of this machine: causal, head dim 128, bfloat16, forward
 // and backward, by schedule, beside an all-gather and a head-sharded all-to-all with the same kernels.
-//   bench_dist [--ranks P] [--sm-margin N] [SEQLEN HEADS KV_HEADS]...
+//   bench_dist [--ranks P] [--sm-margin N] [--only NAME] [--trace PREFIX] [SEQLEN HEADS KV_HEADS]...
 //   bench_dist [--ranks P] --check
-// Prints a line of JSON a case, pass and contender. `ms` is the slowest rank's mean of calls back to back,
-// `compute_ms` the same with the transfers off, `exposed` their difference as a part of `ms`, `idle` what the
-// ranks' mean of compute leaves of `ms`, `gb_sent` what a rank sends at most, `scaling` the TFLOP/s of a GPU
-// as a part of those of one GPU alone, on at most 128k tokens, in the same run. With more ranks than GPUs
-// they share these, for a trial: the times then mean nothing. --check holds all results against dense
-// attention.
+// Prints a line of JSON on the links, then one a case, pass and contender. `ms` is the slowest rank's mean of
+// calls back to back, `compute_ms` the same with the transfers off, `exposed` their difference as a part of
+// `ms`, `idle` what the ranks' mean of compute leaves of `ms`, `gb_sent` what a rank sends at most, `scaling`
+// the TFLOP/s of a GPU as a part of those of one GPU alone, on at most 128k tokens, in the same run, and
+// `predicted_ms` what the simulator makes of that one GPU's rate and of the links. --only leaves out all
+// contenders of other names; ZigzagRingOneLaunch runs where a margin of at least NCCL_MAX_CTAS is left;
+// --trace writes Chrome traces of the schedules, PREFIX-NAME-PASS-SEQLEN-KV_HEADS .json, whose ranks start
+// their clocks when they leave a barrier of the host. With more ranks than GPUs they share these, for a
+// trial: the times then mean nothing. --check holds all results against dense attention.
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "lightseq/schedule/chrome_trace.hpp"
+#include "lightseq/schedule/cost.hpp"
 #include "lightseq/testing/nccl.cuh"
 #include "support/baselines.cuh"
 #include "support/muted.cuh"
@@ -36,11 +42,21 @@ struct Case {
   std::int64_t seqlen = 1 << 15, heads = 32, kv_heads = 8;
 };
 
+/// What is asked for.
+struct Wanted {
+  int ranks = 1, sm_margin = 0;
+  bool checks = false;
+  std::string only = {}, trace = {};
+  std::vector<Case> cases = {};
+};
+
 /// What the ranks tell each other beside NCCL.
 struct Common {
-  static constexpr int max_ranks = 64;
+  static constexpr int max_ranks = 64, max_spans = 256;
   std::atomic<int> arrived = 0, turns = 0;
   std::atomic<double> values[max_ranks] = {};
+  std::atomic<int> spans_of[max_ranks] = {};
+  Span spans[max_ranks][max_spans] = {};
 };
 
 /// One process of the world.
@@ -50,7 +66,8 @@ struct Process {
   ncclComm_t comm;
   cudaStream_t compute;
   Nccl& nccl;
-  int sm_margin;
+  Wanted const& wanted;
+  Link link = {};
 
   void meet() const {
     int const turn = common.turns;
@@ -76,12 +93,13 @@ struct Process {
 };
 
 /// DistAttn as a contender.
-template <class S>
+template <class S, bool OneLaunch>
 class Distributed {
  public:
   using Muted = bench::Muted<Nccl>;
   struct Traits : CudaTraits {
     using Transport = Muted;
+    static constexpr bool one_launch = OneLaunch;
   };
   using Attn = DistAttn<head_dim, Causal, S, Traits>;
 
@@ -97,14 +115,25 @@ class Distributed {
   }
   void mute(bool mute) { muted_.mute(mute); }
   std::int64_t bytes_sent(Pass pass) const { return attn_.bytes_sent(pass); }
-  void run(Pass pass, cudaStream_t stream) {
+  template <class Trace = NoTrace const>
+  void run(Pass pass, cudaStream_t stream, Trace& trace = no_trace) {
     std::span const workspace(workspace_, static_cast<std::size_t>(attn_.workspace_bytes()));
     typename Attn::Stream const streams{.compute = stream, .sm_margin = sm_margin_};
     if (pass == Pass::forward)
-      check(attn_.forward({part_.q, part_.k, part_.v()}, {part_.o, part_.lse}, workspace, streams));
+      check(attn_.forward({part_.q, part_.k, part_.v()}, {part_.o, part_.lse}, workspace, streams, trace));
     else
       check(attn_.backward({part_.q, part_.k, part_.v(), part_.o, part_.lse, part_.d_o},
-                           {part_.dq, part_.dk, part_.dv()}, workspace, streams));
+                           {part_.dq, part_.dk, part_.dv()}, workspace, streams, trace));
+  }
+
+  /// Milliseconds that the simulator expects.
+  double predicted(Pass pass, Case const& c, double one_gpu_tflops, Link const& link) const {
+    ComputeModel model = h100();
+    (pass == Pass::forward ? model.forward_flops : model.backward_flops) = 1e12 * one_gpu_tflops;
+    Planner const planner(S{}, Causal{}, muted_.world(), c.seqlen);
+    return 1e3 *
+           simulate(planner, pass, attn_.extents(), {.inside = link, .exchange_units = sm_margin_}, model)
+               .makespan;
   }
 
  private:
@@ -116,29 +145,62 @@ class Distributed {
   std::byte* workspace_;
 };
 
-/// Mean milliseconds of a call on this rank, of calls that follow each other for some time.
+/// Seconds of `work` on this rank's stream `stream`, which all ranks begin together.
+template <class F>
+double seconds(Process const& process, cudaStream_t stream, F const& work) {
+  std::vector<Event> const bounds = make_timers(2);
+  process.meet();
+  check(cudaEventRecord(bounds[0].get(), stream));
+  work();
+  check(cudaEventRecord(bounds[1].get(), stream));
+  check(process.nccl.wait(stream));
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, bounds[0].get(), bounds[1].get()));
+  return 1e-3 * static_cast<double>(milliseconds);
+}
+
+/// Mean milliseconds of a call on this rank: of one that takes long, or of calls that follow each other for
+/// some time.
 template <class Contender>
 double measure(Process const& process, Contender& contender, Pass pass) {
-  cudaEvent_t begin = nullptr, end = nullptr;
-  check(cudaEventCreate(&begin));
-  check(cudaEventCreate(&end));
   auto const time = [&](int calls) {
-    process.meet();
-    check(cudaEventRecord(begin, process.compute));
-    for (int i = 0; i < calls; ++i) contender.run(pass, process.compute);
-    check(cudaEventRecord(end, process.compute));
-    check(process.nccl.wait(process.compute));
-    float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, begin, end));
-    return milliseconds / calls;
+    return 1e3 / calls * seconds(process, process.compute, [&] {
+             for (int i = 0; i < calls; ++i) contender.run(pass, process.compute);
+           });
   };
-  time(1);
-  double const once = process.mean_and_most(time(1)).second;
-  int const calls = std::clamp(static_cast<int>(300 / once), 2, 50);
-  double const result = time(calls);
-  check(cudaEventDestroy(begin));
-  check(cudaEventDestroy(end));
-  return result;
+  double once = process.mean_and_most(time(1)).second;
+  if (once < 200) once = process.mean_and_most(time(1)).second;
+  return time(once > 200 ? 1 : std::clamp(static_cast<int>(300 / once), 2, 50));
+}
+
+/// What NCCL makes of the links: every rank sends to the next while it receives from the one before.
+Link measure_link(Process const& process) {
+  if (process.world == 1) return {};
+  constexpr std::int64_t large = 1 << 28;
+  constexpr int calls = 20;
+  bench::Memory memory;
+  auto* const from = memory.take<std::byte>(large);
+  auto* const to = memory.take<std::byte>(large);
+  int const next = wrap(process.rank + 1, process.world), previous = wrap(process.rank - 1, process.world);
+  check(process.nccl.connect({&next, 1}, {&previous, 1}));
+  auto const time = [&](std::int64_t bytes) {
+    Send const send{from, bytes, next, "link"};
+    Receive const receive{to, bytes, previous, "link"};
+    auto const run = [&] {
+      for (int i = 0; i < calls; ++i) {
+        check(process.nccl.start({&send, 1}, {&receive, 1}));
+        check(process.nccl.finish());
+      }
+    };
+    seconds(process, process.nccl.stream(), run);
+    return process.mean_and_most(seconds(process, process.nccl.stream(), run) / calls).second;
+  };
+  double const latency = time(1024);
+  Link const link{static_cast<double>(large) / (time(large) - latency), latency};
+  if (process.rank == 0)
+    std::printf("{\"link_gbs\": %.1f, \"latency_us\": %.1f}\n", 1e-9 * link.bytes_per_second,
+                1e6 * link.latency);
+  return link;
 }
 
 double tflop(Case const& c, Pass pass) {
@@ -146,54 +208,88 @@ double tflop(Case const& c, Pass pass) {
   return 1e-12 * (pass == Pass::forward ? 2 : 5) * n * n * static_cast<double>(c.heads) * head_dim;
 }
 
-/// One contender's two passes; what they took. Prints nothing where `alone` is null.
-template <class Contender>
-std::vector<double> report(Process const& process, char const* name, Case const& c, Part& part,
-                           Contender& contender, std::vector<double> const* alone) {
-  auto const seed = static_cast<unsigned>(8 * process.rank);
+constexpr char const* name(Pass pass) { return pass == Pass::forward ? "forward" : "backward"; }
+
+void fill(Part& part, int rank) {
+  auto const seed = static_cast<unsigned>(8 * rank);
   bench::fill<<<1024, 256>>>(part.q, part.q_size(), seed);
   bench::fill<<<1024, 256>>>(part.k, 2 * part.kv_size(), seed + 1);
   bench::fill<<<1024, 256>>>(part.d_o, part.q_size(), seed + 2);
   check(cudaDeviceSynchronize());
-  std::vector<double> rates;
+}
+
+/// Writes what all ranks see of one call of a schedule.
+template <class S, bool OneLaunch>
+void write_trace(Process const& process, char const* contender_name, Case const& c, Pass pass,
+                 Distributed<S, OneLaunch>& contender) {
+  Common& common = process.common;
+  auto const rank = static_cast<std::size_t>(process.rank);
+  std::span<Span> const memory(common.spans[rank]);
+  std::vector<Event> const events = make_timers(2 * memory.size() + 1);
+  process.meet();
+  check(cudaEventRecord(events.back().get(), process.compute));
+  CudaTrace trace(memory, events, events.back().get());
+  contender.run(pass, process.compute, trace);
+  check(process.nccl.wait(process.compute));
+  check(cudaDeviceSynchronize());
+  check(trace.read());
+  common.spans_of[rank] = static_cast<int>(trace.spans().size());
+  process.meet();
+  if (process.rank == 0) {
+    Timeline all;
+    for (int other = 0; other < process.world; ++other)
+      all.insert(all.end(), common.spans[other], common.spans[other] + common.spans_of[other]);
+    std::ofstream(process.wanted.trace + '-' + contender_name + '-' + name(pass) + '-' +
+                  std::to_string(c.seqlen) + '-' + std::to_string(c.kv_heads) + ".json")
+        << chrome_trace(all);
+  }
+  process.meet();
+}
+
+/// One contender's two passes, beside the TFLOP/s of one GPU alone.
+template <class Contender>
+void report(Process const& process, char const* contender_name, Case const& c, Part& part,
+            Contender& contender, std::array<double, 2> const& alone) {
+  fill(part, process.rank);
   for (Pass const pass : {Pass::forward, Pass::backward}) {
     double const ms = process.mean_and_most(measure(process, contender, pass)).second;
     contender.mute(true);
     auto const [mean, most] = process.mean_and_most(measure(process, contender, pass));
     contender.mute(false);
     double const sent = process.mean_and_most(1e-9 * static_cast<double>(contender.bytes_sent(pass))).second;
-    int const gpus = alone == nullptr ? 1 : process.world;
-    double const rate = 1e3 * tflop(c, pass) / ms / gpus;
-    rates.push_back(rate);
-    if (alone == nullptr || process.rank != 0) continue;
-    std::printf(
-        "{\"contender\": \"%s\", \"pass\": \"%s\", \"ranks\": %d, \"seqlen\": %lld, \"heads\": %lld, "
-        "\"kv_heads\": %lld, \"ms\": %.3f, \"compute_ms\": %.3f, \"tflops_per_gpu\": %.1f, "
-        "\"scaling\": %.3f, \"exposed\": %.4f, \"idle\": %.4f, \"gb_sent\": %.4f}\n",
-        name, pass == Pass::forward ? "forward" : "backward", process.world, static_cast<long long>(c.seqlen),
-        static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads), ms, most, rate,
-        rate / (*alone)[pass == Pass::forward ? 0 : 1], std::max(0.0, 1 - most / ms),
-        std::max(0.0, 1 - mean / ms), sent);
-    std::fflush(stdout);
+    double const rate = 1e3 * tflop(c, pass) / ms / process.world;
+    double const one = alone[pass == Pass::forward ? 0 : 1];
+    if (process.rank == 0) {
+      std::printf(
+          "{\"contender\": \"%s\", \"pass\": \"%s\", \"ranks\": %d, \"seqlen\": %lld, \"heads\": %lld, "
+          "\"kv_heads\": %lld, \"sm_margin\": %d, \"ms\": %.3f, \"compute_ms\": %.3f, "
+          "\"tflops_per_gpu\": %.1f, \"scaling\": %.3f, \"exposed\": %.4f, \"idle\": %.4f, \"gb_sent\": %.4f",
+          contender_name, name(pass), process.world, static_cast<long long>(c.seqlen),
+          static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads), process.wanted.sm_margin, ms,
+          most, rate, rate / one, std::max(0.0, 1 - most / ms), std::max(0.0, 1 - mean / ms), sent);
+      if constexpr (requires { contender.predicted(pass, c, one, process.link); })
+        std::printf(", \"predicted_ms\": %.3f", contender.predicted(pass, c, one, process.link));
+      std::printf("}\n");
+      std::fflush(stdout);
+    }
+    if constexpr (requires { write_trace(process, contender_name, c, pass, contender); })
+      if (!process.wanted.trace.empty()) write_trace(process, contender_name, c, pass, contender);
   }
-  return rates;
 }
 
 /// The whole sequence of a case, at most 128k tokens, on every GPU for itself: TFLOP/s of both passes.
-std::vector<double> alone(Process const& process, Case c) {
+std::array<double, 2> alone(Process const& process, Case c) {
   c.seqlen = std::min<std::int64_t>(c.seqlen, 1 << 17);
   Part part({{{0, c.seqlen, 1}, {}}}, c.heads, c.kv_heads);
+  fill(part, process.rank);
   testing::Streams const exchange(1);
   CudaLocalWorld world(exchange);
-  struct Traits : CudaTraits {};
-  DistAttn<head_dim, Causal, Ring, Traits> attn(
-      world[0], {.batch = 1, .seqlen = c.seqlen, .heads = c.heads, .kv_heads = c.kv_heads});
+  using Attn = DistAttn<head_dim, Causal, Ring, CudaTraits>;
+  Attn attn(world[0], {.batch = 1, .seqlen = c.seqlen, .heads = c.heads, .kv_heads = c.kv_heads});
   bench::Memory memory;
   std::span const workspace(memory.take<std::byte>(attn.workspace_bytes()),
                             static_cast<std::size_t>(attn.workspace_bytes()));
   struct One {
-    void mute(bool) {}
-    static std::int64_t bytes_sent(Pass) { return 0; }
     void run(Pass pass, cudaStream_t stream) {
       if (pass == Pass::forward)
         check(attn.forward({part.q, part.k, part.v()}, {part.o, part.lse}, workspace, {.compute = stream}));
@@ -201,11 +297,15 @@ std::vector<double> alone(Process const& process, Case c) {
         check(attn.backward({part.q, part.k, part.v(), part.o, part.lse, part.d_o},
                             {part.dq, part.dk, part.dv()}, workspace, {.compute = stream}));
     }
-    DistAttn<head_dim, Causal, Ring, Traits>& attn;
+    Attn& attn;
     Part& part;
     std::span<std::byte> workspace;
   } one{attn, part, workspace};
-  return report(process, "", c, part, one, nullptr);
+  std::array<double, 2> rates;
+  for (Pass const pass : {Pass::forward, Pass::backward})
+    rates[pass == Pass::forward ? 0 : 1] =
+        1e3 * tflop(c, pass) / process.mean_and_most(measure(process, one, pass)).second;
+  return rates;
 }
 
 /// A random sequence, and what dense attention makes of it.
@@ -261,12 +361,12 @@ double worst_error(Expected const& expected, Part& part, Contender& contender, c
 
 /// All contenders in one case: timed, or held against what is expected; then whether they were right.
 bool run_case(Process const& process, Case const& c, Expected const* expected) {
-  std::vector<double> one;
+  std::array<double, 2> one = {};
   if (expected == nullptr) one = alone(process, c);
   bool right = true;
   auto const run = [&](char const* name, Part& part, auto&& contender) {
     if (expected == nullptr) {
-      report(process, name, c, part, contender, &one);
+      report(process, name, c, part, contender, one);
       return;
     }
     double const error = worst_error(*expected, part, contender, process.compute);
@@ -278,18 +378,25 @@ bool run_case(Process const& process, Case const& c, Expected const* expected) {
                 static_cast<long long>(c.kv_heads), most);
     std::fflush(stdout);
   };
-  auto const distributed = [&]<class S>(char const* name) {
-    Part part(Distributed<S>::positions(process.rank, process.world, c.seqlen), c.heads, c.kv_heads);
-    run(name, part, Distributed<S>(process.nccl, c, process.sm_margin, part));
+  auto const chosen = [&](std::string_view name) {
+    return process.wanted.only.empty() || process.wanted.only == name;
+  };
+  auto const distributed = [&]<class S, bool OneLaunch = false>(char const* name) {
+    if (!chosen(name)) return;
+    Part part(Distributed<S, OneLaunch>::positions(process.rank, process.world, c.seqlen), c.heads,
+              c.kv_heads);
+    run(name, part, Distributed<S, OneLaunch>(process.nccl, c, process.wanted.sm_margin, part));
   };
   auto const baseline = [&]<class B>() {
-    if (!B::serves(process.world, c.seqlen, c.heads, c.kv_heads)) return;
+    if (!chosen(B::name) || !B::serves(process.world, c.seqlen, c.heads, c.kv_heads)) return;
     Part part(B::positions(process.rank, process.world, c.seqlen), c.heads, c.kv_heads);
     run(B::name, part, B(process.comm, process.world, c.seqlen, part));
   };
   distributed.template operator()<Balanced>("Balanced");
   distributed.template operator()<ZigzagRing>("ZigzagRing");
   distributed.template operator()<Ring>("Ring");
+  // Its launch would keep the multiprocessors that NCCL needs.
+  if (process.wanted.sm_margin > 0) distributed.template operator()<ZigzagRing, true>("ZigzagRingOneLaunch");
   baseline.template operator()<bench::AllGather>();
   baseline.template operator()<bench::AllToAll>();
   return right;
@@ -300,51 +407,54 @@ bool run_case(Process const& process, Case const& c, Expected const* expected) {
 int main(int argc, char** argv) {
   int const gpus = testing::count_gpus();
   if (gpus == 0) return testing::skipped;
-  int ranks = gpus, sm_margin = 16;
-  bool checks = false;
+  Wanted wanted{.ranks = gpus};
   std::vector<std::int64_t> numbers;
   for (int i = 1; i < argc; ++i) {
     std::string_view const word = argv[i];
     if (word == "--check")
-      checks = true;
+      wanted.checks = true;
     else if ((word == "--ranks" || word == "--sm-margin") && i + 1 < argc)
-      (word == "--ranks" ? ranks : sm_margin) = std::atoi(argv[++i]);
+      (word == "--ranks" ? wanted.ranks : wanted.sm_margin) = std::atoi(argv[++i]);
+    else if ((word == "--only" || word == "--trace") && i + 1 < argc)
+      (word == "--only" ? wanted.only : wanted.trace) = argv[++i];
     else
       numbers.push_back(std::atoll(argv[i]));
   }
-  bool const sound = numbers.size() % 3 == 0 && ranks >= 1 && ranks <= Common::max_ranks && sm_margin >= 0 &&
+  bool const sound = numbers.size() % 3 == 0 && wanted.ranks >= 1 && wanted.ranks <= Common::max_ranks &&
+                     wanted.sm_margin >= 0 &&
                      std::all_of(numbers.begin(), numbers.end(), [](std::int64_t n) { return n > 0; });
   if (!sound) {
     std::fprintf(stderr,
-                 "usage: %s [--ranks P] [--sm-margin N] [--check] [SEQLEN HEADS KV_HEADS]...\n"
-                 "P is at most %d, all numbers are above 0\n",
+                 "usage: %s [--ranks P] [--sm-margin N] [--only NAME] [--trace PREFIX] [--check] "
+                 "[SEQLEN HEADS KV_HEADS]...\nP is at most %d, all numbers are above 0\n",
                  argv[0], Common::max_ranks);
     return 2;
   }
-  std::vector<Case> cases;
+  std::vector<Case>& cases = wanted.cases;
   for (std::size_t i = 0; i + 2 < numbers.size(); i += 3)
     cases.push_back({numbers[i], numbers[i + 1], numbers[i + 2]});
-  if (cases.empty() && checks) cases = {{1680, 8, 8}, {840, 16, 8}};
+  if (cases.empty() && wanted.checks) cases = {{1680, 8, 8}, {840, 16, 8}};
   if (cases.empty()) cases = {{1 << 15, 32, 32}, {1 << 15, 32, 8}, {1 << 17, 32, 32}, {1 << 17, 32, 8}};
 
   std::vector<Expected> expected;  // the processes inherit it
   for (Case const& c : cases)
-    if (checks) expected.emplace_back(c);
+    if (wanted.checks) expected.emplace_back(c);
   Shared<Common> common;
   Shared<testing::Meeting> meeting;
   auto const said =
-      testing::run_processes(ranks, gpus, std::chrono::seconds(540), [&](int rank) -> std::string {
-        ncclComm_t const comm = testing::communicator(meeting[0], rank, ranks, true);
+      testing::run_processes(wanted.ranks, gpus, std::chrono::seconds(540), [&](int rank) -> std::string {
+        ncclComm_t const comm = testing::communicator(meeting[0], rank, wanted.ranks, true);
         int least = 0, greatest = 0;
         check(cudaDeviceGetStreamPriorityRange(&least, &greatest));
         cudaStream_t exchange = nullptr;
         check(cudaStreamCreateWithPriority(&exchange, cudaStreamNonBlocking, greatest));
         testing::Streams const compute(1);
         Nccl nccl(comm, exchange, {.timeout = std::chrono::seconds(60)});
-        Process const process{rank, ranks, common[0], comm, compute[0], nccl, sm_margin};
+        Process process{rank, wanted.ranks, common[0], comm, compute[0], nccl, wanted};
+        if (!wanted.checks) process.link = measure_link(process);
         bool right = true;
         for (std::size_t i = 0; i < cases.size(); ++i)
-          right = run_case(process, cases[i], checks ? &expected[i] : nullptr) && right;
+          right = run_case(process, cases[i], wanted.checks ? &expected[i] : nullptr) && right;
         return right ? "done" : "wrong results";
       });
   bool done = true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The main job on a GPU: exact causal attention in bfloat16 over one sequence that is split across 8 ranks
-// (threads that share one GPU here), checked against dense attention in double precision.
+// (threads that share one GPU here), forward and backward, checked against dense attention in double
+// precision.
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -16,7 +17,7 @@
 using lightseq::bfloat16;
 using lightseq::testing::DeviceArray;
 constexpr int ranks = 8, head_dim = 128;
-constexpr double o_bound = 5e-3, lse_bound = 1e-5;
+constexpr double o_bound = 5e-3, lse_bound = 1e-5, gradient_bound = 1e-2;
 using Attn = lightseq::DistAttn<head_dim, lightseq::Causal, lightseq::Balanced, lightseq::CudaTraits>;
 
 int main() {
@@ -43,9 +44,10 @@ int main() {
     // All device memory is the caller's: this rank's tokens, room for its results, and a workspace that every
     // call may use anew.
     auto mine = part_of(sequence, attn.positions());
-    DeviceArray<bfloat16> const q(mine.q), k(mine.k), v(mine.v), o(mine.o);
+    DeviceArray<bfloat16> const q(mine.q), k(mine.k), v(mine.v), o(mine.o), d_o(mine.d_o), dq(mine.dq),
+        dk(mine.dk), dv(mine.dv);
     DeviceArray<float> const lse(mine.lse);
-    DeviceArray<std::byte> const workspace(attn.workspace_bytes(lightseq::Pass::forward));
+    DeviceArray<std::byte> const workspace(attn.workspace_bytes());
     lightseq::testing::check_cuda(cudaDeviceSynchronize());  // the streams do not wait for the copies above
 
     lightseq::Status& status = statuses[rank];
@@ -54,14 +56,21 @@ int main() {
       // Returns as soon as all is enqueued: the results are there when the stream has come to its end.
       status = attn.forward({q.data(), k.data(), v.data()}, {o.data(), lse.data()}, workspace.span(),
                             {.compute = stream});
+      if (status.ok())
+        status = attn.backward({q.data(), k.data(), v.data(), o.data(), lse.data(), d_o.data()},
+                               {dq.data(), dk.data(), dv.data()}, workspace.span(), {.compute = stream});
       lightseq::testing::check_cuda(cudaStreamSynchronize(stream));
       milliseconds[rank] =
           std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
     }
     mine.o = o.values();
     mine.lse = lse.values();
+    mine.dq = dq.values();
+    mine.dk = dk.values();
+    mine.dv = dv.values();
     put_back(mine, attn.positions(), sequence);
-    megabytes[rank] = 1e-6 * static_cast<double>(attn.bytes_sent(lightseq::Pass::forward));
+    for (lightseq::Pass const pass : {lightseq::Pass::forward, lightseq::Pass::backward})
+      megabytes[rank] += 1e-6 * static_cast<double>(attn.bytes_sent(pass));
   });
 
   for (int rank = 0; rank < ranks; ++rank) {
@@ -69,14 +78,19 @@ int main() {
     std::printf("rank %d sent %.2f MB: %s\n", rank, megabytes[r], statuses[r].message().c_str());
     if (!statuses[r].ok()) return 1;
   }
-  auto const dense = lightseq::testing::dense<head_dim>(sequence, lightseq::Causal{}, problem.scale, false);
-  double const o_error = lightseq::testing::relative_error(sequence.o, dense.o);
-  double const lse_error = lightseq::testing::lse_error(sequence.lse, dense.lse);
-  std::printf("%lld tokens, %lld query and %lld key/value heads, forward on %d ranks of one GPU: %.2f ms\n",
-              static_cast<long long>(problem.seqlen), static_cast<long long>(problem.heads),
-              static_cast<long long>(problem.kv_heads), ranks,
-              *std::max_element(milliseconds.begin(), milliseconds.end()));
-  std::printf("relative errors against dense attention: o %.1e (bound %.0e), lse %.1e (bound %.0e)\n",
-              o_error, o_bound, lse_error, lse_bound);
-  return o_error < o_bound && lse_error < lse_bound ? 0 : 1;
+  auto const errors = lightseq::testing::dense_errors<head_dim>(sequence, lightseq::Causal{}, problem.scale);
+  std::printf(
+      "%lld tokens, %lld query and %lld key/value heads, forward and backward on %d ranks of one GPU: %.2f "
+      "ms\n",
+      static_cast<long long>(problem.seqlen), static_cast<long long>(problem.heads),
+      static_cast<long long>(problem.kv_heads), ranks,
+      *std::max_element(milliseconds.begin(), milliseconds.end()));
+  std::printf(
+      "relative errors against dense attention: o %.1e (bound %.0e), lse %.1e (bound %.0e), dq %.1e, dk "
+      "%.1e, "
+      "dv %.1e (bound %.0e)\n",
+      errors.o, o_bound, errors.lse, lse_bound, errors.dq, errors.dk, errors.dv, gradient_bound);
+  bool const right = errors.o < o_bound && errors.lse < lse_bound && errors.dq < gradient_bound &&
+                     errors.dk < gradient_bound && errors.dv < gradient_bound;
+  return right ? 0 : 1;
 }

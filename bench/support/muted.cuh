@@ -22,6 +22,11 @@ class Muted {
     return muted_ ? Status{} : transport_->start(sends, recvs);
   }
   Status finish() noexcept { return muted_ ? Status{} : transport_->finish(); }
+  Status precede(cudaStream_t stream) noexcept {
+    if constexpr (requires { transport_->precede(stream); })
+      return muted_ ? Status{} : transport_->precede(stream);
+    return {};
+  }
   Status rendezvous(cudaStream_t stream) noexcept {
     if constexpr (requires { transport_->rendezvous(stream); })
       return muted_ ? Status{} : transport_->rendezvous(stream);

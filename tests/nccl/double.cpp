@@ -330,6 +330,19 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   }
   return Double::stuck(comm_of(stream)) ? cudaErrorNotReady : cudaSuccess;
 }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return cudaMalloc(reinterpret_cast<void**>(event), sizeof(bool));
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) { return cudaFree(event); }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  *reinterpret_cast<bool*>(event) = thread_calls().capturing;
+  return fails("cudaEventRecord") ? cudaErrorUnknown : cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (!*reinterpret_cast<bool*>(event))
+    Double::not_in_capture(comm_of(stream), "a wait for an event that is older");
+  return fails("cudaStreamWaitEvent") ? cudaErrorUnknown : cudaSuccess;
+}
 static CUresult write_value(CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned) {
   if (fails("cuStreamWriteValue32")) return CUDA_ERROR_UNKNOWN;
   if (thread_calls().report_takes.count() > 0) {

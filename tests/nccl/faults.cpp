@@ -200,10 +200,11 @@ TEST_CASE("whichever call of NCCL or CUDA fails, the rank says so, stays failed 
       failed = !name.empty();
       names.insert(name);
     }
-    for (char const* name : {"ncclGetVersion", "ncclCommCount", "ncclCommUserRank", "ncclCommCuDevice",
-                             "ncclCommGetAsyncError", "ncclGroupStart", "ncclGroupEnd", "ncclSend",
-                             "ncclRecv", "ncclAllGather", "cudaGetDevice", "cudaMalloc", "cudaMemcpyAsync",
-                             "cudaStreamQuery", "cuStreamWriteValue32", "cudaGetDriverEntryPointByVersion"})
+    for (char const* name :
+         {"ncclGetVersion", "ncclCommCount", "ncclCommUserRank", "ncclCommCuDevice", "ncclCommGetAsyncError",
+          "ncclGroupStart", "ncclGroupEnd", "ncclSend", "ncclRecv", "ncclAllGather", "cudaGetDevice",
+          "cudaMalloc", "cudaMemcpyAsync", "cudaStreamQuery", "cudaEventRecord", "cudaStreamWaitEvent",
+          "cuStreamWriteValue32", "cudaGetDriverEntryPointByVersion"})
       CHECK_MESSAGE(names.contains(name), name);
   }
 }

@@ -30,7 +30,7 @@ std::vector<std::string> run_threads(int world, F f) {
   return said;
 }
 
-/// The CPU with memory that the double reaches, whose wait() is the transport's as a GPU's is.
+/// The CPU with memory that the double reaches, with a stream, whose wait() is the transport's as a GPU's is.
 template <class T>
 struct HostOver : Host {
   template <int HeadDim, Mask M, class Traits>
@@ -38,8 +38,13 @@ struct HostOver : Host {
     using Base = Host::Kernels<HeadDim, M, Traits>;
     using Base::Base;
     struct Queue : Base::Queue {
-      using Base::Queue::Queue;
+      Queue(Kernels& kernels, Stream const& stream, T& transport)
+          : Base::Queue(kernels, stream, transport), stream_(transport.stream()) {}
+      cudaStream_t stream() const { return stream_; }
       static Status wait(T& transport) { return transport.wait(transport.stream()); }
+
+     private:
+      cudaStream_t stream_;
     };
   };
 };

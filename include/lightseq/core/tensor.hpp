@@ -52,6 +52,14 @@ struct Tensor {
     return {data == nullptr ? data : data + first * strides.token, strides};
   }
 
+  /// Whether a tensor of this shape lies in memory without gaps.
+  constexpr bool is_packed(Shape const& shape) const {
+    Strides const packed = Strides::packed(shape);
+    return (shape.batch == 1 || strides.batch == packed.batch) &&
+           (shape.tokens == 1 || strides.token == packed.token) &&
+           (shape.heads == 1 || strides.head == packed.head);
+  }
+
   /// This tensor, with strides filled in if it came from a bare pointer.
   LIGHTSEQ_HD constexpr Tensor resolved(Shape const& shape) const {
     return strides == Strides{} ? Tensor{data, Strides::packed(shape)} : *this;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <array>
 #include <cstddef>
 #include <type_traits>
 
@@ -77,18 +78,13 @@ class BackwardPass {
       queue_.zero(sums_.dv, share_.kv_shape(share_.rows()));
     }
     exchange_.for_each_own([&](Payload payload, Rows rows) {
+      if (payload == Payload::kv) return exchange_.pack(queue_, payload, rows, std::array{in_.k, in_.v});
       RowSpan const span = share_.span(share_.rank, rows);
+      Shape const shape = share_.q_shape(span.count);
+      exchange_.pack(queue_, payload, rows, std::array{in_.q.from(span.first), in_.d_o.from(span.first)});
       Message<T> const message = exchange_.template own<T>(payload, rows);
-      if (payload == Payload::q) {
-        queue_.copy(in_.q.from(span.first), message.q_wide(0), share_.q_shape(span.count));
-        queue_.copy(in_.d_o.from(span.first), message.q_wide(1), share_.q_shape(span.count));
-        queue_.copy(lse_.from(span.first), message.stats(0), share_.q_shape(span.count));
-        queue_.copy(RowStats<float const>(delta_.from(span.first)), message.stats(1),
-                    share_.q_shape(span.count));
-      } else {
-        queue_.copy(in_.k, message.kv_wide(0), share_.kv_shape(span.count));
-        queue_.copy(in_.v, message.kv_wide(1), share_.kv_shape(span.count));
-      }
+      queue_.copy(lse_.from(span.first), message.stats(0), shape);
+      queue_.copy(RowStats<float const>(delta_.from(span.first)), message.stats(1), shape);
     });
   }
 

@@ -32,7 +32,7 @@ class Exchange {
     std::array<Receive, Plan::max_group> recvs;
     for (std::size_t i = 0; i < s.sends.size(); ++i) {
       Transfer const& t = s.sends[i];
-      sends[i] = {base_ + source(t, step).offset, bytes(t), t.peer, name(t.payload), static_cast<int>(step)};
+      sends[i] = {source(t, step), bytes(t), t.peer, name(t.payload), static_cast<int>(step)};
       record_.post(plan_.pass, step, true, t, sends[i].bytes);
     }
     for (std::size_t i = 0; i < s.recvs.size(); ++i) {
@@ -44,6 +44,15 @@ class Exchange {
     Status const status = transport_.start({sends.data(), s.sends.size()}, {recvs.data(), s.recvs.size()});
     if (!status.ok()) record_.end_group(status);
     return placed(status, step);
+  }
+
+  /// Where kernels move them: lets them begin before what `queue` is given next, which may take the whole
+  /// device.
+  template <class Queue>
+  Status precede(Queue const& queue, std::size_t step) noexcept {
+    if constexpr (requires { transport_.precede(queue.stream()); })
+      return placed(transport_.precede(queue.stream()), step);
+    return {};
   }
 
   /// Waits until they have arrived and what was sent may be overwritten.
@@ -89,6 +98,29 @@ class Exchange {
     return message<T>(buffers_.own(payload, rows), payload, share_.span(share_.rank, rows).count);
   }
 
+  /// Packs the tensors of an own payload for others; those that lie as their message would are sent from
+  /// where they are.
+  template <class Queue, class T, std::size_t Count>
+  void pack(Queue& queue, Payload payload, Rows rows, std::array<Tensor<T const>, Count> const& tensors) {
+    std::int64_t const count = share_.span(share_.rank, rows).count;
+    bool const of_q = payload == Payload::q;
+    Shape const shape = of_q ? share_.q_shape(count) : share_.kv_shape(count);
+    std::int64_t const size = shape.batch * shape.tokens * shape.heads * shape.dim;
+    std::int64_t const bytes = size * std::int64_t{sizeof(T)};
+    bool in_place = parts(payload, plan_.pass).stats == 0 && bytes == Extents::aligned(bytes);
+    for (std::size_t i = 0; i < Count; ++i)
+      in_place = in_place && tensors[i].is_packed(shape) &&
+                 tensors[i].data == tensors[0].data + static_cast<std::int64_t>(i) * size;
+    if (in_place) {
+      in_place_[index(payload, rows)] = reinterpret_cast<std::byte const*>(tensors[0].data);
+      return;
+    }
+    Message<T> const message = own<T>(payload, rows);
+    for (std::size_t i = 0; i < Count; ++i)
+      queue.copy(tensors[i],
+                 of_q ? message.q_wide(static_cast<int>(i)) : message.kv_wide(static_cast<int>(i)), shape);
+  }
+
   /// What has come from others for, or of, the work of a step.
   template <class T>
   Message<T> incoming(Payload payload, std::size_t work, std::int64_t rows) const {
@@ -100,12 +132,12 @@ class Exchange {
     return message<float>(buffers_.outgoing(payload, work), payload, rows);
   }
 
-  /// Calls `pack(payload, rows)` for each of this rank's own tensors that others will ask for.
-  template <class Pack>
-  void for_each_own(Pack pack) const {
+  /// Calls `visit(payload, rows)` for each of this rank's own tensors that others will ask for.
+  template <class Visit>
+  void for_each_own(Visit visit) const {
     for (Payload const payload : {Payload::kv, Payload::q})
       for (Rows const rows : {Rows::all, Rows::lower, Rows::upper})
-        if (buffers_.own(payload, rows).bytes > 0) pack(payload, rows);
+        if (buffers_.own(payload, rows).bytes > 0) visit(payload, rows);
   }
 
  private:
@@ -114,10 +146,16 @@ class Exchange {
     return is_result(t.payload) ? step - 1 : step + 1;
   }
 
-  Buffer const& source(Transfer const& t, std::size_t step) const {
-    if (is_result(t.payload)) return buffers_.outgoing(t.payload, work_step(t, step));
-    if (t.shard == share_.rank) return buffers_.own(t.payload, t.rows);
-    return buffers_.incoming(t.payload, step);  // relayed while this step's work reads it
+  static constexpr std::size_t index(Payload payload, Rows rows) {
+    return 3 * static_cast<std::size_t>(payload) + static_cast<std::size_t>(rows);
+  }
+
+  std::byte const* source(Transfer const& t, std::size_t step) const {
+    if (is_result(t.payload)) return base_ + buffers_.outgoing(t.payload, work_step(t, step)).offset;
+    // Others' are relayed while this step's work reads them.
+    if (t.shard != share_.rank) return base_ + buffers_.incoming(t.payload, step).offset;
+    std::byte const* const in_place = in_place_[index(t.payload, t.rows)];
+    return in_place != nullptr ? in_place : base_ + buffers_.own(t.payload, t.rows).offset;
   }
 
   std::int64_t bytes(Transfer const& t) const {
@@ -135,6 +173,7 @@ class Exchange {
   std::byte* base_;
   C& transport_;
   FlightRecord& record_;
+  std::array<std::byte const*, 3 * payload_kinds> in_place_{};  // own payloads that need no packing
 };
 
 }  // namespace lightseq

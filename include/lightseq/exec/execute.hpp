@@ -53,6 +53,7 @@ Status execute(Plan const& plan, Pass& pass, Trace& trace) noexcept {
     if (!s.sends.empty() || !s.recvs.empty()) exchanged.begin(Activity::exchange, step);
     if (Status const status = exchange.start(step); !status.ok()) return status;
     if (s.work) {
+      if (Status const status = exchange.precede(queue, step); !status.ok()) return status;
       computed.begin(Activity::work, step, *s.work);
       pass.attend(step, *s.work);
       computed.end();

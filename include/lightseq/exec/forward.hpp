@@ -69,14 +69,10 @@ class ForwardPass {
 
   void begin() {
     exchange_.for_each_own([&](Payload payload, Rows rows) {
-      RowSpan const span = share_.span(share_.rank, rows);
-      Message<T> const message = exchange_.template own<T>(payload, rows);
-      if (payload == Payload::q) {
-        queue_.copy(in_.q.from(span.first), message.q_wide(0), share_.q_shape(span.count));
-      } else {
-        queue_.copy(in_.k, message.kv_wide(0), share_.kv_shape(span.count));
-        queue_.copy(in_.v, message.kv_wide(1), share_.kv_shape(span.count));
-      }
+      if (payload == Payload::q)
+        exchange_.pack(queue_, payload, rows, std::array{in_.q.from(share_.span(share_.rank, rows).first)});
+      else
+        exchange_.pack(queue_, payload, rows, std::array{in_.k, in_.v});
     });
     // Without work at step 0 nobody begins the rows, and whatever comes continues them.
     Plan const& plan = exchange_.plan();

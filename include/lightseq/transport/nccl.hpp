@@ -12,6 +12,8 @@
 #include <memory>
 #include <span>
 #include <thread>
+#include <type_traits>
+#include <utility>
 
 #include "lightseq/core/error.hpp"
 #include "lightseq/transport/agreement.hpp"
@@ -29,8 +31,10 @@ struct NcclOptions {
 /// ordered: start() counts on what was enqueued there before, and what is enqueued behind finish() finds what
 /// was received. Neither waits for the device, so a lost peer shows in wait(): there the time-out runs and
 /// NCCL's errors are heard. Groups can be captured into a CUDA graph if all ranks do so; wait() watches its
-/// replays too. NCCL moves messages by kernels: give the stream a high priority, and leave them a few
-/// multiprocessors (Cuda::Stream::sm_margin, ncclConfig_t::maxCTAs).
+/// replays too. NCCL moves messages by kernels: give the stream a high priority. Where an attention kernel
+/// waits for messages (DistAttn::one_launch), leave theirs the multiprocessors that they need:
+/// Cuda::Stream::sm_margin, at least ncclConfig_t::maxCTAs, and ncclConfig_t::cgaClusterSize = 1, as
+/// clusters of thread blocks need free neighbours.
 ///
 /// After a failure, of any call, the communicator has been aborted, which takes NCCL's kernels off the
 /// device: communicator() is null, the engine must not touch its handle again, and CUDA calls the stream's
@@ -71,6 +75,10 @@ class Nccl {
     return comm_ == nullptr ? broken() : Status{};
   }
 
+  /// Makes `stream` wait until the messages of the last start() are about to move. Kernels move them, and one
+  /// that takes every multiprocessor, enqueued on `stream` behind this, no longer gets ahead of theirs.
+  Status precede(cudaStream_t stream) noexcept;
+
   /// Waits on the host until `stream`, which waits for this transport's by events, or is it, has done its
   /// work. A Status that is not ok names step, peer and label of a message of the group that was under way.
   Status wait(cudaStream_t stream) noexcept;
@@ -103,6 +111,9 @@ class Nccl {
   struct FreePinned {
     void operator()(Values* memory) const noexcept { cudaFreeHost(memory); }
   };
+  struct DestroyEvent {
+    void operator()(cudaEvent_t event) const noexcept { cudaEventDestroy(event); }
+  };
 
   template <class F>
   Status enqueue(Group group, F const& operations) noexcept;
@@ -126,12 +137,15 @@ class Nccl {
   int rank_ = 0;
   int world_ = 1;
   bool open_ = false;
+  bool precedes_ = false;  ///< the last start() has enqueued a group, and nobody was made to wait for it
   decltype(&cuStreamWriteValue32) write_value_ = nullptr;
 
   // The device tells in a word of host memory how far it has come: 2 n - 1 when group n begins, 2 n when it
   // is through. A replayed graph counts again as it did when it was captured.
   std::uint32_t groups_ = 0;
   std::array<Group, 1024> recent_;  // the n-th group at n modulo the size
+
+  std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, DestroyEvent> begun_;  // before a group's kernel
 
   // The word, this rank's terms, then those of all; in both memories.
   std::unique_ptr<Values, FreePinned> pinned_;
@@ -172,6 +186,9 @@ inline Nccl::Nccl(ncclComm_t comm, cudaStream_t stream, NcclOptions const& optio
       cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &function, 12000, cudaEnableDefault, &found));
   if (found != cudaDriverEntryPointSuccess) refuse("the driver has no cuStreamWriteValue32");
   write_value_ = reinterpret_cast<decltype(write_value_)>(function);
+  cudaEvent_t event = nullptr;
+  check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  begun_.reset(event);
   void* memory = nullptr;
   std::size_t const bytes = (static_cast<std::size_t>(world_) + 2) * sizeof(Values);
   check_cuda(cudaMallocHost(&memory, bytes));
@@ -197,6 +214,7 @@ inline Status Nccl::start(std::span<Send const> sends, std::span<Receive const> 
   if (Status const status = unsound(sends); !status.ok()) return give_up(status);
   if (Status const status = unsound(recvs); !status.ok()) return give_up(status);
   open_ = true;
+  precedes_ = false;
 
   // Blamed is who sends, else who receives. Empty messages need not travel.
   Group group;
@@ -208,6 +226,7 @@ inline Status Nccl::start(std::span<Send const> sends, std::span<Receive const> 
   note(sends);
   note(recvs);
   if (empty) return {};
+  precedes_ = true;
   return enqueue(group, [&] {
     ncclResult_t result = ncclSuccess;
     for (Receive const& m : recvs)
@@ -218,6 +237,13 @@ inline Status Nccl::start(std::span<Send const> sends, std::span<Receive const> 
         result = ncclSend(m.data, static_cast<std::size_t>(m.bytes), ncclInt8, m.peer, comm_, stream_);
     return result;
   });
+}
+
+inline Status Nccl::precede(cudaStream_t stream) noexcept {
+  if (comm_ == nullptr) return broken();
+  // An event that is older than a capture must not be waited for in it.
+  if (!std::exchange(precedes_, false)) return {};
+  return cuda([&] { return cudaStreamWaitEvent(stream, begun_.get(), 0); });
 }
 
 inline Status Nccl::wait(cudaStream_t stream) noexcept {
@@ -284,6 +310,8 @@ Status Nccl::enqueue(Group group, F const& operations) noexcept {
   group.number = ++groups_;
   recent_[group.number % recent_.size()] = group;
   if (Status const status = report(2 * group.number - 1); !status.ok()) return status;
+  if (Status const status = cuda([&] { return cudaEventRecord(begun_.get(), stream_); }); !status.ok())
+    return status;
   ncclResult_t result = ncclGroupStart();
   if (result == ncclSuccess) {
     result = operations();

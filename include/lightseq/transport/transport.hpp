@@ -57,7 +57,9 @@ inline char const* label_of(std::span<Send const> sends, std::span<Receive const
 /// next call. agree_by_messages() is one that waits. A transport without it is trusted.
 ///
 /// And it may have `Status connect(std::span<int const> to, std::span<int const> from)`, which every rank
-/// calls once for each DistAttn, with the ranks that it will send to and receive from.
+/// calls once for each DistAttn, with the ranks that it will send to and receive from. And, on a GPU whose
+/// kernels move the messages, `Status precede(cudaStream_t)`: what is enqueued there behind it does not keep
+/// the messages of the last start() from beginning.
 template <class T>
 concept Transport = requires(T transport, T const borrowed, std::span<Send const> sends,
                              std::span<Receive const> recvs) {
