@@ -35,7 +35,9 @@ struct BackwardLaunch {
   unsigned* turns = nullptr;
 };
 
-/// Whether one instruction adds four floats to global memory. It pays to have four neighbours then.
+/// Whether one instruction adds four floats to global memory. Then keys and queries lie in shared memory so
+/// that a thread's sums are four neighbours, and four threads add 64 bytes in a row: pieces of 32 bytes, as
+/// mma.sync leaves them, take 9% more time (H100, head dim 128), though their bytes are the same.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 constexpr bool adds_fours = true;
 #else
@@ -74,6 +76,7 @@ struct Backward {
   /// Fragments of 16 queries whose dq a warp computes.
   static constexpr int dq_fragments = query_rows / 16 / (tile.warps / tile.dq_columns);
   static_assert(dq_fragments * 16 * (tile.warps / tile.dq_columns) == query_rows);
+  static_assert(columns == 1 || warp_queries == 16 || warp_queries == 32 || warp_queries == 64);
 
   /// Shared memory: keys, values, two stages of queries, one or two of output gradients, the scores'
   /// gradients with a key in each row of 128 bytes, the weights likewise where warps share them, and two
@@ -106,7 +109,7 @@ struct Backward {
       // A tile is attended as soon as it is taken: others may wait for it.
       if (threadIdx.x == 0) taken = static_cast<int>(atomicAdd(launch.counter, 1));
       __syncthreads();
-      int const index = ptx::uniform(taken);
+      int const index = taken;
       if (index >= launch.order.tiles) return;
       attend(launch.order.locate(index, launch.keys[0].count, key_rows), launch.order.turn(index));
     }
@@ -144,51 +147,49 @@ struct Backward {
     Steps steps{place.head * group, place.head * group + group - 1, Walk{launch.mask, launch.queries, hull}};
     Turns const turns{launch.mask, launch.order, launch.queries, launch.keys, launch.turns};
 
-    bool more = steps.next();
-    using LoadQ = typename QueryTile::template Load<T, adds_fours>;
-    using LoadDO = typename QueryTile::template Load<T, false>;
-    auto const load_query_tile = [&](auto* load, int offset, Tensor<T const> const& tensor) {
-      LaunchSegment const& queries = launch.queries[steps.walk.segment];
-      int const token = steps.walk.segment * launch.queries[0].count + steps.walk.first;
-      return std::remove_pointer_t<decltype(load)>(shared + offset, tensor, place.batch, token, steps.head,
-                                                   more ? queries.count - steps.walk.first : 0);
-    };
     auto const load_q = [&](int stage) {
-      return load_query_tile(static_cast<LoadQ*>(nullptr), q_offset + stage * QueryTile::bytes, launch.q);
+      int const token = steps.walk.segment * launch.queries[0].count + steps.walk.first;
+      int const count = launch.queries[steps.walk.segment].count - steps.walk.first;
+      QueryTile::template load_ordered<adds_fours>(shared + q_offset + stage * QueryTile::bytes, launch.q,
+                                                   place.batch, token, steps.head, count);
     };
     auto const load_d_o = [&](int stage) {
-      return load_query_tile(static_cast<LoadDO*>(nullptr), d_o_offset + stage * QueryTile::bytes,
-                             launch.d_o);
+      int const token = steps.walk.segment * launch.queries[0].count + steps.walk.first;
+      int const count = launch.queries[steps.walk.segment].count - steps.walk.first;
+      QueryTile::template load_ordered<false>(shared + d_o_offset + stage * QueryTile::bytes, launch.d_o,
+                                              place.batch, token, steps.head, count);
     };
     /// A query's lse and delta, which nothing may wait for here.
     auto const load_stats = [&] {
-      LaunchSegment const& queries = launch.queries[steps.walk.segment];
-      int const row = steps.walk.first + min(static_cast<int>(threadIdx.x), query_rows - 1);
-      int const token = steps.walk.segment * launch.queries[0].count + min(row, queries.count - 1);
-      return float2{launch.lse.at(place.batch, steps.head)[token],
-                    launch.delta.at(place.batch, steps.head)[token]};
+      float2 stats{-OnlineSoftmax::infinity, 0};
+      int const row = steps.walk.first + static_cast<int>(threadIdx.x);
+      if (threadIdx.x < query_rows && row < launch.queries[steps.walk.segment].count) {
+        int const token = steps.walk.segment * launch.queries[0].count + row;
+        stats = {launch.lse.at(place.batch, steps.head)[token],
+                 launch.delta.at(place.batch, steps.head)[token]};
+      }
+      return stats;
     };
     /// Stores -lse * log2(e) and -delta. A query that sees nothing, or does not exist, gets -inf, which makes
     /// its weights zero.
     auto const store_stats = [&](int stage, float2 const& stats) {
-      int const row = steps.walk.first + static_cast<int>(threadIdx.x);
-      bool const sees = stats.x != -OnlineSoftmax::infinity && row < launch.queries[steps.walk.segment].count;
-      float const lse = sees ? -stats.x * OnlineSoftmax::log2_e : -OnlineSoftmax::infinity;
-      float const delta = sees ? -stats.y : 0;
-      std::uint32_t const to = shared + stats_offset + stage * stats_bytes + threadIdx.x * 4;
       if (threadIdx.x < query_rows) {
+        bool const sees = stats.x != -OnlineSoftmax::infinity;
+        float const lse = sees ? -stats.x * OnlineSoftmax::log2_e : -OnlineSoftmax::infinity;
+        std::uint32_t const to = shared + stats_offset + stage * stats_bytes + threadIdx.x * 4;
         asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(lse) : "memory");
-        asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + query_rows * 4), "f"(delta) : "memory");
+        asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + query_rows * 4), "f"(sees ? -stats.y : 0.0f)
+                     : "memory");
       }
     };
+    bool more = steps.next();
     if (more) {
       int const token = key_offset + place.first;
-      using LoadK = typename KeyTile::template Load<T, adds_fours>;
-      using LoadV = typename KeyTile::template Load<T, false>;
-      LoadK(shared, launch.k, place.batch, token, place.head, some_keys).begin_all();
-      LoadV(shared + v_offset, launch.v, place.batch, token, place.head, some_keys).begin_all();
-      load_q(0).begin_all();
-      load_d_o(0).begin_all();
+      KeyTile::template load_ordered<adds_fours>(shared, launch.k, place.batch, token, place.head, some_keys);
+      KeyTile::template load_ordered<false>(shared + v_offset, launch.v, place.batch, token, place.head,
+                                            some_keys);
+      load_q(0);
+      load_d_o(0);
       store_stats(0, load_stats());
     }
 
@@ -220,32 +221,22 @@ struct Backward {
       __syncthreads();  // the tile is there for all, and nobody is in the step before any more
       if constexpr (Deterministic)
         if (threadIdx.x == 0 && passed != nullptr) Turns::pass(passed, turn);
+      float2 stats{};
+      more = steps.next();
+      if (more) {
+        load_q(stage ^ 1);
+        if constexpr (tile.d_o_stages == 2) load_d_o(stage ^ 1);
+        stats = load_stats();
+      }
       std::uint32_t const q_stage = shared + q_offset + stage * QueryTile::bytes;
       std::uint32_t const d_o_stage =
           shared + d_o_offset + (tile.d_o_stages == 2 ? stage * QueryTile::bytes : 0);
       std::uint32_t const row_stats =
           shared + stats_offset + stage * stats_bytes + own_query * 4 + lane % 4 * 8;
 
-      // All that is not a multiplication is given out among multiplications, which hide it: here the loads of
-      // the next step.
-      float2 stats{};
       float s[fragments][warp_queries / 2];
       clear(s);
-      LoadQ next_q;
-      LoadDO next_d_o;
-      multiply_rows(s, row_scores, q_stage + own_query * 128 + along, [&](int gap) {
-        constexpr int rounds = LoadQ::rounds + (tile.d_o_stages == 2 ? LoadDO::rounds : 0);
-        if (gap == 0) {
-          more = steps.next();
-          next_q = load_q(stage ^ 1);
-        }
-#pragma unroll
-        for (int i = gap * rounds / blocks; i < (gap + 1) * rounds / blocks; ++i) {
-          if (i == LoadQ::rounds) next_d_o = load_d_o(stage ^ 1);
-          i < LoadQ::rounds ? next_q.begin(i) : next_d_o.begin(i - LoadQ::rounds);
-        }
-        if (gap == blocks - 1) stats = load_stats();
-      });
+      multiply_rows(s, row_scores, q_stage + own_query * 128 + along, [](int) {});
       if (tests) {
 #pragma unroll
         for (int f = 0; f < fragments; ++f)
@@ -304,8 +295,10 @@ struct Backward {
       if constexpr (columns > 1)
         multiply_others(dv, row_scores + p_offset, d_o_stage + down, column, [](int) {});
       if constexpr (columns > 1 && tile.d_o_stages == 1) __syncthreads();  // nobody reads d_o any more
-      if constexpr (tile.d_o_stages == 1) load_d_o(0).begin_all();
-      store_stats(stage ^ 1, stats);
+      if (more) {
+        if constexpr (tile.d_o_stages == 1) load_d_o(0);
+        store_stats(stage ^ 1, stats);
+      }
 
       float dq[dq_fragments][dq_blocks * 8];
       clear(dq);
@@ -324,7 +317,7 @@ struct Backward {
           multiply(dq, 8 * i, a, b);
         }
       }
-      // In a row, additions to global memory would block.
+      // Additions to global memory in a row would block the multiplications of the other warps too.
       constexpr int additions = dq_fragments * 2 * dq_blocks, gaps = query_rows / 16 * warp_blocks;
       float* dq_rows[dq_fragments][2];
 #pragma unroll
@@ -353,7 +346,6 @@ struct Backward {
                         [&](int gap) { add_some(warp_queries / 16 * warp_blocks + gap); });
       stage ^= 1;
     }
-    ptx::wait_copies();
     if constexpr (Deterministic) {
       __syncthreads();
       if (threadIdx.x == 0 && passed != nullptr) Turns::pass(passed, turn);
@@ -400,7 +392,7 @@ struct Backward {
   }
 
   /// d += a b^T, for a warp's rows of keys or values at `a_lane` and the queries or output gradients at
-  /// `b_lane`.
+  /// `b_lane`. Calls `between(i)` behind the multiplications of block i.
   template <class Between>
   __device__ __forceinline__ static void multiply_rows(float (&d)[fragments][warp_queries / 2],
                                                        std::uint32_t a_lane, std::uint32_t b_lane,
@@ -421,6 +413,7 @@ struct Backward {
     }
   }
 
+  /// 2^x where it is written: the compiler would gather all of them behind the multiplications.
   __device__ __forceinline__ static float exp2_here(float x) {
     float y;
     asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -485,7 +478,7 @@ struct Backward {
   }
 
   /// Adds the rows times `scale` to floats, or writes them as elements. With `Fours` the columns lie as
-  /// RowTile::Load leaves them.
+  /// RowTile::load_ordered leaves them.
   template <bool Fours>
   __device__ __forceinline__ static void store(Tensor<KeyGrad> const& tensor, RowPair const& rows,
                                                int first_block, float const (&x)[warp_blocks * 8],

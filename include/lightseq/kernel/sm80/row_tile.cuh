@@ -39,51 +39,31 @@ struct RowTile {
     }
   }
 
-  /// A load that begins in rounds, so that it can be given out among other work. With `Pairs` the pairs 0,
-  /// ..., 7 of elements in each 16 columns come to lie in the order 0, 2, 4, 6, 1, 3, 5, 7: of what mma.sync
-  /// makes of these columns, in two blocks of 8, each thread then holds four neighbours.
-  template <class T, bool Pairs>
-  struct Load {
-    static constexpr int size = Pairs ? 2 : 8;  ///< elements that a thread copies at a time
-    static constexpr int pieces = HeadDim / size, row_threads = columns * 8 / size;
-    static constexpr int step = Threads / row_threads, rounds = (Rows + step - 1) / step;
+  /// The same for the backward. With `Pairs` the pairs 0, ..., 7 of elements in each 16 columns come to lie
+  /// in the order 0, 2, 4, 6, 1, 3, 5, 7: of what mma.sync makes of these columns, in two blocks of 8, each
+  /// thread then holds four neighbours.
+  template <bool Pairs, class T>
+  __device__ __forceinline__ static void load_ordered(std::uint32_t to, Tensor<T const> const& tensor,
+                                                      int batch, int token, int head, int count) {
+    constexpr int size = Pairs ? 2 : 8, pieces = HeadDim / size, row_threads = columns * 8 / size;
+    constexpr int step = Threads / row_threads;
     static_assert(step % 8 == 0 || 8 % step == 0);
-
-    T const* from = nullptr;
-    std::int64_t stride = 0;
-    std::uint32_t to = 0;
-    int count = 0;  ///< rows from this thread's first on; those behind them become zero
-
-    __device__ __forceinline__ static int row() { return static_cast<int>(threadIdx.x) / row_threads; }
-
-    Load() = default;
-    __device__ __forceinline__ Load(std::uint32_t tile, Tensor<T const> const& tensor, int batch, int token,
-                                    int head, int rows)
-        : stride(tensor.strides.token), count(rows - row()) {
-      int const piece = threadIdx.x % row_threads;
-      from = tensor.at(batch, token, head) + (row() * stride + piece * size);
-      to = tile + (Pairs ? chunk_offset(row(), piece / 8 * 2 + piece % 2) + piece / 2 % 4 * 4
-                         : chunk_offset(row(), piece));
-    }
-
-    /// Rounds come one after another.
-    __device__ __forceinline__ void begin(int round) {
-      int const first = round * step;
-      std::uint32_t const at = (to ^ first % 8 * 16) + first * 128;
-      bool const outside = pieces != row_threads && static_cast<int>(threadIdx.x) % row_threads >= pieces;
-      if (!outside && (Rows % step == 0 || first + row() < Rows)) {
-        if constexpr (Pairs)
-          ptx::copy_pair_async(at, from, first < count ? 4 : 0);
-        else
-          ptx::copy_async(at, from, first < count ? 16 : 0);
-      }
-      from += step * stride;
-    }
-    __device__ __forceinline__ void begin_all() {
+    int const first = static_cast<int>(threadIdx.x) / row_threads, piece = threadIdx.x % row_threads;
+    if (piece >= pieces) return;
+    T const* from = tensor.at(batch, token, head) + (first * tensor.strides.token + piece * size);
+    to += Pairs ? chunk_offset(first, piece / 8 * 2 + piece % 2) + piece / 2 % 4 * 4
+                : chunk_offset(first, piece);
 #pragma unroll
-      for (int i = 0; i < rounds; ++i) begin(i);
+    for (int row = 0; row < Rows; row += step) {
+      if (Rows % step != 0 && row + first >= Rows) break;
+      std::uint32_t const at = (to ^ row % 8 * 16) + row * 128;
+      if constexpr (Pairs)
+        ptx::copy_pair_async(at, from, row + first < count ? 4 : 0);
+      else
+        ptx::copy_async(at, from, row + first < count ? 16 : 0);
+      from += step * tensor.strides.token;
     }
-  };
+  }
 };
 
 }  // namespace lightseq::sm80

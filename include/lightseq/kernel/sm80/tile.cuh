@@ -41,11 +41,9 @@ struct BackwardTile {
 /// A `large` tile fits in the 163 KB that an A100 gives a thread block, any other in the 99 KB of the
 /// smallest GPUs. Measured on an H100 in bf16, the kernel alone, full / causal, in TFLOP/s: head dim 64 with
 /// 32 queries 303 / 305, with 48 324 / 312, with 128 and 8 warps 276 / 275; head dim 128 with 64 keys 287 /
-/// 265, with 128 and a warp's 16 keys to itself 279, with 128 as here 319 / 313.
+/// 265, with 128 319 / 313, but 279 full where each warp has 16 of them to itself; head dim 256 with 32 keys
+/// 165 / 169, with 64 189 / 197.
 constexpr BackwardTile backward_tile(int head_dim, bool large) {
-#ifdef TW
-  return {TW, TF, TC, TQ, TDQ, TDO, TB};
-#endif
   if (head_dim <= 64) return {.columns = 1, .query_rows = 48, .dq_columns = 4};
   if (head_dim <= 128) {
     if (large) return {.warps = 8, .dq_columns = 4, .d_o_stages = 2, .blocks = 1};
