@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Speed of the backward kernels. cuda_baseline.py runs it beside cuDNN and prints ratios.
+// Speed of the backward kernels. cuda_baseline.py runs it beside PyTorch's and prints ratios.
 //   bench_cuda_backward                                   a default selection
-//   bench_cuda_backward TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [deterministic] [brief]
-// MASK is full or causal. Prints a line of JSON a case, in TFLOP/s of visible pairs: main is the rate of the
-// kernel alone; burst and sustained, which cuda_forward.cu defines, count all that a backward needs: delta,
-// zeros for the gradients of queries, the kernel, and those gradients as elements. With `brief` there is no
-// sustained rate.
+//   bench_cuda_backward TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [portable] [deterministic] [brief]
+// MASK is full or causal. With `portable` the kernel for sm_80 and up runs instead of the Hopper one. Prints
+// a line of JSON a case, in TFLOP/s of visible pairs: main is the rate of the kernel alone; burst and
+// sustained, which cuda_forward.cu defines, count all that a backward needs: delta, zeros for the gradients
+// of queries, the kernel, and those gradients as elements. With `brief` there is no sustained rate.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "lightseq/kernel/rows.cuh"
+#include "lightseq/kernel/sm80/backward.cuh"
 #include "lightseq/kernel/sm90/backward.cuh"
 #include "lightseq/kernel/sm90/forward.cuh"
 #include "lightseq/mask/causal.hpp"
@@ -35,12 +36,11 @@ struct Case {
   std::string type = "bf16", mask = "full";
   int dim = 128;
   std::int64_t batch = 4, seqlen = 8192, heads = 16, kv_heads = 16;
-  bool deterministic = false, brief = false;
+  bool portable = false, deterministic = false, brief = false;
 };
 
-template <int HeadDim, class T, class M, bool Deterministic>
+template <class Kernel, int HeadDim, class T, class M>
 void measure(Case const& c, M const& mask) {
-  using Kernel = sm90::BackwardKernel<HeadDim, T, T, M, Deterministic>;
   std::int64_t const rows = c.batch * c.seqlen;
   std::int64_t const q_size = rows * c.heads * HeadDim, kv_size = rows * c.kv_heads * HeadDim;
   T* const q = filled<T>(q_size, 1);
@@ -119,11 +119,11 @@ void measure(Case const& c, M const& mask) {
   }
   std::printf(
       "{\"pass\": \"backward\", \"type\": \"%s\", \"mask\": \"%s\", \"dim\": %d, \"batch\": %lld, "
-      "\"seqlen\": %lld, \"heads\": %lld, "
-      "\"kv_heads\": %lld, \"deterministic\": %s, \"main\": %.1f, \"burst\": %.1f, \"sustained\": %.1f}\n",
+      "\"seqlen\": %lld, \"heads\": %lld, \"kv_heads\": %lld, \"portable\": %s, \"deterministic\": %s, "
+      "\"main\": %.1f, \"burst\": %.1f, \"sustained\": %.1f}\n",
       c.type.c_str(), c.mask.c_str(), c.dim, static_cast<long long>(c.batch),
       static_cast<long long>(c.seqlen), static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads),
-      c.deterministic ? "true" : "false", main_burst, all_burst, sustained);
+      c.portable ? "true" : "false", c.deterministic ? "true" : "false", main_burst, all_burst, sustained);
   std::fflush(stdout);
   check(cudaEventDestroy(begin));
   check(cudaEventDestroy(end));
@@ -134,38 +134,44 @@ void measure(Case const& c, M const& mask) {
     check(cudaFree(memory));
 }
 
-template <int HeadDim, class T, class M>
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, class T, class M>
 void measure_order(Case const& c, M const& mask) {
-  if (c.deterministic) return measure<HeadDim, T, M, true>(c, mask);
-  measure<HeadDim, T, M, false>(c, mask);
+  if (c.deterministic) return measure<Kernel<HeadDim, T, T, M, true>, HeadDim, T>(c, mask);
+  measure<Kernel<HeadDim, T, T, M, false>, HeadDim, T>(c, mask);
 }
 
-template <int HeadDim, class T>
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, class T>
 void measure_mask(Case const& c) {
-  if (c.mask == "full") return measure_order<HeadDim, T>(c, Full{});
-  measure_order<HeadDim, T>(c, Causal{});
+  if (c.mask == "full") return measure_order<Kernel, HeadDim, T>(c, Full{});
+  measure_order<Kernel, HeadDim, T>(c, Causal{});
 }
 
-void measure(Case const& c) {
+template <template <int, class, class, Mask, bool> class Kernel>
+void measure_case(Case const& c) {
   if (c.type == "fp16") {
-    if (c.dim == 64) return measure_mask<64, float16>(c);
-    return measure_mask<128, float16>(c);
+    if (c.dim == 64) return measure_mask<Kernel, 64, float16>(c);
+    return measure_mask<Kernel, 128, float16>(c);
   }
   switch (c.dim) {
     case 64:
-      return measure_mask<64, bfloat16>(c);
+      return measure_mask<Kernel, 64, bfloat16>(c);
     case 96:
-      return measure_mask<96, bfloat16>(c);
+      return measure_mask<Kernel, 96, bfloat16>(c);
     case 128:
-      return measure_mask<128, bfloat16>(c);
+      return measure_mask<Kernel, 128, bfloat16>(c);
     case 192:
-      return measure_mask<192, bfloat16>(c);
+      return measure_mask<Kernel, 192, bfloat16>(c);
     case 256:
-      return measure_mask<256, bfloat16>(c);
+      return measure_mask<Kernel, 256, bfloat16>(c);
     default:
       std::fprintf(stderr, "no such head dim here\n");
       std::exit(1);
   }
+}
+
+void measure(Case const& c) {
+  if (c.portable) return measure_case<sm80::BackwardKernel>(c);
+  measure_case<sm90::BackwardKernel>(c);
 }
 
 }  // namespace
@@ -180,7 +186,8 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (argc < 8) {
-    std::fprintf(stderr, "usage: %s TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [deterministic] [brief]\n",
+    std::fprintf(stderr,
+                 "usage: %s TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [portable] [deterministic] [brief]\n",
                  argv[0]);
     return 1;
   }
@@ -192,6 +199,7 @@ int main(int argc, char** argv) {
          std::atoll(argv[6]),
          std::atoll(argv[7])};
   for (int i = 8; i < argc; ++i) {
+    c.portable |= std::string(argv[i]) == "portable";
     c.deterministic |= std::string(argv[i]) == "deterministic";
     c.brief |= std::string(argv[i]) == "brief";
   }

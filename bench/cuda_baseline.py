@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Hopper kernels beside cuDNN's, and the portable forward beside FlashAttention-2, both of which PyTorch
+"""The Hopper kernels beside cuDNN's, and the portable ones beside FlashAttention-2's, both of which PyTorch
 calls, in one run on one card.
 
     python3 bench/cuda_baseline.py build/bench/bench_cuda_forward [SELECTION] [--json FILE]
     python3 bench/cuda_baseline.py build/bench/bench_cuda_backward backward[_SELECTION] [--json FILE]
 
-SELECTION is main (the default), lengths, dims, other, portable or all; of the backward it is nothing, lengths
-or other. Burst and sustained are defined in cuda_forward.cu; both sides are measured the same way, one after
-the other, case by case. The time of a backward is that of all its kernels on either side.
+SELECTION is main (the default), lengths, dims, other, portable or all; of the backward it is nothing,
+lengths, other or portable. Burst and sustained are defined in cuda_forward.cu; both sides are measured the
+same way, one after the other, case by case. The time of a backward is that of all its kernels on either side.
 """
 import argparse
 import json
@@ -66,6 +66,9 @@ BACKWARD = {
     "backward_other": [case(mask, 128, heads=32, kv_heads=8, backward=True) for mask in BOTH]
     + [case(mask, 128, type="fp16", backward=True) for mask in BOTH]
     + [case(mask, dim, heads=2048 // dim // 8 * 8, backward=True) for dim in (96, 192, 256) for mask in BOTH],
+    "backward_portable": [
+        case(mask, dim, heads=2048 // dim, backward=True, portable=True) for dim in (128, 64) for mask in BOTH
+    ],
 }
 
 

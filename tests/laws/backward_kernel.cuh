@@ -55,24 +55,26 @@ std::vector<G> initial_gradient(std::int64_t size, std::uint64_t stream) {
 
 template <int HeadDim, class T>
 struct BackwardCase : ForwardCase<HeadDim, T> {
-  std::vector<T> d_o;             ///< as q
+  std::vector<T> d_o;
   std::vector<float> lse, delta;  ///< [batch, heads, queries.rows()], in double until the end
-  Strides dq_strides, dkv_strides;
+  Strides d_o_strides, dq_strides, dk_strides, dv_strides;
   std::vector<double> want_dq, want_dk, want_dv;  ///< packed
 
   /// Adds d_o, the row statistics and what the oracle wants.
   template <class M>
   void complete(M const& mask, std::uint64_t stream, int layout) {
     Shape const q_shape = this->query_shape(), kv_shape = this->key_shape();
+    d_o_strides = some_layout(q_shape, layout / 27 % 3);
     dq_strides = some_layout(q_shape, layout % 3);
-    dkv_strides = some_layout(kv_shape, layout / 3 % 3);
-    d_o = random_vector<T>(this->extent(q_shape, this->q_strides), stream);
+    dk_strides = some_layout(kv_shape, layout / 3 % 3);
+    dv_strides = some_layout(kv_shape, layout / 9 % 3);
+    d_o = random_vector<T>(this->extent(q_shape, d_o_strides), stream);
     std::vector<double> o, exact_lse;
     this->oracle(mask, o, exact_lse);
     lse.assign(exact_lse.begin(), exact_lse.end());
     delta.clear();
     Tensor<double const> const o_rows{o.data(), Strides::packed(q_shape)};
-    Tensor<T const> const d_o_rows{d_o.data(), this->q_strides};
+    Tensor<T const> const d_o_rows{d_o.data(), d_o_strides};
     for (std::int64_t b = 0; b < q_shape.batch; ++b)
       for (std::int64_t h = 0; h < q_shape.heads; ++h)
         for (std::int64_t t = 0; t < q_shape.tokens; ++t) {
@@ -89,7 +91,7 @@ struct BackwardCase : ForwardCase<HeadDim, T> {
     call.q = {this->q.data(), this->q_strides};
     call.k = {this->k.data(), this->kv_strides};
     call.v = {this->v.data(), this->kv_strides};
-    call.d_o = {d_o.data(), this->q_strides};
+    call.d_o = {d_o.data(), d_o_strides};
     call.queries = this->queries, call.keys = this->keys;
     call.dq = {want_dq.data(), Strides::packed(q_shape)};
     call.dk = {want_dk.data(), Strides::packed(kv_shape)};
@@ -102,8 +104,9 @@ struct BackwardCase : ForwardCase<HeadDim, T> {
 
 template <int HeadDim, class T, class M>
 BackwardCase<HeadDim, T> some_backward_case(M const& mask, std::uint64_t stream, std::int64_t longest) {
-  BackwardCase<HeadDim, T> c{some_case<HeadDim, T>(stream, longest), {}, {}, {}, {}, {}, {}, {}, {}};
-  c.complete(mask, stream + 5, static_cast<int>(stream_seed(stream) >> 20 & 0xff));
+  BackwardCase<HeadDim, T> c;
+  static_cast<ForwardCase<HeadDim, T>&>(c) = some_case<HeadDim, T>(stream, longest);
+  c.complete(mask, stream + 5, static_cast<int>(stream_seed(stream) >> 20 & 0xfff));
   return c;
 }
 
@@ -129,8 +132,8 @@ class BackwardRun {
         lse(c.lse),
         delta(c.delta),
         dq_before(initial_gradient<float>(c.extent(c.query_shape(), c.dq_strides), 91)),
-        dk_before(initial_gradient<KeyGrad>(c.extent(c.key_shape(), c.dkv_strides), 92)),
-        dv_before(initial_gradient<KeyGrad>(c.extent(c.key_shape(), c.dkv_strides), 93)),
+        dk_before(initial_gradient<KeyGrad>(c.extent(c.key_shape(), c.dk_strides), 92)),
+        dv_before(initial_gradient<KeyGrad>(c.extent(c.key_shape(), c.dv_strides), 93)),
         dq(dq_before),
         dk(dk_before),
         dv(dv_before),
@@ -144,7 +147,7 @@ class BackwardRun {
               int sm_margin = 0, cudaStream_t stream = nullptr) {
     BackwardCall<T, float, KeyGrad> call;
     call.q = Tensor<T const>{q.data(), c.q_strides}.from(first_query);
-    call.d_o = Tensor<T const>{d_o.data(), c.q_strides}.from(first_query);
+    call.d_o = Tensor<T const>{d_o.data(), c.d_o_strides}.from(first_query);
     call.k = Tensor<T const>{k.data(), c.kv_strides}.from(first_key);
     call.v = Tensor<T const>{v.data(), c.kv_strides}.from(first_key);
     call.lse = RowStats<float const>(RowStats<float>::packed(lse.data(), c.heads, c.queries.rows()))
@@ -154,8 +157,8 @@ class BackwardRun {
     call.queries = c.queries.slice(first_query, queries);
     call.keys = c.keys.slice(first_key, keys);
     call.dq = Tensor<float>{dq.data(), c.dq_strides}.from(first_query);
-    call.dk = Tensor<KeyGrad>{dk.data(), c.dkv_strides}.from(first_key);
-    call.dv = Tensor<KeyGrad>{dv.data(), c.dkv_strides}.from(first_key);
+    call.dk = Tensor<KeyGrad>{dk.data(), c.dk_strides}.from(first_key);
+    call.dv = Tensor<KeyGrad>{dv.data(), c.dv_strides}.from(first_key);
     call.batch = c.batch, call.heads = c.heads, call.kv_heads = c.kv_heads, call.scale = c.scale;
     require(kernel.launch(call, mask, workspace.data(), stream, sm_margin));
   }
@@ -175,8 +178,8 @@ class BackwardRun {
          c.queries.segments[0].stride, ", keys ", c.keys.segments[0].rows, "+", c.keys.segments[1].rows,
          " stride ", c.keys.segments[0].stride);
     auto const query_rows = added_rows(dq.values(), dq_before, c.query_shape(), c.dq_strides);
-    auto const key_rows = added_rows(dk.values(), dk_before, c.key_shape(), c.dkv_strides);
-    auto const value_rows = added_rows(dv.values(), dv_before, c.key_shape(), c.dkv_strides);
+    auto const key_rows = added_rows(dk.values(), dk_before, c.key_shape(), c.dk_strides);
+    auto const value_rows = added_rows(dv.values(), dv_before, c.key_shape(), c.dv_strides);
     CHECK(gradient_error(query_rows, c.want_dq) < slack * gradient_tolerance<T>);
     CHECK(gradient_error(key_rows, c.want_dk) < slack * gradient_tolerance<T>);
     CHECK(gradient_error(value_rows, c.want_dv) < slack * gradient_tolerance<T>);
@@ -370,6 +373,50 @@ void check_gradient_replay(std::uint64_t stream) {
   }
   check_cuda(cudaGraphExecDestroy(replay));
   check_cuda(cudaGraphDestroy(graph));
+}
+
+/// The kernel addresses tensors of more than 2^31 elements.
+template <template <int, class, class, Mask, bool> class Kernel>
+void check_large_gradient_strides(std::uint64_t stream) {
+  constexpr std::int64_t rows = 260, row = 8'589'936, width = 128 * sizeof(bfloat16);
+  static_assert((rows - 1) * row > (std::int64_t{1} << 31) && row % 8 == 0);
+  BackwardCase<128, bfloat16> c;
+  c.queries = c.keys = {{{0, rows, 1}, {}}};
+  c.batch = c.heads = c.kv_heads = 1;
+  c.q_strides = c.kv_strides = Strides::packed(c.query_shape());
+  c.fill(stream);
+  c.complete(Causal{}, stream + 5, 0);
+  // The inputs lie side by side in rows that are far apart, and so do the gradients.
+  DeviceArray<bfloat16> const inputs((rows - 1) * row + 4 * 128);
+  DeviceArray<float> const sums((rows - 1) * row + 3 * 128);
+  int part = 0;
+  for (auto const* const values : {&c.q, &c.k, &c.v, &c.d_o})
+    check_cuda(cudaMemcpy2D(inputs.data() + 128 * part++, row * sizeof(bfloat16), values->data(), width,
+                            width, rows, cudaMemcpyHostToDevice));
+  check_cuda(cudaMemset2D(sums.data(), row * sizeof(float), 0, 3 * 128 * sizeof(float), rows));
+  DeviceArray<float> const lse(c.lse), delta(c.delta);
+  using Causal128 = Kernel<128, bfloat16, float, Causal, false>;
+  DeviceArray<char> const workspace(Causal128::workspace_bytes(1, 1, rows, rows));
+  Strides const strides{rows * row, row, 128};
+  BackwardCall<bfloat16, float, float> call;
+  call.q = {inputs.data(), strides}, call.k = {inputs.data() + 128, strides};
+  call.v = {inputs.data() + 2 * 128, strides}, call.d_o = {inputs.data() + 3 * 128, strides};
+  call.lse = RowStats<float>::packed(lse.data(), 1, rows);
+  call.delta = RowStats<float>::packed(delta.data(), 1, rows);
+  call.queries = c.queries, call.keys = c.keys;
+  call.dq = {sums.data(), strides}, call.dk = {sums.data() + 128, strides};
+  call.dv = {sums.data() + 2 * 128, strides};
+  call.batch = call.heads = call.kv_heads = 1, call.scale = c.scale;
+  Causal128 kernel;
+  REQUIRE(kernel.prepare().ok());
+  REQUIRE(kernel.launch(call, {}, workspace.data(), nullptr).ok());
+  part = 0;
+  for (auto const* const want : {&c.want_dq, &c.want_dk, &c.want_dv}) {
+    std::vector<float> got(rows * 128);
+    check_cuda(cudaMemcpy2D(got.data(), 128 * sizeof(float), sums.data() + 128 * part++, row * sizeof(float),
+                            128 * sizeof(float), rows, cudaMemcpyDeviceToHost));
+    CHECK(gradient_error({got.begin(), got.end()}, *want) < gradient_tolerance<bfloat16>);
+  }
 }
 
 }  // namespace lightseq::test

@@ -2,6 +2,7 @@
 #include "lightseq/kernel/sm80/backward.cuh"
 
 #include "laws/backward_kernel.cuh"
+#include "sm80/little_shared_memory.cuh"
 
 using namespace lightseq;
 using namespace lightseq::test;
@@ -11,4 +12,7 @@ TEST_CASE(
   REQUIRE(compute_capability() >= 80);
   SUBCASE("head dim 64") { check_gradients_of_masks<sm80::BackwardKernel, 64, false>(10000); }
   SUBCASE("head dim 128") { check_gradients_of_masks<sm80::BackwardKernel, 128, false>(20000); }
+  SUBCASE("head dim 128 in little shared memory") {
+    check_gradients_of_masks<LittleSharedMemory, 128, false>(25000);
+  }
 }

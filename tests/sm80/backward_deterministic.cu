@@ -2,6 +2,7 @@
 #include "lightseq/kernel/sm80/backward.cuh"
 
 #include "laws/backward_kernel.cuh"
+#include "sm80/little_shared_memory.cuh"
 
 using namespace lightseq;
 using namespace lightseq::test;
@@ -19,4 +20,6 @@ TEST_CASE("the deterministic portable backward kernel gives the same bits in eve
   check_gradient_bits<sm80::BackwardKernel, 128>(Full{}, 52000);
   check_gradient_bits<sm80::BackwardKernel, 128>(Documents{90}, 53000);
   check_gradient_bits<sm80::BackwardKernel, 256>(Causal{}, 54000);
+  check_gradient_bits<LittleSharedMemory, 128>(Causal{}, 55000);
+  check_gradient_bits<LittleSharedMemory, 256>(Causal{}, 56000);
 }

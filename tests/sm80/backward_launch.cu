@@ -20,3 +20,8 @@ TEST_CASE("a captured portable backward gives the same bits when replayed") {
   REQUIRE(compute_capability() >= 80);
   check_gradient_replay<sm80::BackwardKernel>(90000);
 }
+
+TEST_CASE("the portable backward kernel addresses tensors of more than 2^31 elements") {
+  REQUIRE(compute_capability() >= 80);
+  check_large_gradient_strides<sm80::BackwardKernel>(95000);
+}

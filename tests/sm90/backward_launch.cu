@@ -20,3 +20,8 @@ TEST_CASE("a captured sm_90 backward gives the same bits when replayed") {
   REQUIRE(compute_capability() == 90);
   check_gradient_replay<sm90::BackwardKernel>(90000);
 }
+
+TEST_CASE("the sm_90 backward kernel addresses tensors of more than 2^31 elements") {
+  REQUIRE(compute_capability() == 90);
+  check_large_gradient_strides<sm90::BackwardKernel>(95000);
+}

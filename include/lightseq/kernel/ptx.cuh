@@ -85,6 +85,13 @@ __device__ __forceinline__ void copy_async(std::uint32_t to, void const* from, i
                : "memory");
 }
 
+/// The same for 4 bytes, and multiples of 4.
+__device__ __forceinline__ void copy_pair_async(std::uint32_t to, void const* from, int bytes) {
+  asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], 4, %2;" ::"r"(to),
+               "l"(__cvta_generic_to_global(from)), "r"(bytes)
+               : "memory");
+}
+
 /// Waits for all copies that this thread has begun.
 __device__ __forceinline__ void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include "lightseq/core/status.hpp"
@@ -21,32 +22,31 @@ class BackwardKernel {
   static_assert(std::is_same_v<KeyGrad, T> || std::is_same_v<KeyGrad, float>,
                 "lightseq: the gradients of keys are of the element type or float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
-  using Kernel = Backward<HeadDim, T, KeyGrad, M, Deterministic>;
+  template <bool Large>
+  using Block = Backward<HeadDim, T, KeyGrad, M, Deterministic, Large>;
 
  public:
   /// Device memory that a launch of at most this size needs to itself.
   static constexpr std::int64_t workspace_bytes(std::int64_t batch, std::int64_t heads,
                                                 std::int64_t query_rows, std::int64_t /*key_rows*/) {
-    std::int64_t const turns = Deterministic ? Kernel::Turns::count(batch, heads, query_rows) : 0;
-    return (1 + turns) * std::int64_t{sizeof(unsigned)};
+    std::int64_t const turns = std::max(Block<false>::Turns::count(batch, heads, query_rows),
+                                        Block<true>::Turns::count(batch, heads, query_rows));
+    return (1 + (Deterministic ? turns : 0)) * std::int64_t{sizeof(unsigned)};
   }
 
-  /// Looks up what launches need on the current device: once, at plan time.
-  Status prepare() {
-    // Every translation unit has a kernel of its own, and which one an inlined launch() would mean is open:
-    // what is prepared here is launched.
-    kernel_ = reinterpret_cast<void const*>(&backward_kernel<HeadDim, T, KeyGrad, M, Deterministic>);
-    int device = 0;
+  /// Looks up what launches need on the current device: once, at plan time. A thread block takes at most
+  /// `shared_limit` bytes of shared memory.
+  Status prepare(int shared_limit = std::numeric_limits<int>::max()) {
+    int device = 0, shared = 0;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
       error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
     if (error == cudaSuccess)
-      error =
-          cudaFuncSetAttribute(kernel_, cudaFuncAttributeMaxDynamicSharedMemorySize, Kernel::shared_bytes);
-    if (error == cudaSuccess)
-      error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_, kernel_, Kernel::threads,
-                                                            Kernel::shared_bytes);
-    return refused(error);
+      error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error != cudaSuccess) return refused(error);
+    if constexpr (backward_tile(HeadDim, true) != backward_tile(HeadDim, false))
+      if (std::min(shared, shared_limit) >= Block<true>::shared_bytes + 1024) return choose<true>();
+    return choose<false>();
   }
 
   /// Enqueues the call, with as many thread blocks as `sm_margin` multiprocessors less would hold.
@@ -63,17 +63,33 @@ class BackwardKernel {
     if (error != cudaSuccess) return refused(error);
     int const blocks = std::clamp((multiprocessors_ - sm_margin) * blocks_, 1, launch.order.tiles);
     void* arguments[] = {&launch};
-    return refused(cudaLaunchKernel(kernel_, dim3(static_cast<unsigned>(blocks)), dim3(Kernel::threads),
-                                    arguments, Kernel::shared_bytes, stream));
+    return refused(cudaLaunchKernel(kernel_, dim3(static_cast<unsigned>(blocks)),
+                                    dim3(static_cast<unsigned>(threads_)), arguments,
+                                    static_cast<std::size_t>(shared_bytes_), stream));
   }
 
  private:
+  template <bool Large>
+  Status choose() {
+    // Every translation unit has a kernel of its own, and which one an inlined launch() would mean is open:
+    // what is prepared here is launched.
+    kernel_ = reinterpret_cast<void const*>(&backward_kernel<HeadDim, T, KeyGrad, M, Deterministic, Large>);
+    threads_ = Block<Large>::threads, shared_bytes_ = Block<Large>::shared_bytes;
+    key_rows_ = Block<Large>::key_rows;
+    cudaError_t error =
+        cudaFuncSetAttribute(kernel_, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes_);
+    if (error == cudaSuccess)
+      error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_, kernel_, threads_,
+                                                            static_cast<std::size_t>(shared_bytes_));
+    return refused(error);
+  }
+
   static Status refused(cudaError_t error) {
     if (error == cudaSuccess) return {};
     return {.code = Code::device_failed, .subject = "the backward kernel", .native = error};
   }
 
-  static Status describe(BackwardCall<T, float, KeyGrad> const& call, BackwardLaunch<T, KeyGrad, M>& launch) {
+  Status describe(BackwardCall<T, float, KeyGrad> const& call, BackwardLaunch<T, KeyGrad, M>& launch) const {
     Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
     Shape const key_shape{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
     launch.q = call.q.resolved(query_shape), launch.d_o = call.d_o.resolved(query_shape);
@@ -94,12 +110,13 @@ class BackwardKernel {
           check_aligned(launch.dv, key_shape, 2, "dv")})
       if (!status.ok()) return status;
     launch.scale = call.scale;
-    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, Kernel::key_rows, Deterministic);
+    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, key_rows_, Deterministic);
   }
 
   void const* kernel_ = nullptr;
   int multiprocessors_ = 0;
-  int blocks_ = 0;  ///< that a multiprocessor holds
+  int blocks_ = 0;                                     ///< that a multiprocessor holds
+  int threads_ = 0, shared_bytes_ = 0, key_rows_ = 0;  ///< of a thread block
 };
 
 }  // namespace lightseq::sm80

@@ -35,7 +35,17 @@ struct BackwardLaunch {
   unsigned* turns = nullptr;
 };
 
-/// Adds four floats to those at `to`, a multiple of 16 bytes.
+/// Whether one instruction adds four floats to global memory. Then keys and queries lie in shared memory so
+/// that a thread's sums are four neighbours, and four threads add 64 bytes in a row: pieces of 32 bytes, as
+/// mma.sync leaves them, take 9% more time (H100, head dim 128), though their bytes are the same.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+constexpr bool adds_fours = true;
+#else
+constexpr bool adds_fours = false;
+#endif
+
+/// Adds four floats to those at `to`, a multiple of 16 bytes, if it adds fours; two each to those at `to` and
+/// `to` + 8 otherwise.
 __device__ __forceinline__ void add_four(float* to, float a, float b, float c, float d) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(a), "f"(b), "f"(c),
@@ -44,38 +54,46 @@ __device__ __forceinline__ void add_four(float* to, float a, float b, float c, f
 #else
   atomicAdd(to, a);
   atomicAdd(to + 1, b);
-  atomicAdd(to + 2, c);
-  atomicAdd(to + 3, d);
+  atomicAdd(to + 8, c);
+  atomicAdd(to + 9, d);
 #endif
 }
 
-template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
+template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic, bool Large>
 struct Backward {
-  static constexpr BackwardTile tile = backward_tile(HeadDim);
-  static constexpr int fragments = tile.fragments, parts = tile.parts, query_rows = tile.query_rows;
-  static constexpr int warp_keys = 16 * fragments, key_rows = warp_keys * tile.warps / parts;
+  static constexpr BackwardTile tile = backward_tile(HeadDim, Large);
+  static constexpr int fragments = tile.fragments, columns = tile.columns, query_rows = tile.query_rows;
+  static constexpr int warp_keys = 16 * fragments, key_rows = warp_keys * tile.warps / columns;
+  static constexpr int warp_queries = query_rows / columns;  ///< whose scores a warp computes
   static constexpr int threads = 32 * tile.warps;
   static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
-  /// Dims in blocks of 16: all of them, those of a part of dk and dv, and those of a half of dq. Where a half
-  /// has one too many, what is computed for it is dropped.
-  static constexpr int blocks = HeadDim / 16, part_blocks = (blocks + parts - 1) / parts;
-  static constexpr int half_blocks = (blocks + 1) / 2;
-  /// Fragments of 16 queries whose dq a warp computes, one half of their dims.
-  static constexpr int dq_fragments = query_rows / 16 / (tile.warps / 2);
+  /// Dims in blocks of 16: all of them, those of dk and dv that a warp has, and those of dq. Where a warp has
+  /// too many, what is computed for them is dropped.
+  static constexpr int blocks = HeadDim / 16, warp_blocks = (blocks + columns - 1) / columns;
+  static constexpr int dq_blocks = (blocks + tile.dq_columns - 1) / tile.dq_columns;
+  /// Fragments of 16 queries whose dq a warp computes.
+  static constexpr int dq_fragments = query_rows / 16 / (tile.warps / tile.dq_columns);
+  static_assert(dq_fragments * 16 * (tile.warps / tile.dq_columns) == query_rows);
+  static_assert(columns == 1 || warp_queries == 16 || warp_queries == 32 || warp_queries == 64);
 
-  /// Shared memory: keys, values, two stages of queries, one of output gradients, the scores' gradients with
-  /// a key in each row of 128 bytes, and two stages of two numbers for each query.
+  /// Shared memory: keys, values, two stages of queries, one or two of output gradients, the scores'
+  /// gradients with a key in each row of 128 bytes, the weights likewise where warps share them, and two
+  /// stages of two numbers for each query.
   using QueryTile = RowTile<query_rows, HeadDim, threads>;
   using KeyTile = RowTile<key_rows, HeadDim, threads>;
   static constexpr int query_panel = QueryTile::panel, key_panel = KeyTile::panel;  ///< bytes
   static constexpr int v_offset = KeyTile::bytes, q_offset = v_offset + KeyTile::bytes;
   static constexpr int d_o_offset = q_offset + 2 * QueryTile::bytes;
-  static constexpr int ds_offset = d_o_offset + QueryTile::bytes, stats_offset = ds_offset + key_rows * 128;
+  static constexpr int ds_offset = d_o_offset + tile.d_o_stages * QueryTile::bytes;
+  static constexpr int score_bytes = (query_rows + 63) / 64 * key_panel;
+  static constexpr int p_offset = ds_offset + score_bytes;
+  static constexpr int stats_offset = p_offset + (columns > 1 ? score_bytes : 0);
   static constexpr int stats_bytes = query_rows * 8;
   static constexpr int shared_bytes = stats_offset + 2 * stats_bytes;
-  static_assert(shared_bytes <= 98 * 1024, "lightseq: the backward tile does not fit in shared memory");
+  static_assert(shared_bytes <= (Large ? 162 : 98) * 1024,
+                "lightseq: the backward tile does not fit in shared memory");
 
   using Launch = BackwardLaunch<T, KeyGrad, M>;
   using Turns = BackwardTurns<query_rows, key_rows, M>;
@@ -116,7 +134,7 @@ struct Backward {
   /// Attends one key tile.
   __device__ __forceinline__ void attend(TilePlace const& place, int turn) const {
     int const lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int const part = warp % parts, key_warp = warp / parts;
+    int const column = warp % columns, key_warp = warp / columns;
     LaunchSegment const keys = launch.keys[place.segment];
     int const key_offset = place.segment * launch.keys[0].count;
     int const some_keys = min(key_rows, keys.count - place.first);
@@ -129,37 +147,49 @@ struct Backward {
     Steps steps{place.head * group, place.head * group + group - 1, Walk{launch.mask, launch.queries, hull}};
     Turns const turns{launch.mask, launch.order, launch.queries, launch.keys, launch.turns};
 
-    auto const load = [&](int offset, Tensor<T const> const& tensor) {
+    auto const load_q = [&](int stage) {
       int const token = steps.walk.segment * launch.queries[0].count + steps.walk.first;
-      QueryTile::load(shared + offset, tensor, place.batch, token, steps.head,
-                      launch.queries[steps.walk.segment].count - steps.walk.first);
+      int const count = launch.queries[steps.walk.segment].count - steps.walk.first;
+      QueryTile::template load_ordered<adds_fours>(shared + q_offset + stage * QueryTile::bytes, launch.q,
+                                                   place.batch, token, steps.head, count);
     };
-    /// A query's -lse * log2(e) and -delta. -inf is what makes its weights zero.
+    auto const load_d_o = [&](int stage) {
+      int const token = steps.walk.segment * launch.queries[0].count + steps.walk.first;
+      int const count = launch.queries[steps.walk.segment].count - steps.walk.first;
+      QueryTile::template load_ordered<false>(shared + d_o_offset + stage * QueryTile::bytes, launch.d_o,
+                                              place.batch, token, steps.head, count);
+    };
+    /// A query's lse and delta, which nothing may wait for here.
     auto const load_stats = [&] {
       float2 stats{-OnlineSoftmax::infinity, 0};
       int const row = steps.walk.first + static_cast<int>(threadIdx.x);
       if (threadIdx.x < query_rows && row < launch.queries[steps.walk.segment].count) {
         int const token = steps.walk.segment * launch.queries[0].count + row;
-        float const lse = launch.lse.at(place.batch, steps.head)[token];
-        if (lse != -OnlineSoftmax::infinity)
-          stats = {-lse * OnlineSoftmax::log2_e, -launch.delta.at(place.batch, steps.head)[token]};
+        stats = {launch.lse.at(place.batch, steps.head)[token],
+                 launch.delta.at(place.batch, steps.head)[token]};
       }
       return stats;
     };
+    /// Stores -lse * log2(e) and -delta. A query that sees nothing, or does not exist, gets -inf, which makes
+    /// its weights zero.
     auto const store_stats = [&](int stage, float2 const& stats) {
       if (threadIdx.x < query_rows) {
+        bool const sees = stats.x != -OnlineSoftmax::infinity;
+        float const lse = sees ? -stats.x * OnlineSoftmax::log2_e : -OnlineSoftmax::infinity;
         std::uint32_t const to = shared + stats_offset + stage * stats_bytes + threadIdx.x * 4;
-        asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(stats.x) : "memory");
-        asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + query_rows * 4), "f"(stats.y) : "memory");
+        asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(lse) : "memory");
+        asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + query_rows * 4), "f"(sees ? -stats.y : 0.0f)
+                     : "memory");
       }
     };
     bool more = steps.next();
     if (more) {
       int const token = key_offset + place.first;
-      KeyTile::load(shared, launch.k, place.batch, token, place.head, some_keys);
-      KeyTile::load(shared + v_offset, launch.v, place.batch, token, place.head, some_keys);
-      load(q_offset, launch.q);
-      load(d_o_offset, launch.d_o);
+      KeyTile::template load_ordered<adds_fours>(shared, launch.k, place.batch, token, place.head, some_keys);
+      KeyTile::template load_ordered<false>(shared + v_offset, launch.v, place.batch, token, place.head,
+                                            some_keys);
+      load_q(0);
+      load_d_o(0);
       store_stats(0, load_stats());
     }
 
@@ -169,9 +199,15 @@ struct Backward {
     std::uint32_t const down = lane % 16 * 128 + (static_cast<std::uint32_t>(lane) / 16 * 16 ^ swap);
     std::uint32_t const along =
         (lane / 16 * 8 + lane % 8) * 128 + (static_cast<std::uint32_t>(lane) / 8 % 2 * 16 ^ swap);
-    int const dq_half = warp % 2, dq_first = warp / 2 * dq_fragments;
+    int const dq_column = warp % tile.dq_columns, dq_first = warp / tile.dq_columns * dq_fragments;
+    int const own_query = column * warp_queries;
+    // Where this thread's scores go, as packed pairs.
+    std::uint32_t const scores = shared + own_query / 64 * key_panel +
+                                 (key_warp * warp_keys + lane / 4) * 128 +
+                                 ((own_query / 8 ^ lane / 4) & 7) * 16 + lane % 4 * 4;
+    std::uint32_t const row_scores = shared + key_warp * warp_keys * 128 + down;
 
-    float dk[fragments][part_blocks * 8], dv[fragments][part_blocks * 8];
+    float dk[fragments][warp_blocks * 8], dv[fragments][warp_blocks * 8];
     clear(dk);
     clear(dv);
     float const scale = launch.scale * OnlineSoftmax::log2_e;
@@ -185,96 +221,129 @@ struct Backward {
       __syncthreads();  // the tile is there for all, and nobody is in the step before any more
       if constexpr (Deterministic)
         if (threadIdx.x == 0 && passed != nullptr) Turns::pass(passed, turn);
-      more = steps.next();
       float2 stats{};
+      more = steps.next();
       if (more) {
-        load(q_offset + (stage ^ 1) * QueryTile::bytes, launch.q);
+        load_q(stage ^ 1);
+        if constexpr (tile.d_o_stages == 2) load_d_o(stage ^ 1);
         stats = load_stats();
       }
       std::uint32_t const q_stage = shared + q_offset + stage * QueryTile::bytes;
-      std::uint32_t const row_stats = shared + stats_offset + stage * stats_bytes + lane % 4 * 8;
+      std::uint32_t const d_o_stage =
+          shared + d_o_offset + (tile.d_o_stages == 2 ? stage * QueryTile::bytes : 0);
+      std::uint32_t const row_stats =
+          shared + stats_offset + stage * stats_bytes + own_query * 4 + lane % 4 * 8;
 
-      float s[fragments][query_rows / 2];
+      float s[fragments][warp_queries / 2];
       clear(s);
-      multiply_rows(s, shared + key_warp * warp_keys * 128 + down, q_stage + along);
+      multiply_rows(s, row_scores, q_stage + own_query * 128 + along, [](int) {});
       if (tests) {
 #pragma unroll
         for (int f = 0; f < fragments; ++f)
-          hide_keys(s[f], rows(f), launch.queries[segment], first, launch.mask);
+          hide_keys(s[f], rows(f), launch.queries[segment], first + own_query, launch.mask);
       }
+      // What is done to scores and weights is given out among the multiplications, which hide it.
+      constexpr int units = fragments * warp_queries / 8;  ///< of four scores of a thread
+      std::uint32_t p_packed[fragments][warp_queries / 4], ds_packed[fragments][warp_queries / 4];
+      float2 lse{};
+      auto const weigh_some = [&](int gap) {
 #pragma unroll
-      for (int j = 0; j < query_rows / 8; ++j) {
-        float2 const lse = pair_at(row_stats + j * 32);
-#pragma unroll
-        for (int f = 0; f < fragments; ++f)
+        for (int u = gap * units / blocks; u < (gap + 1) * units / blocks; ++u) {
+          int const f = u % fragments, j = u / fragments;
+          if (f == 0) lse = pair_at(row_stats + j * 32);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             float& weight = s[f][4 * j + i];
-            weight = exp2_approx(fmaf(weight, scale, i % 2 == 0 ? lse.x : lse.y));
+            weight = exp2_here(fmaf(weight, scale, i % 2 == 0 ? lse.x : lse.y));
           }
-      }
-
-      float ds[fragments][query_rows / 2];
 #pragma unroll
-      for (int j = 0; j < query_rows / 8; ++j) {
+          for (int i = 2 * j; i < 2 * j + 2; ++i) {
+            p_packed[f][i] = ptx::pack<T>(s[f][2 * i], s[f][2 * i + 1]);
+            if constexpr (columns > 1) store_score(scores + p_offset, f, i, p_packed[f][i]);
+          }
+        }
+      };
+      float ds[fragments][warp_queries / 2];
+#pragma unroll
+      for (int j = 0; j < warp_queries / 8; ++j) {
         float2 const delta = pair_at(row_stats + query_rows * 4 + j * 32);
 #pragma unroll
         for (int f = 0; f < fragments; ++f)
 #pragma unroll
           for (int i = 0; i < 4; ++i) ds[f][4 * j + i] = i % 2 == 0 ? delta.x : delta.y;
       }
-      multiply_rows(ds, shared + v_offset + key_warp * warp_keys * 128 + down, shared + d_o_offset + along);
+      multiply_rows(ds, row_scores + v_offset, d_o_stage + own_query * 128 + along, weigh_some);
 
-      std::uint32_t p_packed[fragments][query_rows / 4], ds_packed[fragments][query_rows / 4];
+      constexpr int dv_gaps = warp_queries / 16 * warp_blocks;
+      multiply_columns(dv, p_packed, d_o_stage + own_query * 128 + down, column * warp_blocks, [&](int gap) {
 #pragma unroll
-      for (int f = 0; f < fragments; ++f)
+        for (int u = gap * units / dv_gaps; u < (gap + 1) * units / dv_gaps; ++u) {
+          int const f = u % fragments, j = u / fragments;
 #pragma unroll
-        for (int i = 0; i < query_rows / 4; ++i) {
-          ds_packed[f][i] = ptx::pack<T>(ds[f][2 * i] * s[f][2 * i], ds[f][2 * i + 1] * s[f][2 * i + 1]);
-          p_packed[f][i] = ptx::pack<T>(s[f][2 * i], s[f][2 * i + 1]);
-        }
-      if (part == 0) {
-#pragma unroll
-        for (int f = 0; f < fragments; ++f)
-#pragma unroll
-          for (int i = 0; i < query_rows / 4; ++i) {
-            int const row = key_warp * warp_keys + f * 16 + i % 2 * 8 + lane / 4;
-            asm volatile("st.shared.b32 [%0], %1;" ::"r"(shared + ds_offset + row * 128 +
-                                                         ((i / 2 ^ lane / 4) & 7) * 16 + lane % 4 * 4),
-                         "r"(ds_packed[f][i])
-                         : "memory");
+          for (int i = 2 * j; i < 2 * j + 2; ++i) {
+            ds_packed[f][i] = ptx::pack<T>(ds[f][2 * i] * s[f][2 * i], ds[f][2 * i + 1] * s[f][2 * i + 1]);
+            store_score(scores + ds_offset, f, i, ds_packed[f][i]);
           }
-      }
-      multiply_columns(dv, p_packed, shared + d_o_offset + down, part * part_blocks);
+        }
+      });
       if constexpr (Deterministic) {
         passed = turns.at(place.batch, head, segment, first);
         LaunchSegment const& queries = launch.queries[segment];
         if (warp == 0) turns.wait(passed, queries.hull(first, min(query_rows, queries.count - first)), turn);
       }
-      __syncthreads();  // ds is there for all, and nobody reads d_o any more
+      __syncthreads();  // the scores are there for all
+      if constexpr (columns > 1)
+        multiply_others(dv, row_scores + p_offset, d_o_stage + down, column, [](int) {});
+      if constexpr (columns > 1 && tile.d_o_stages == 1) __syncthreads();  // nobody reads d_o any more
       if (more) {
-        load(d_o_offset, launch.d_o);
+        if constexpr (tile.d_o_stages == 1) load_d_o(0);
         store_stats(stage ^ 1, stats);
       }
 
-      float dq[dq_fragments][half_blocks * 8];
+      float dq[dq_fragments][dq_blocks * 8];
       clear(dq);
 #pragma unroll
       for (int j = 0; j < key_rows / 16; ++j) {
         std::uint32_t a[dq_fragments][4];
 #pragma unroll
         for (int f = 0; f < dq_fragments; ++f)
-          ptx::load_transposed(a[f], (shared + ds_offset + along ^ (dq_first + f) * 32) + j * 16 * 128);
+          ptx::load_transposed(a[f],
+                               block_at<key_panel>(shared + ds_offset + along, dq_first + f) + j * 16 * 128);
 #pragma unroll
-        for (int i = 0; i < half_blocks; ++i) {
+        for (int i = 0; i < dq_blocks; ++i) {
           std::uint32_t b[4];
           ptx::load_transposed(b,
-                               block_at<key_panel>(shared + down, dq_half * half_blocks + i) + j * 16 * 128);
+                               block_at<key_panel>(shared + down, dq_column * dq_blocks + i) + j * 16 * 128);
           multiply(dq, 8 * i, a, b);
         }
       }
-      add_dq(dq, launch.dq, place.batch, segment, first + dq_first * 16, head, dq_half * half_blocks);
-      multiply_columns(dk, ds_packed, q_stage + down, part * part_blocks);
+      // Additions to global memory in a row would block the multiplications of the other warps too.
+      constexpr int additions = dq_fragments * 2 * dq_blocks, gaps = query_rows / 16 * warp_blocks;
+      float* dq_rows[dq_fragments][2];
+#pragma unroll
+      for (int f = 0; f < dq_fragments; ++f)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          // A row behind the end has zeros only: the last one can take them, and no addition needs a branch.
+          int const row =
+              min(first + (dq_first + f) * 16 + r * 8 + lane / 4, launch.queries[segment].count - 1);
+          dq_rows[f][r] = launch.dq.at(place.batch, segment * launch.queries[0].count + row, head) +
+                          dq_column * dq_blocks * 16 + lane % 4 * (adds_fours ? 4 : 2);
+        }
+      auto const add_some = [&](int gap) {
+#pragma unroll
+        for (int i = gap * additions / gaps; i < (gap + 1) * additions / gaps; ++i) {
+          int const f = i / (2 * dq_blocks), block = i / 2 % dq_blocks, r = i % 2;
+          float const* const sum = dq[f] + block * 8 + r * 2;
+          if (blocks % tile.dq_columns == 0 || dq_column * dq_blocks + block < blocks)
+            add_four(dq_rows[f][r] + block * 16, sum[0] * launch.scale, sum[1] * launch.scale,
+                     sum[4] * launch.scale, sum[5] * launch.scale);
+        }
+      };
+      multiply_columns(dk, ds_packed, q_stage + own_query * 128 + down, column * warp_blocks, add_some);
+      if constexpr (columns > 1)
+        multiply_others(dk, row_scores + ds_offset, q_stage + down, column,
+                        [&](int gap) { add_some(warp_queries / 16 * warp_blocks + gap); });
       stage ^= 1;
     }
     if constexpr (Deterministic) {
@@ -284,8 +353,8 @@ struct Backward {
 
 #pragma unroll
     for (int f = 0; f < fragments; ++f) {
-      store(launch.dk, rows(f), part * part_blocks, dk[f], launch.scale);
-      store(launch.dv, rows(f), part * part_blocks, dv[f], 1);
+      store<adds_fours>(launch.dk, rows(f), column * warp_blocks, dk[f], launch.scale);
+      store<false>(launch.dv, rows(f), column * warp_blocks, dv[f], 1);
     }
   }
 
@@ -323,9 +392,11 @@ struct Backward {
   }
 
   /// d += a b^T, for a warp's rows of keys or values at `a_lane` and the queries or output gradients at
-  /// `b_lane`.
-  __device__ __forceinline__ static void multiply_rows(float (&d)[fragments][query_rows / 2],
-                                                       std::uint32_t a_lane, std::uint32_t b_lane) {
+  /// `b_lane`. Calls `between(i)` behind the multiplications of block i.
+  template <class Between>
+  __device__ __forceinline__ static void multiply_rows(float (&d)[fragments][warp_queries / 2],
+                                                       std::uint32_t a_lane, std::uint32_t b_lane,
+                                                       Between const& between) {
 #pragma unroll
     for (int i = 0; i < blocks; ++i) {
       std::uint32_t a[fragments][4];
@@ -333,90 +404,113 @@ struct Backward {
       for (int f = 0; f < fragments; ++f)
         ptx::load_matrices(a[f], block_at<key_panel>(a_lane, i) + f * 16 * 128);
 #pragma unroll
-      for (int j = 0; j < query_rows / 16; ++j) {
+      for (int j = 0; j < warp_queries / 16; ++j) {
         std::uint32_t b[4];
         ptx::load_matrices(b, block_at<query_panel>(b_lane, i) + j * 16 * 128);
         multiply(d, 8 * j, a, b);
       }
+      between(i);
     }
   }
 
-  /// d += a b, for packed weights a and some blocks of the columns of b, the first of them `first`.
+  /// 2^x where it is written: the compiler would gather all of them behind the multiplications.
+  __device__ __forceinline__ static float exp2_here(float x) {
+    float y;
+    asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+  }
+
+  /// Puts pair i of a fragment's packed scores where other warps find it.
+  __device__ __forceinline__ static void store_score(std::uint32_t to, int fragment, int i,
+                                                     std::uint32_t packed) {
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"((to ^ i / 2 % 8 * 16) + i / 16 * key_panel +
+                                                 (fragment * 16 + i % 2 * 8) * 128),
+                 "r"(packed)
+                 : "memory");
+  }
+
+  /// d += a b, for a warp's packed scores a and some blocks of the columns of b, the first of them `first`.
+  template <class Between>
   __device__ __forceinline__ static void multiply_columns(
-      float (&d)[fragments][part_blocks * 8], std::uint32_t const (&packed)[fragments][query_rows / 4],
-      std::uint32_t b_lane, int first) {
+      float (&d)[fragments][warp_blocks * 8], std::uint32_t const (&packed)[fragments][warp_queries / 4],
+      std::uint32_t b_lane, int first, Between const& between) {
 #pragma unroll
-    for (int j = 0; j < query_rows / 16; ++j) {
+    for (int j = 0; j < warp_queries / 16; ++j) {
       std::uint32_t a[fragments][4];
 #pragma unroll
       for (int f = 0; f < fragments; ++f)
 #pragma unroll
         for (int i = 0; i < 4; ++i) a[f][i] = packed[f][4 * j + i];
 #pragma unroll
-      for (int i = 0; i < part_blocks; ++i) {
+      for (int i = 0; i < warp_blocks; ++i) {
         std::uint32_t b[4];
         ptx::load_transposed(b, block_at<query_panel>(b_lane, first + i) + j * 16 * 128);
         multiply(d, 8 * i, a, b);
+        between(j * warp_blocks + i);
       }
     }
   }
 
-  /// Adds dq to the rows from `first` of a segment on. Two neighbours exchange half of what they have: then
-  /// each has four floats in a row.
-  __device__ __forceinline__ void add_dq(float const (&dq)[dq_fragments][half_blocks * 8],
-                                         Tensor<float> const& to, int batch, int segment, int first, int head,
-                                         int first_block) const {
-    int const lane = threadIdx.x % 32;
-    bool const odd = lane % 2 != 0;
-    int const count = launch.queries[segment].count;
-    int const offset = segment * launch.queries[0].count;
+  /// The same for the scores that the other warps of these keys have computed.
+  template <class Between>
+  __device__ __forceinline__ static void multiply_others(float (&d)[fragments][warp_blocks * 8],
+                                                         std::uint32_t a_lane, std::uint32_t b_lane,
+                                                         int column, Between const& between) {
 #pragma unroll
-    for (int f = 0; f < dq_fragments; ++f) {
-      int const row = first + f * 16 + lane / 4 + (odd ? 8 : 0);
-      float* const at = to.at(batch, offset + row, head) + first_block * 16 + lane / 2 % 2 * 4;
+    for (int k = 1; k < columns; ++k) {
+      int const query = (column ^ k) * warp_queries;
 #pragma unroll
-      for (int i = 0; i < half_blocks * 2; ++i) {
-        float const* const own = dq[f] + 4 * i;
-        float const c = __shfl_xor_sync(~0u, odd ? own[0] : own[2], 1) * launch.scale;
-        float const d = __shfl_xor_sync(~0u, odd ? own[1] : own[3], 1) * launch.scale;
-        float const a = (odd ? own[2] : own[0]) * launch.scale, b = (odd ? own[3] : own[1]) * launch.scale;
-        if (row < count && first_block + i / 2 < blocks)
-          odd ? add_four(at + 8 * i, c, d, a, b) : add_four(at + 8 * i, a, b, c, d);
+      for (int j = 0; j < warp_queries / 16; ++j) {
+        std::uint32_t a[fragments][4];
+#pragma unroll
+        for (int f = 0; f < fragments; ++f)
+          ptx::load_matrices(a[f], block_at<key_panel>(a_lane, query / 16 + j) + f * 16 * 128);
+#pragma unroll
+        for (int i = 0; i < warp_blocks; ++i) {
+          std::uint32_t b[4];
+          ptx::load_transposed(
+              b, block_at<query_panel>(b_lane, column * warp_blocks + i) + (query + j * 16) * 128);
+          multiply(d, 8 * i, a, b);
+          between(((k - 1) * (warp_queries / 16) + j) * warp_blocks + i);
+        }
       }
     }
   }
 
-  /// Adds the rows times `scale` to floats, or writes them as elements.
+  /// Adds the rows times `scale` to floats, or writes them as elements. With `Fours` the columns lie as
+  /// RowTile::load_ordered leaves them.
+  template <bool Fours>
   __device__ __forceinline__ static void store(Tensor<KeyGrad> const& tensor, RowPair const& rows,
-                                               int first_block, float const (&x)[part_blocks * 8],
+                                               int first_block, float const (&x)[warp_blocks * 8],
                                                float scale) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       if (!rows.exists(r)) break;
-      KeyGrad* const to =
-          tensor.at(rows.batch, rows.token(r), rows.head) + first_block * 16 + threadIdx.x % 4 * 2;
+      KeyGrad* const to = tensor.at(rows.batch, rows.token(r), rows.head) + first_block * 16 +
+                          threadIdx.x % 4 * (Fours ? 4 : 2);
 #pragma unroll
-      for (int i = 0; i < part_blocks * 2; ++i) {
+      for (int i = 0; i < warp_blocks * 2; ++i) {
         if (first_block + i / 2 >= blocks) break;
+        KeyGrad* const at = to + (Fours ? i / 2 * 16 + i % 2 * 2 : i * 8);
         float const a = x[4 * i + 2 * r] * scale, b = x[4 * i + 2 * r + 1] * scale;
         if constexpr (std::is_same_v<KeyGrad, float>) {
-          float2& pair = *reinterpret_cast<float2*>(to + 8 * i);
+          float2& pair = *reinterpret_cast<float2*>(at);
           pair = {pair.x + a, pair.y + b};
         } else {
-          *reinterpret_cast<std::uint32_t*>(to + 8 * i) = ptx::pack<T>(a, b);
+          *reinterpret_cast<std::uint32_t*>(at) = ptx::pack<T>(a, b);
         }
       }
     }
   }
 };
 
-template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
-__global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic>::threads,
-                                  backward_tile(HeadDim).blocks)
+template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic, bool Large>
+__global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic, Large>::threads,
+                                  backward_tile(HeadDim, Large).blocks)
     backward_kernel(__grid_constant__ BackwardLaunch<T, KeyGrad, M> const launch) {
 #if __CUDA_ARCH__ >= 800
   extern __shared__ __align__(128) std::uint8_t shared[];
-  Backward<HeadDim, T, KeyGrad, M, Deterministic>{launch, ptx::shared_address(shared)}.run();
+  Backward<HeadDim, T, KeyGrad, M, Deterministic, Large>{launch, ptx::shared_address(shared)}.run();
 #endif
 }
 

@@ -38,6 +38,32 @@ struct RowTile {
       from += step * tensor.strides.token;
     }
   }
+
+  /// The same for the backward. With `Pairs` the pairs 0, ..., 7 of elements in each 16 columns come to lie
+  /// in the order 0, 2, 4, 6, 1, 3, 5, 7: of what mma.sync makes of these columns, in two blocks of 8, each
+  /// thread then holds four neighbours.
+  template <bool Pairs, class T>
+  __device__ __forceinline__ static void load_ordered(std::uint32_t to, Tensor<T const> const& tensor,
+                                                      int batch, int token, int head, int count) {
+    constexpr int size = Pairs ? 2 : 8, pieces = HeadDim / size, row_threads = columns * 8 / size;
+    constexpr int step = Threads / row_threads;
+    static_assert(step % 8 == 0 || 8 % step == 0);
+    int const first = static_cast<int>(threadIdx.x) / row_threads, piece = threadIdx.x % row_threads;
+    if (piece >= pieces) return;
+    T const* from = tensor.at(batch, token, head) + (first * tensor.strides.token + piece * size);
+    to += Pairs ? chunk_offset(first, piece / 8 * 2 + piece % 2) + piece / 2 % 4 * 4
+                : chunk_offset(first, piece);
+#pragma unroll
+    for (int row = 0; row < Rows; row += step) {
+      if (Rows % step != 0 && row + first >= Rows) break;
+      std::uint32_t const at = (to ^ row % 8 * 16) + row * 128;
+      if constexpr (Pairs)
+        ptx::copy_pair_async(at, from, row + first < count ? 4 : 0);
+      else
+        ptx::copy_async(at, from, row + first < count ? 16 : 0);
+      from += step * tensor.strides.token;
+    }
+  }
 };
 
 }  // namespace lightseq::sm80
