@@ -59,12 +59,21 @@ class BackwardPass {
       sums_ = {at(layout.dq, share_.q_shape(rows)), at(layout.dk, share_.kv_shape(rows)),
                at(layout.dv, share_.kv_shape(rows))};
     }
-    int touches = 0;
+    int touches = 0, query_touches = 0;
+    bool whole = false;
     for (Step const& step : exchange.plan().steps) {
       touches += step.work && step.work->kv == share_.rank;
-      for (Transfer const& t : step.recvs) touches += t.payload == Payload::dkv;
+      if (step.work && step.work->q == share_.rank) {
+        ++query_touches;
+        whole = step.work->rows == Rows::all;
+      }
+      for (Transfer const& t : step.recvs) {
+        touches += t.payload == Payload::dkv;
+        query_touches += t.payload == Payload::dq;
+      }
     }
     one_touch_ = Queue::writes_key_gradients && touches == 1;
+    one_query_touch_ = Queue::finishes_query_gradients && query_touches == 1 && whole;
   }
 
   Queue& queue() { return queue_; }
@@ -72,7 +81,7 @@ class BackwardPass {
 
   void begin() {
     queue_.delta(in_.o, in_.d_o, delta_, share_.q_shape(share_.rows()));
-    queue_.zero(sums_.dq, share_.q_shape(share_.rows()));
+    if (!one_query_touch_) queue_.zero(sums_.dq, share_.q_shape(share_.rows()));
     if (!one_touch_) {
       queue_.zero(sums_.dk, share_.kv_shape(share_.rows()));
       queue_.zero(sums_.dv, share_.kv_shape(share_.rows()));
@@ -118,7 +127,7 @@ class BackwardPass {
   void end() {
     if constexpr (std::is_same_v<T, float>) return;
     std::int64_t const rows = share_.rows();
-    queue_.copy(sums_.dq, out_.dq, share_.q_shape(rows));
+    if (!one_query_touch_) queue_.copy(sums_.dq, out_.dq, share_.q_shape(rows));
     if (one_touch_) return;
     queue_.copy(sums_.dk, out_.dk, share_.kv_shape(rows));
     queue_.copy(sums_.dv, out_.dv, share_.kv_shape(rows));
@@ -142,6 +151,10 @@ class BackwardPass {
       call.lse = lse_.from(span.first);
       call.delta = delta_.from(span.first);
       call.dq = sums_.dq.from(span.first);
+      if constexpr (Queue::finishes_query_gradients) {
+        call.dq_zero = one_query_touch_;
+        if (one_query_touch_) call.dq_out = out_.dq;
+      }
     } else {
       Message<T> const q = exchange_.template incoming<T>(Payload::q, step, span.count);
       call.q = q.q_wide(0);
@@ -149,7 +162,11 @@ class BackwardPass {
       call.lse = q.stats(0);
       call.delta = q.stats(1);
       call.dq = exchange_.outgoing(Payload::dq, step, span.count).q_wide(0);
-      queue_.zero(call.dq, share_.q_shape(span.count));
+      if constexpr (Queue::finishes_query_gradients) {
+        call.dq_zero = true;
+      } else {
+        queue_.zero(call.dq, share_.q_shape(span.count));
+      }
     }
     queue_.backward(call, mask_, scratch_);
   }
@@ -164,7 +181,8 @@ class BackwardPass {
   RowStats<float const> lse_;
   RowStats<float> delta_;
   Gradients<float> sums_;
-  bool one_touch_ = false;  ///< of dk and dv
+  bool one_touch_ = false;        ///< of dk and dv
+  bool one_query_touch_ = false;  ///< of dq, by a work of all own queries
 };
 
 }  // namespace lightseq

@@ -153,6 +153,11 @@ struct Cuda {
       }
 
       static constexpr bool writes_key_gradients = true;
+      /// Not in turns: with one H100, batch 4, 8192 tokens and 16 heads of 128 dims under a causal mask, that
+      /// took 4% longer than to zero and round them apart.
+      static constexpr bool finishes_query_gradients = !Traits::deterministic && requires {
+        requires Backward<T>::finishes_queries;
+      };
 
       template <class KeyGrad>
       void backward(BackwardCall<T, float, KeyGrad> const& call, M const& mask, std::byte* scratch) noexcept {

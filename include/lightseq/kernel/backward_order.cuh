@@ -19,10 +19,13 @@ struct KeyTileOrder {
   int section = 0;              ///< those of them whose tiles are taken together
   int key_tiles = 0;            ///< of one batch and head
   int tiles = 0;                ///< of all of them
-  bool from_last = false;       ///< whether the last keys come first
+  int from_last = 0;            ///< tiles, the first ones: of those of a head the last keys come first
 
   /// The number in its batch and head of the key tile that is taken at `turn`, and the other way round.
-  __device__ __forceinline__ int number_at(int turn) const { return from_last ? key_tiles - 1 - turn : turn; }
+  __device__ __forceinline__ int number_at(int turn, bool last) const {
+    return last ? key_tiles - 1 - turn : turn;
+  }
+  __device__ __forceinline__ int number_at(int turn) const { return number_at(turn, from_last > 0); }
 
   /// The turn in its batch and head of tile `index`.
   __device__ __forceinline__ int turn(int index) const {
@@ -36,7 +39,7 @@ struct KeyTileOrder {
     int const per_section = section * key_tiles;
     int const number_of_section = index / per_section, rest = index % per_section;
     int const batch_head = number_of_section * section + rest % heads_in(number_of_section);
-    TilePlace place = place_of(number_at(turn(index)), rows_of_first, key_rows);
+    TilePlace place = place_of(number_at(turn(index), index < from_last), rows_of_first, key_rows);
     place.head = batch_head % kv_heads, place.batch = batch_head / kv_heads;
     return place;
   }
@@ -49,10 +52,13 @@ struct KeyTileOrder {
   }
 
   /// The order of a call's tiles of `key_rows` keys. Where the gradients of queries are added up in the order
-  /// of the key tiles (`in_turns`), those that fewer queries see come first.
+  /// of the key tiles (`in_turns`), those that fewer queries see come first: each then finds what it waits
+  /// for done, if it takes the queries in their order. If the last section may turn back (`turns_back`), it
+  /// begins with the first keys, and takes the queries from the last one on: or else its longest tiles, which
+  /// come last, would keep a few multiprocessors busy while all others have nothing left.
   template <class Call, Mask M>
   static Status make(KeyTileOrder& order, Call const& call, M const& mask, int head_dim, int key_rows,
-                     bool in_turns) {
+                     bool in_turns, bool turns_back = false) {
     bool uneven = false;
     std::int64_t key_tiles = 0;
     for (Segment const& keys : call.keys.segments) {
@@ -75,43 +81,47 @@ struct KeyTileOrder {
               .other = "tile count",
               .have = key_tiles * batch_heads,
               .need = most};
+    std::int64_t const last_section = std::max<std::int64_t>(0, batch_heads - 1) / section * section;
+    std::int64_t const from_last = !in_turns || !uneven ? 0 : turns_back ? last_section : batch_heads;
     order = {static_cast<int>(call.kv_heads),
              static_cast<int>(group),
              static_cast<int>(batch_heads),
              static_cast<int>(std::min(section, batch_heads)),
              static_cast<int>(key_tiles),
              static_cast<int>(key_tiles * batch_heads),
-             in_turns && uneven};
+             static_cast<int>(key_tiles * from_last)};
     return {};
   }
 
- private:
+  /// The section that tile `index` belongs to, and the batches x key/value heads of one.
+  __device__ __forceinline__ int section_of(int index) const { return index / (section * key_tiles); }
   __device__ __forceinline__ int heads_in(int number_of_section) const {
     return min(section, batch_heads - number_of_section * section);
   }
 };
 
-/// The tiles of `QueryRows` queries that see some keys, from the first to the last. A whole warp walks, and
-/// asks the mask about 32 tiles at a time.
-template <int QueryRows, Mask M>
+/// The tiles of `QueryRows` queries that see some keys, from the first to the last or `backwards`. A whole
+/// warp walks, and asks the mask about 32 tiles at a time. Keys is what a Range can be made from.
+template <int QueryRows, Mask M, class Keys = Range>
 struct QueryWalk {
   M const& mask;
   LaunchSegment const* queries;  ///< two segments
-  Range keys;
+  Keys keys;
+  bool backwards = false;
   int segment = -1;  ///< the current tile's
   int first = 0;     ///< the current tile's first row in `segment`
   bool cut = false;  ///< whether the mask hides some of the current tile
   int tiles = 0;     ///< of the segment
-  int scanned = 0;   ///< bit i of the two below is tile scanned - 32 + i
+  int scanned = 0;   ///< of these; bit i of the two below is tile i of the last 32
   unsigned visible = 0, partial = 0;
 
   /// Goes to the next tile, if there is one.
   __device__ __forceinline__ bool next() {
     while (visible == 0)
       if (!scan()) return false;
-    int const bit = __ffs(static_cast<int>(visible)) - 1;
-    visible &= visible - 1;
-    first = (scanned - 32 + bit) * QueryRows;
+    int const bit = backwards ? 31 - __clz(static_cast<int>(visible)) : __ffs(static_cast<int>(visible)) - 1;
+    visible &= ~(1u << bit);
+    first = (begin() + bit) * QueryRows;
     cut = (partial >> bit & 1) != 0;
     return true;
   }
@@ -126,19 +136,24 @@ struct QueryWalk {
   }
 
  private:
+  /// The first of the last 32 tiles.
+  __device__ __forceinline__ int begin() const {
+    return backwards ? (tiles + 31) / 32 * 32 - scanned : scanned - 32;
+  }
+
   __device__ __forceinline__ bool scan() {
     while (scanned >= tiles) {
-      if (segment == 1) return false;
-      ++segment;
+      if (segment == (backwards ? 0 : 1)) return false;
+      segment = segment < 0 ? (backwards ? 1 : 0) : 1 - segment;
       tiles = (queries[segment].count + QueryRows - 1) / QueryRows;
       scanned = 0;
     }
-    int const row = (scanned + static_cast<int>(threadIdx.x) % 32) * QueryRows;
+    scanned += 32;
+    int const row = (begin() + static_cast<int>(threadIdx.x) % 32) * QueryRows;
     int const rows = min(QueryRows, queries[segment].count - row);
     Cover const cover = rows <= 0 ? Cover::none : mask.cover(queries[segment].hull(row, rows), keys);
     visible = __ballot_sync(~0u, cover != Cover::none);
     partial = __ballot_sync(~0u, cover == Cover::partial);
-    scanned += 32;
     return true;
   }
 };

@@ -31,14 +31,17 @@ struct BackwardTurns {
   }
 
   /// Waits until the tiles before `turn` have added their parts to the query tile of these positions. A whole
-  /// warp looks for the last of them: the mask tells which they are.
-  __device__ __forceinline__ void wait(unsigned const* place, Range const& hull, int turn) const {
+  /// warp looks for the last of them: the mask tells which they are. `from_last` says whether the last keys
+  /// come first there.
+  __device__ __forceinline__ void wait(unsigned const* place, Range const& hull, int turn,
+                                       bool from_last) const {
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int before = turn - 1;
     while (before >= 0) {
       bool visible = false;
       if (before >= lane) {
-        TilePlace const at = KeyTileOrder::place_of(order.number_at(before - lane), keys[0].count, KeyRows);
+        TilePlace const at =
+            KeyTileOrder::place_of(order.number_at(before - lane, from_last), keys[0].count, KeyRows);
         LaunchSegment const& segment = keys[at.segment];
         Range const key_hull = segment.hull(at.first, min(KeyRows, segment.count - at.first));
         visible = mask.cover(hull, key_hull) != Cover::none;
@@ -58,6 +61,9 @@ struct BackwardTurns {
       } while (have != want);
     }
     __syncwarp();
+  }
+  __device__ __forceinline__ void wait(unsigned const* place, Range const& hull, int turn) const {
+    wait(place, hull, turn, order.from_last > 0);
   }
 
   /// Says that the tile of `turn` has added its part. Of all threads that added, one calls it, behind a

@@ -22,8 +22,12 @@ class BackwardKernel {
                 "lightseq: the gradients of keys are of the element type or float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
   using Block = Backward<HeadDim, T, KeyGrad, M, Deterministic>;
+  using Sums = QuerySums<HeadDim, T>;
 
  public:
+  /// It serves BackwardCall's dq_zero and dq_out.
+  static constexpr bool finishes_queries = true;
+
   /// Device memory, 16-byte aligned, that a launch of at most this size needs to itself.
   static constexpr std::int64_t workspace_bytes(std::int64_t batch, std::int64_t heads,
                                                 std::int64_t query_rows, std::int64_t /*key_rows*/) {
@@ -31,7 +35,8 @@ class BackwardKernel {
     std::int64_t const query_tiles = query_rows / Block::query_rows + 2;
     std::int64_t const stats = batch * heads * query_tiles * 2 * Block::query_rows;
     std::int64_t const turns = Deterministic ? batch * heads * query_tiles : 0;
-    return (stats + 1 + turns) * std::int64_t{sizeof(float)};
+    std::int64_t const counters = 1 + turns + Sums::counters_for(batch * heads);
+    return (stats + counters) * std::int64_t{sizeof(float)};
   }
 
   /// Looks up what launches need on the current device: once, at plan time.
@@ -54,9 +59,11 @@ class BackwardKernel {
   /// Enqueues the call, and leaves `sm_margin` multiprocessors to others.
   Status launch(BackwardCall<T, float, KeyGrad> const& call, M const& mask, void* workspace,
                 cudaStream_t stream, int sm_margin = 0) const {
-    BackwardLaunch<M> launch{.mask = mask};
+    BackwardLaunch<HeadDim, T, M> launch{.mask = mask};
     if (Status const status = describe(call, launch); !status.ok()) return status;
-    if (launch.order.tiles == 0) return {};
+    launch.sums.describe(call, launch.order, multiprocessors_);
+    int const most_blocks = std::max(launch.order.tiles, launch.sums.jobs);
+    if (most_blocks == 0) return {};
     std::int64_t const query_tiles = call.batch * call.heads * launch.query_tiles;
     BackwardStats stats{call.lse, call.delta, {launch.queries[0], launch.queries[1]}};
     stats.heads = static_cast<int>(call.heads);
@@ -64,17 +71,19 @@ class BackwardKernel {
     stats.rows = query_tiles * Block::query_rows;
     stats.shift = scales_weights<T> ? std::log2(call.scale) : 0;
     stats.to = static_cast<float*>(workspace);
-    stats.counters = 1 + (Deterministic ? query_tiles : 0);
+    std::int64_t const turns = Deterministic ? query_tiles : 0;
+    stats.counters = 1 + turns + Sums::counters_for(launch.order.batch_heads);
     stats.counter = reinterpret_cast<unsigned*>(stats.to + 2 * stats.rows);
     launch.stats = stats.to;
     launch.counter = stats.counter;
     launch.turns = stats.counter + 1;
+    launch.sums.counters = launch.turns + turns;
     auto const stats_blocks = static_cast<unsigned>(std::clamp<std::int64_t>(stats.rows / 256, 1, 4096));
     void* stats_arguments[] = {&stats};
     cudaError_t const error =
         cudaLaunchKernel(stats_kernel_, dim3(stats_blocks), dim3(256), stats_arguments, 0, stream);
     if (error != cudaSuccess) return refused(error);
-    int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, launch.order.tiles);
+    int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, most_blocks);
     void* arguments[] = {&launch};
     return refused(cudaLaunchKernel(kernel_, dim3(static_cast<unsigned>(blocks)), dim3(Block::threads),
                                     arguments, Block::shared_bytes, stream));
@@ -86,7 +95,7 @@ class BackwardKernel {
     return {.code = Code::device_failed, .subject = "the backward kernel", .native = error};
   }
 
-  Status describe(BackwardCall<T, float, KeyGrad> const& call, BackwardLaunch<M>& launch) const {
+  Status describe(BackwardCall<T, float, KeyGrad> const& call, BackwardLaunch<HeadDim, T, M>& launch) const {
     Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
     Shape const key_shape{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
     Tensor const q = call.q.resolved(query_shape), d_o = call.d_o.resolved(query_shape);
@@ -112,11 +121,14 @@ class BackwardKernel {
       map(launch.v[i], v, key_shape, call.keys, Block::key_rows, "v");
       map(launch.dk[i], dk, key_shape, call.keys, 64, "dk");
       map(launch.dv[i], dv, key_shape, call.keys, 64, "dv");
+      CUtensorMap checked;
+      if (call.dq_out.data != nullptr)
+        map(checked, call.dq_out.resolved(query_shape), query_shape, call.queries, 64, "dq_out");
       if (!status.ok()) return status;
       launch.query_tiles += (launch.queries[i].count + Block::query_rows - 1) / Block::query_rows;
     }
     launch.scale = call.scale;
-    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, Block::key_rows, Deterministic);
+    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, Block::key_rows, Deterministic, true);
   }
 
   TensorMaps maps_;

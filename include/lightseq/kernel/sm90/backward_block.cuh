@@ -4,12 +4,14 @@
 #include <type_traits>
 
 #include "lightseq/kernel/backward_order.cuh"
+#include "lightseq/kernel/backward_turns.cuh"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm90/backward_dims.cuh"
 #include "lightseq/kernel/sm90/backward_fragment.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
 #include "lightseq/kernel/sm90/forward_output.cuh"
+#include "lightseq/kernel/sm90/query_sums.cuh"
 #include "lightseq/kernel/sm90/tile.cuh"
 #include "lightseq/kernel/sm90/tma.cuh"
 #include "lightseq/kernel/sm90/wgmma.cuh"
@@ -24,7 +26,7 @@ namespace lightseq::sm90 {
 
 /// All that a launch is told. The elements of an array belong to the segments; a segment's maps begin at its
 /// first row: then the copy engine itself keeps to the segment.
-template <Mask M>
+template <int HeadDim, class T, Mask M>
 struct BackwardLaunch {
   M mask;
   CUtensorMap q[2] = {}, d_o[2] = {}, dq[2] = {};
@@ -37,6 +39,7 @@ struct BackwardLaunch {
   unsigned* counter = nullptr;   ///< of key tiles that have been taken
   /// For each batch, head and query tile: the turn, plus 1, of the key tile that has added its part last.
   unsigned* turns = nullptr;
+  QuerySums<HeadDim, T> sums = {};
 };
 
 template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
@@ -64,10 +67,12 @@ struct Backward {
   static constexpr int dq_panels = dq_transposed ? 2 : Stage::template panels<float>;
   static constexpr int dq_bytes = dq_panels * dq_rows * 128;  ///< of a warpgroup
 
-  /// A key tile as the loading warp announces it.
+  /// A key tile as the loading warp announces it. It stays where it is until the next one has been taken: the
+  /// warps that move data have few registers, and read of it what they need when they need it.
   struct KeyTile : TilePlace {
-    int turn;
-    int steps;  ///< query tiles of all heads, or -1: no more key tiles
+    int section, turn;
+    bool from_last;  ///< whether keys behind it came before it; or else its queries are taken backwards
+    int steps;       ///< query tiles of all heads, or -1: no more key tiles
   };
   /// A query tile.
   struct Step {
@@ -83,7 +88,8 @@ struct Backward {
     Barrier dq_full[2][2], dq_empty[2];               ///< [even or odd step][warpgroup], and [warpgroup]
     alignas(16) float stats[stages][2 * query_rows];  ///< as backward_stats writes them
     alignas(16) Step steps[steps_known];
-    KeyTile key_tile;
+    Barrier step_full[steps_known];  ///< only where gradients of queries leave in turn
+    KeyTile key_tiles[2];
   };
   static constexpr int v_offset = key_bytes;
   static constexpr int q_offset = v_offset + key_bytes;
@@ -96,11 +102,11 @@ struct Backward {
   static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
-  BackwardLaunch<M> const& launch;
+  BackwardLaunch<HeadDim, T, M> const& launch;
   std::uint8_t* const shared;  ///< 1024-byte aligned
   Control& control;
 
-  __device__ __forceinline__ Backward(BackwardLaunch<M> const& l, std::uint8_t* s)
+  __device__ __forceinline__ Backward(BackwardLaunch<HeadDim, T, M> const& l, std::uint8_t* s)
       : launch(l), shared(s), control(*reinterpret_cast<Control*>(s + control_offset)) {}
 
   __device__ __forceinline__ void run() {
@@ -122,6 +128,7 @@ struct Backward {
         control.dq_full[i][1].init(4);
         control.dq_empty[i].init(1);
       }
+      for (Barrier& full : control.step_full) full.init(1);
       fence_barrier_init();
     }
     __syncthreads();
@@ -131,6 +138,7 @@ struct Backward {
       int const warp = ptx::uniform(static_cast<int>(threadIdx.x) / 32);
       if (warp == 0) load();
       if (warp == 1 || warp == 2) add_dq(warp - 1);
+      if (warp == 3) launch.sums.template accompany<1>(launch.order, launch.counter);
     } else {
       asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(tile.compute_registers));
       if constexpr (splits_dims) {
@@ -139,14 +147,23 @@ struct Backward {
         compute_keys(warpgroup - 1);
       }
       if (threadIdx.x % 128 == 0) wait_stores();
+      __syncwarp();
+      launch.sums.template accompany<4>(launch.order, launch.counter);
     }
   }
 
-  using Walk = QueryWalk<query_rows, M>;
+  /// The positions of a key tile's keys.
+  struct KeyHull {
+    Backward const& block;
+    KeyTile const& tile;
+    __device__ __forceinline__ operator Range() const { return block.key_hull(tile); }
+  };
+  using Walk = QueryWalk<query_rows, M, KeyHull>;
+  using Turns = BackwardTurns<query_rows, key_rows, M>;
 
   /// The query tiles that see a key tile.
   __device__ __forceinline__ Walk walk_queries(KeyTile const& key_tile) const {
-    return {launch.mask, launch.queries, key_hull(key_tile)};
+    return {launch.mask, launch.queries, {*this, key_tile}, Deterministic && !key_tile.from_last};
   }
   __device__ __forceinline__ Range key_hull(TilePlace const& at) const {
     LaunchSegment const& keys = launch.keys[at.segment];
@@ -156,22 +173,25 @@ struct Backward {
   /// The warp that takes key tiles, announces them and loads keys, values, queries and what belongs to them.
   __device__ __forceinline__ void load() {
     bool const leads = threadIdx.x == 0;
-    Ring<stages> ring;
     int number = 0;
     for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
       int index = leads ? static_cast<int>(atomicAdd(launch.counter, 1)) : 0;
       index = ptx::uniform(index);
-      KeyTile key_tile{{}, 0, -1};
-      if (index < launch.order.tiles) {
-        key_tile = {launch.order.locate(index, launch.keys[0].count, key_rows), launch.order.turn(index), 0};
-        key_tile.steps = walk_queries(key_tile).count() * launch.order.group;
+      KeyTile& key_tile = control.key_tiles[tile_parity];
+      control.tile_empty.wait(tile_parity ^ 1);
+      if (leads && index < launch.order.tiles) {
+        static_cast<TilePlace&>(key_tile) = launch.order.locate(index, launch.keys[0].count, key_rows);
+        key_tile.section = launch.order.section_of(index);
+        key_tile.turn = launch.order.turn(index);
+        key_tile.from_last = index < launch.order.from_last;
       }
+      __syncwarp();
+      int const steps = index < launch.order.tiles ? walk_queries(key_tile).count() * launch.order.group : -1;
       if (leads) {
-        control.tile_empty.wait(tile_parity ^ 1);
-        control.key_tile = key_tile;
+        key_tile.steps = steps;
         control.tile_full.arrive();
       }
-      if (key_tile.steps < 0) return;
+      if (steps < 0) return;
       if (leads) {
         control.kv_empty.wait(tile_parity ^ 1);
         control.kv_full.arrive_and_expect(2 * key_bytes);
@@ -180,43 +200,44 @@ struct Backward {
         load_rows(v_offset, key_panel, launch.v[key_tile.segment], key_tile.first, key_tile.head,
                   key_tile.batch, control.kv_full);
       }
-      bool const short_tile = launch.keys[key_tile.segment].count - key_tile.first < key_rows;
       for (int i = 0; i < launch.order.group; ++i) {
-        int const head = key_tile.head * launch.order.group + i;
         Walk walk = walk_queries(key_tile);
         while (walk.next()) {
-          if (leads)
-            load_step({walk.segment, walk.first, head, walk.cut || short_tile}, key_tile.batch, ring,
-                      number % steps_known);
+          if (leads) {
+            bool const short_tile = launch.keys[key_tile.segment].count - key_tile.first < key_rows;
+            load_step(
+                {walk.segment, walk.first, key_tile.head * launch.order.group + i, walk.cut || short_tile},
+                key_tile.batch, number);
+          }
           __syncwarp();
           ++number;
-          ring.advance();
         }
       }
     }
   }
 
-  /// The number of a query tile among those of all batches and heads.
-  __device__ __forceinline__ std::int64_t tile_number(Step const& step, int batch) const {
+  /// The number of a query tile among those of all batches and heads: memory ends before these numbers do.
+  __device__ __forceinline__ int tile_number(Step const& step, int batch) const {
     int const in_first = (launch.queries[0].count + query_rows - 1) / query_rows;
-    int const number = step.segment * in_first + step.first / query_rows;
-    std::int64_t const head = std::int64_t{batch} * launch.order.kv_heads * launch.order.group + step.head;
-    return head * launch.query_tiles + number;
+    int const head = batch * launch.order.kv_heads * launch.order.group + step.head;
+    return head * launch.query_tiles + step.segment * in_first + step.first / query_rows;
   }
 
   /// Loads the queries of a step, the gradients of their outputs and their statistics.
-  __device__ __forceinline__ void load_step(Step const& step, int batch, Ring<stages> const& ring,
-                                            int record) const {
-    int const s = ring.stage;
+  __device__ __forceinline__ void load_step(Step const& next, int batch, int number) const {
+    int const s = number % stages;
+    std::uint32_t const parity = number / stages & 1;
     constexpr int stats_bytes = static_cast<int>(sizeof(control.stats[s]));
-    control.q_empty[s].wait(ring.parity ^ 1);
-    control.steps[record] = step;
+    control.q_empty[s].wait(parity ^ 1);
+    Step& step = control.steps[number % steps_known];
+    step = next;
+    if constexpr (Deterministic) control.step_full[number % steps_known].arrive();
     control.q_full[s].arrive_and_expect(query_bytes + stats_bytes);
     load_rows(q_offset + s * query_bytes, query_panel, launch.q[step.segment], step.first, step.head, batch,
               control.q_full[s]);
-    load_bytes(control.stats[s], launch.stats + tile_number(step, batch) * (2 * query_rows), stats_bytes,
-               control.q_full[s]);
-    control.d_o_empty[s].wait(ring.parity ^ 1);
+    std::int64_t const stats = std::int64_t{tile_number(step, batch)} * (2 * query_rows);
+    load_bytes(control.stats[s], launch.stats + stats, stats_bytes, control.q_full[s]);
+    control.d_o_empty[s].wait(parity ^ 1);
     control.d_o_full[s].arrive_and_expect(query_bytes);
     load_rows(d_o_offset + s * query_bytes, query_panel, launch.d_o[step.segment], step.first, step.head,
               batch, control.d_o_full[s]);
@@ -236,24 +257,20 @@ struct Backward {
     int number = 0;
     for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
       control.tile_full.wait(tile_parity);
-      KeyTile const key_tile = control.key_tile;
+      KeyTile const& key_tile = control.key_tiles[tile_parity];
+      int const steps = key_tile.steps;
       __syncwarp();
       control.tile_empty.arrive_if(leads);
-      if (key_tile.steps < 0) break;
-      if constexpr (Deterministic) {
-        for (int i = 0; i < launch.order.group; ++i) {
-          Walk walk = walk_queries(key_tile);
-          for (; walk.next(); ++number)
-            if ((number & 1) == which)
-              add_in_turn(key_tile, {walk.segment, walk.first, key_tile.head * launch.order.group + i, 0},
-                          number);
-        }
-      } else {
-        for (int const end = number + key_tile.steps; number < end; ++number) {
+      if (steps < 0) break;
+      if (leads) launch.sums.wait_zeroed(launch.order, key_tile.section);
+      __syncwarp();
+      for (int const end = number + steps; number < end; ++number) {
+        if constexpr (Deterministic) {
+          if ((number & 1) == which) add_in_turn(key_tile, number);
+        } else {
           control.dq_full[number & 1][which].wait(number >> 1 & 1);
-          Step const step = control.steps[number % steps_known];
           if (leads) {
-            add_panels(which, step, key_tile.batch);
+            add_panels(which, control.steps[number % steps_known], key_tile.batch);
             commit_stores();
             wait_stores_read();
             control.dq_empty[which].arrive();
@@ -261,15 +278,26 @@ struct Backward {
           __syncwarp();
         }
       }
+      if (leads && launch.sums.rounded.data != nullptr) {
+        wait_stores();
+        launch.sums.added(key_tile.section);
+      }
+      __syncwarp();
     }
     wait_stores();
   }
 
   /// Adds a step's gradients of queries behind those of all earlier key tiles.
-  __device__ __forceinline__ void add_in_turn(KeyTile const& key_tile, Step const& step, int number) const {
+  __device__ __forceinline__ void add_in_turn(KeyTile const& key_tile, int number) const {
     Barrier const* const full = control.dq_full[number & 1];
     std::uint32_t const parity = number >> 1 & 1;
-    unsigned* const turn = wait_turn(key_tile, step);
+    control.step_full[number % steps_known].wait(number / steps_known & 1);
+    Step const& step = control.steps[number % steps_known];
+    LaunchSegment const& queries = launch.queries[step.segment];
+    Range const hull = queries.hull(step.first, min(query_rows, queries.count - step.first));
+    Turns const turns{launch.mask, launch.order, launch.queries, launch.keys, launch.turns};
+    unsigned* const place = launch.turns + tile_number(step, key_tile.batch);
+    turns.wait(place, hull, key_tile.turn, key_tile.from_last);
     if (threadIdx.x % 32 == 0) {
       for (int group = 0; group < 2; ++group) {
         full[group].wait(parity);
@@ -281,7 +309,7 @@ struct Backward {
       wait_stores_read();
       control.dq_empty[1].arrive();
       wait_stores();
-      asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(turn), "r"(key_tile.turn + 1) : "memory");
+      Turns::pass(place, key_tile.turn);
     }
     __syncwarp();
   }
@@ -294,40 +322,6 @@ struct Backward {
       if (dims * group + 32 * i < HeadDim)
         add_panel(launch.dq[step.segment], dims * group + 32 * i, first, step.head, batch,
                   from + i * dq_rows * 128);
-  }
-
-  /// Waits until all earlier key tiles have added their parts to a query tile; says where its turn is kept.
-  /// The whole warp looks for the last of them: each tile knows from the mask which they are.
-  __device__ __forceinline__ unsigned* wait_turn(KeyTile const& key_tile, Step const& step) const {
-    int const lane = static_cast<int>(threadIdx.x) % 32;
-    LaunchSegment const& queries = launch.queries[step.segment];
-    Range const hull = queries.hull(step.first, min(query_rows, queries.count - step.first));
-    int before = key_tile.turn - 1;
-    while (before >= 0) {
-      int const turn = before - lane;
-      bool visible = false;
-      if (turn >= 0) {
-        TilePlace const at =
-            KeyTileOrder::place_of(launch.order.number_at(turn), launch.keys[0].count, key_rows);
-        visible = launch.mask.cover(hull, key_hull(at)) != Cover::none;
-      }
-      unsigned const any = __ballot_sync(~0u, visible);
-      if (any != 0) {
-        before -= __ffs(static_cast<int>(any)) - 1;
-        break;
-      }
-      before -= 32;
-    }
-    unsigned* const turn = launch.turns + tile_number(step, key_tile.batch);
-    unsigned const want = static_cast<unsigned>(max(before, -1) + 1);
-    if (lane == 0) {
-      unsigned have;
-      do {
-        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(have) : "l"(turn) : "memory");
-      } while (have != want);
-    }
-    __syncwarp();
-    return turn;
   }
 
   /// Lets a warpgroup's gradients of queries, the `number`-th of this thread block, go to memory.
@@ -410,11 +404,11 @@ struct Backward {
     ptx::barrier_sync(1, 256);
   }
 
-  /// The next key tile; `parity` is that of its number.
-  __device__ __forceinline__ KeyTile take_tile(std::uint32_t parity) const {
+  /// The next key tile and how many steps it takes; `parity` is that of its number.
+  __device__ __forceinline__ KeyTile const& take_tile(std::uint32_t parity, int& steps) const {
     control.tile_full.wait(parity);
-    KeyTile key_tile = control.key_tile;
-    key_tile.steps = ptx::uniform(key_tile.steps);
+    KeyTile const& key_tile = control.key_tiles[parity];
+    steps = ptx::uniform(key_tile.steps);
     __syncwarp();
     control.tile_empty.arrive_if(threadIdx.x % 32 == 0);
     return key_tile;
@@ -501,13 +495,14 @@ struct Backward {
     int number = 0;  // of the step, over all tiles
     int puts = 0;
     for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
-      KeyTile const key_tile = take_tile(tile_parity);
-      if (key_tile.steps < 0) break;
+      int steps;
+      KeyTile const& key_tile = take_tile(tile_parity, steps);
+      if (steps < 0) break;
 #pragma unroll
       for (int i = 0; i < HeadDim / 2; ++i) dk[i] = dv[i] = 0;
       control.kv_full.wait(tile_parity);
 #pragma unroll 1
-      for (int step = 0; step < key_tile.steps; ++step, ++number) {
+      for (int step = 0; step < steps; ++step, ++number) {
         int const stage = number & 1;
         std::uint32_t const parity = number >> 1 & 1;
         std::uint32_t const q_stage = q_base + stage * (query_bytes >> 4);
@@ -562,7 +557,7 @@ struct Backward {
         control.q_empty[stage].arrive_if(leads_warpgroup);
       }
       if constexpr (dq_late) {
-        if (key_tile.steps > 0) {
+        if (steps > 0) {
           int const stage = (number - 1) & 1;
           control.ds_full[stage].wait((number - 1) >> 1 & 1);
           float dq[dq_columns / 2];
@@ -580,7 +575,7 @@ struct Backward {
 
 template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
 __global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic>::threads, 1)
-    backward_kernel(__grid_constant__ BackwardLaunch<M> const launch) {
+    backward_kernel(__grid_constant__ BackwardLaunch<HeadDim, T, M> const launch) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::uint8_t shared[];
   Backward<HeadDim, T, KeyGrad, M, Deterministic>(launch, shared).run();

@@ -55,13 +55,14 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
   Ring<Block::stages> ring;
   int number = 0;
   for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
-    auto const key_tile = block.take_tile(tile_parity);
-    if (key_tile.steps < 0) break;
+    int steps;
+    auto const& key_tile = block.take_tile(tile_parity, steps);
+    if (steps < 0) break;
 #pragma unroll
     for (int i = 0; i < 64; ++i) dk[i] = dv[i] = 0;
     control.kv_full.wait(tile_parity);
 #pragma unroll 1
-    for (int step = 0; step < key_tile.steps; ++step, ++number) {
+    for (int step = 0; step < steps; ++step, ++number) {
       int const stage = ring.stage;
       std::uint32_t const q_stage = q_base + stage * (query_bytes >> 4);
       std::uint32_t const d_o_stage = d_o_base + stage * (query_bytes >> 4);
