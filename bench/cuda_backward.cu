@@ -121,7 +121,7 @@ void measure(Case const& c, M const& mask) {
   double sustained = 0;
   if (!c.brief) {
     rate(all, launches(0.7));
-    sustained = rate(all, launches(2.4));
+    sustained = rate(all, launches(1));
   }
   std::printf(
       "{\"pass\": \"backward\", \"type\": \"%s\", \"mask\": \"%s\", \"dim\": %d, \"batch\": %lld, "

@@ -19,20 +19,20 @@ void check_finished(BackwardCase<HeadDim, T> const& c, M const& mask, int sm_mar
   std::vector<float> const sums_before = poisoned_vector<float>(size);
   std::vector<T> const before = poisoned_vector<T>(size);
   DeviceArray<T> const q(c.q), k(c.k), v(c.v), d_o(c.d_o), dq(before);
-  DeviceArray<T> const dk(poisoned_vector<T>(c.extent(c.key_shape(), c.dkv_strides)));
-  DeviceArray<T> const dv(poisoned_vector<T>(c.extent(c.key_shape(), c.dkv_strides)));
+  DeviceArray<T> const dk(poisoned_vector<T>(c.extent(c.key_shape(), c.dk_strides)));
+  DeviceArray<T> const dv(poisoned_vector<T>(c.extent(c.key_shape(), c.dv_strides)));
   DeviceArray<float> const lse(c.lse), delta(c.delta), sums(sums_before);
   DeviceArray<char> const workspace(
       Kernel::workspace_bytes(c.batch, c.heads, c.queries.rows(), c.keys.rows()));
   workspace.fill(0xff);
   BackwardCall<T, float, T> call;
-  call.q = {q.data(), c.q_strides}, call.d_o = {d_o.data(), c.q_strides};
+  call.q = {q.data(), c.q_strides}, call.d_o = {d_o.data(), c.d_o_strides};
   call.k = {k.data(), c.kv_strides}, call.v = {v.data(), c.kv_strides};
   call.lse = RowStats<float>::packed(lse.data(), c.heads, c.queries.rows());
   call.delta = RowStats<float>::packed(delta.data(), c.heads, c.queries.rows());
   call.queries = c.queries, call.keys = c.keys;
   call.dq = {sums.data(), c.dq_strides}, call.dq_out = {dq.data(), c.dq_strides}, call.dq_zero = true;
-  call.dk = {dk.data(), c.dkv_strides}, call.dv = {dv.data(), c.dkv_strides};
+  call.dk = {dk.data(), c.dk_strides}, call.dv = {dv.data(), c.dv_strides};
   call.batch = c.batch, call.heads = c.heads, call.kv_heads = c.kv_heads, call.scale = c.scale;
   Kernel kernel;
   REQUIRE(kernel.prepare().ok());
