@@ -77,17 +77,16 @@ void measure(Case const& c, M const& mask) {
   Kernel kernel;
   check(kernel.prepare());
   auto const main_part = [&] { check(kernel.launch(call, mask, workspace, nullptr)); };
+  // As the engine does: Cuda::Kernels::Queue::finishes_query_gradients.
+  bool const finishes = !c.deterministic && requires { requires Kernel::finishes_queries; };
   auto whole = call;
   whole.dq_zero = true, whole.dq_out = dq;
   auto const all = [&] {
     check(rows::delta<HeadDim, T>(o, d_o, delta, shape, nullptr));
-    if constexpr (Deterministic) {
-      check(cudaMemsetAsync(dq_sums, 0, static_cast<std::size_t>(q_size) * sizeof(float), nullptr));
-      main_part();
-      check(rows::copy<HeadDim>(Tensor<float const>(dq_sums), Tensor<T>(dq), shape, nullptr));
-    } else {
-      check(kernel.launch(whole, mask, workspace, nullptr));
-    }
+    if (finishes) return check(kernel.launch(whole, mask, workspace, nullptr));
+    check(cudaMemsetAsync(dq_sums, 0, static_cast<std::size_t>(q_size) * sizeof(float), nullptr));
+    main_part();
+    check(rows::copy<HeadDim>(Tensor<float const>(dq_sums), Tensor<T>(dq), shape, nullptr));
   };
 
   cudaEvent_t begin = nullptr, end = nullptr;
