@@ -29,6 +29,17 @@ int groups(int rank, int ranks) {
                           planner.plan(rank, Pass::backward).steps.size());
 }
 
+/// Whether a rank has no messages at this step of one of the passes.
+bool may_be_silent(int rank, int ranks, int step) {
+  Planner const planner(Balanced{}, Causal{}, ranks, problem.seqlen);
+  for (Pass const pass : {Pass::forward, Pass::backward}) {
+    auto const steps = planner.plan(rank, pass).steps;
+    auto const at = static_cast<std::size_t>(step);
+    if (at < steps.size() && steps[at].sends.empty() && steps[at].recvs.empty()) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 TEST_CASE("a transport that fails in any step of any rank fails that rank's call, and nobody hangs") {
@@ -56,8 +67,10 @@ TEST_CASE("a transport that fails in any step of any rank fails that rank's call
           CHECK(status.rank == rank);
           CHECK(status.step >= 0);
           std::string const payload = status.subject;
-          CHECK(
-              (payload == "kv" || payload == "q" || payload == "out" || payload == "dq" || payload == "dkv"));
+          bool const named =
+              payload == "kv" || payload == "q" || payload == "out" || payload == "dq" || payload == "dkv";
+          // A step without messages has none to name.
+          CHECK((named || (payload == "" && may_be_silent(rank, ranks, status.step))));
         }
       }
 }

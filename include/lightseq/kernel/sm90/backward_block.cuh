@@ -117,7 +117,7 @@ struct Backward {
       control.kv_empty.init(2);
       for (int i = 0; i < stages; ++i) {
         control.q_full[i].init(1);
-        control.q_empty[i].init(2);
+        control.q_empty[i].init(8);  // each warp has read the step and its statistics by itself
         control.d_o_full[i].init(1);
         control.d_o_empty[i].init(2);
       }
@@ -554,7 +554,7 @@ struct Backward {
         wgmma_wait<0>();
         pin(dk);
         pin(ds);
-        control.q_empty[stage].arrive_if(leads_warpgroup);
+        control.q_empty[stage].arrive_if(leads_warp);
       }
       if constexpr (dq_late) {
         if (steps > 0) {
