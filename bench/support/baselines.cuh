@@ -245,9 +245,9 @@ class AllToAll {
         kernels_(memory_, whole_.heads, whole_.kv_heads, seqlen, seqlen) {}
 
   void mute(bool mute) { muted_ = mute; }
-  std::int64_t bytes_sent(Pass pass) const {
-    std::int64_t const q = part_.q_size(), kv = part_.kv_size();
-    return (pass == Pass::forward ? 2 * q + 2 * kv : 2 * q + 2 * kv) * 2 * (world_ - 1) / world_;
+  /// As many in both passes: q, k, v and o; d_o and the three gradients.
+  std::int64_t bytes_sent(Pass) const {
+    return (2 * part_.q_size() + 2 * part_.kv_size()) * 2 * (world_ - 1) / world_;
   }
 
   void run(Pass pass, cudaStream_t stream) {
