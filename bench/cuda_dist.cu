@@ -189,7 +189,7 @@ void compare(char const* name, Case const& c, Pass pass) {
       "\"kv_heads\": %lld, "
       "\"dense_ms\": %.3f, \"dense_tflops\": %.0f, \"in_turn_ms\": %.3f, \"side_by_side_ms\": %.3f, "
       "\"in_turn_ratio\": %.3f, \"side_by_side_ratio\": %.3f}\n",
-      pass == Pass::forward ? "forward" : "backward", name, c.ranks, static_cast<long long>(c.problem.seqlen),
+      lightseq::name(pass), name, c.ranks, static_cast<long long>(c.problem.seqlen),
       static_cast<long long>(c.problem.heads), static_cast<long long>(c.problem.kv_heads), ms[0],
       1e-9 * flop / ms[0], ms[1], ms[2], ms[1] / ms[0], ms[2] / ms[0]);
   std::fflush(stdout);

@@ -210,8 +210,6 @@ double tflop(Case const& c, Pass pass) {
   return 1e-12 * (pass == Pass::forward ? 2 : 5) * n * n * static_cast<double>(c.heads) * head_dim;
 }
 
-constexpr char const* name(Pass pass) { return pass == Pass::forward ? "forward" : "backward"; }
-
 void fill(Part& part, int rank) {
   auto const seed = static_cast<unsigned>(8 * rank);
   bench::fill<<<1024, 256>>>(part.q, part.q_size(), seed);

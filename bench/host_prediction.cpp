@@ -85,8 +85,8 @@ void compare(char const* name, double bytes_per_second, ComputeModel const& comp
         "{\"schedule\": \"%s\", \"pass\": \"%s\", \"link_mb_s\": %.0f, \"predicted_ms\": %.1f, "
         "\"measured_ms\": "
         "%.1f, \"ratio\": %.3f, \"waits_for_messages\": %.2f}\n",
-        name, pass == Pass::forward ? "forward" : "backward", 1e-6 * bytes_per_second, 1e3 * s.makespan,
-        1e3 * found, found / s.makespan, s.exposed_fraction());
+        name, lightseq::name(pass), 1e-6 * bytes_per_second, 1e3 * s.makespan, 1e3 * found,
+        found / s.makespan, s.exposed_fraction());
     std::fflush(stdout);
   }
 }

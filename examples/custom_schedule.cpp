@@ -42,8 +42,7 @@ int main() {
     std::vector<lightseq::Plan> plans;
     for (int rank = 0; rank < ranks; ++rank) plans.push_back(planner.plan(rank, pass));
     std::string const fault = lightseq::laws::first_fault(planner, plans);
-    std::printf("%s: %s\n", pass == lightseq::Pass::forward ? "forward" : "backward",
-                fault.empty() ? "every law holds" : fault.c_str());
+    std::printf("%s: %s\n", lightseq::name(pass), fault.empty() ? "every law holds" : fault.c_str());
     if (!fault.empty()) return 1;
   }
 

@@ -48,7 +48,7 @@ bool print(char const* schedule, char const* mask_name, M const& mask) {
         most = std::max(most, bytes);
       }
       std::printf("%s: a rank sends %.3f MB on average, %.3f MB at most (inputs bfloat16, results float)\n",
-                  pass == Pass::forward ? "forward" : "backward", 1e-6 * sum / world, 1e-6 * most);
+                  name(pass), 1e-6 * sum / world, 1e-6 * most);
     }
     std::printf("idle: %.2f%% (a step takes its busiest rank's visible pairs)\n\n",
                 100 * idle_fraction(planner));

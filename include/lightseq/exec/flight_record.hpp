@@ -118,7 +118,7 @@ class FlightRecord {
            name(flight.transfer.payload) == std::string_view(status.subject);
   }
   static constexpr char const* name(Payload payload) { return lightseq::name(payload); }
-  static constexpr char const* name(Pass pass) { return pass == Pass::forward ? "forward" : "backward"; }
+  static constexpr char const* name(Pass pass) { return lightseq::name(pass); }
   static constexpr char const* name(Flight::State state) {
     return state == Flight::State::posted ? "posted" : state == Flight::State::done ? "done" : "failed";
   }

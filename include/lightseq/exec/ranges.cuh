@@ -42,8 +42,7 @@ class StepRange {
   StepRange(Plan const& plan, std::size_t step, std::int64_t bytes) noexcept {
     if (domain() == nullptr) return;  // no profiler listens
     Label label;
-    label << (plan.pass == Pass::forward ? "forward" : "backward") << " step "
-          << static_cast<std::int64_t>(step);
+    label << name(plan.pass) << " step " << static_cast<std::int64_t>(step);
     if (step < plan.steps.size() && plan.steps[step].work) {
       auto const& work = plan.steps[step].work;
       label << ": " << work->q << (work->q == plan.rank ? "." : "*") << work->kv;

@@ -9,6 +9,9 @@ namespace lightseq {
 /// One way through a plan.
 enum class Pass { forward, backward };
 
+/// The pass's name, as in the enumeration.
+constexpr char const* name(Pass pass) { return pass == Pass::forward ? "forward" : "backward"; }
+
 /// Tensors of one shard that travel together.
 enum class Payload {
   kv,   ///< K and V
