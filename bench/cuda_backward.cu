@@ -77,8 +77,7 @@ void measure(Case const& c, M const& mask) {
   Kernel kernel;
   check(kernel.prepare());
   auto const main_part = [&] { check(kernel.launch(call, mask, workspace, nullptr)); };
-  // As the engine does: Cuda::Kernels::Queue::finishes_query_gradients.
-  bool const finishes = !c.deterministic && requires { requires Kernel::finishes_queries; };
+  constexpr bool finishes = requires { requires Kernel::zeroes_and_rounds; };
   auto whole = call;
   whole.dq_zero = true, whole.dq_out = dq;
   auto const all = [&] {

@@ -56,18 +56,25 @@ TEST_CASE("zero, clear and add touch every element and no gap") {
   for (Shape const& s : shapes()) {
     Floats const was = random_vector<float>(gapped_size(s), 1), from = random_vector<float>(size(s), 2);
     Floats zeroed = was, cleared = was, sum = was;
+    auto rounded = poisoned_vector<bfloat16>(gapped_size(s));
+    auto const poison = rounded;
     std::int64_t const rows = s.batch * s.heads * s.tokens;
     Floats lse = poisoned_vector<float>(rows);
     host::zero(Tensor<float>(zeroed.data(), gapped(s)), s);
     host::clear(Tensor<float>(cleared.data(), gapped(s)),
                 RowStats<float>::packed(lse.data(), s.heads, s.tokens), s);
-    host::add(Tensor(from.data()), Tensor<float>(sum.data(), gapped(s)), s);
+    host::add(Tensor(from.data()), Tensor<float const>(sum.data(), gapped(s)),
+              Tensor<bfloat16>(rounded.data(), gapped(s)), s);
+    host::add(Tensor(from.data()), Tensor<float const>(sum.data(), gapped(s)),
+              Tensor<float>(sum.data(), gapped(s)), s);
     bool right = true;
     for_each_gapped(s, [&](std::int64_t row, std::int64_t d, bool gap) {
       std::size_t const at = gapped_index(s, row, d);
       float const added = gap ? was[at] : was[at] + from[static_cast<std::size_t>(row * s.dim + d)];
       float const nothing = gap ? was[at] : 0;
       right = right && zeroed[at] == nothing && cleared[at] == nothing && sum[at] == added;
+      bfloat16 const want = gap ? poison[at] : bfloat16(added);
+      right = right && std::memcmp(&rounded[at], &want, sizeof want) == 0;
     });
     CHECK(right);
     CHECK(std::all_of(lse.begin(), lse.end(), [](float x) { return x == -INFINITY; }));

@@ -335,15 +335,20 @@ TEST_CASE("a zeroing, a sum and a copy of statistics on the GPU have the host's 
   for_each_head_dim([&](auto dim) {
     for (Shape const& shape : shapes(dim)) {
       Both<float> more{shape}, sum{shape};
+      Both<bfloat16> rounded{shape};
       Stats from{shape}, to{shape};
       more.host = random_vector<float>(static_cast<std::int64_t>(more.host.size()), 5);
       sum.host = random_vector<float>(static_cast<std::int64_t>(sum.host.size()), 6);
-      more.upload(), sum.upload(), from.upload(), to.upload();
-      CHECK(rows::add<dim>(Tensor<float const>(more.on_device()), sum.on_device(), shape, streams[0]) ==
-            cudaSuccess);
+      more.upload(), sum.upload(), rounded.upload(), from.upload(), to.upload();
+      Tensor<float const> const part(more.on_device()), half(sum.on_device());
+      CHECK(rows::add<dim>(part, half, rounded.on_device(), shape, streams[0]) == cudaSuccess);
+      CHECK(rows::add<dim>(part, half, sum.on_device(), shape, streams[0]) == cudaSuccess);
       CHECK(rows::copy(RowStats<float const>(from.on_device()), to.on_device(), shape, streams[0]) ==
             cudaSuccess);
-      host::add(Tensor<float const>(more.on_host()), sum.on_host(), shape);
+      Tensor<float const> const host_part(more.on_host()), host_half(sum.on_host());
+      host::add(host_part, host_half, rounded.on_host(), shape);
+      host::add(host_part, host_half, sum.on_host(), shape);
+      CHECK(same(rounded.device.values(), rounded.host));
       host::copy(RowStats<float const>(from.on_host()), to.on_host(), shape);
       CHECK(same(sum.device.values(), sum.host));
       CHECK(same(to.device.values(), to.host));

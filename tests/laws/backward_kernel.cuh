@@ -23,10 +23,11 @@ inline double gradient_error(std::vector<double> const& got, std::vector<double>
   return want.empty() ? 0 : std::sqrt(difference / norm);
 }
 
-/// The rows of a strided tensor, packed, as what has been added to `before`. Its gaps must be as before.
+/// The rows of a strided tensor, packed, as what has been added to `before`, or from zero. Its gaps must be
+/// as before.
 template <class G>
 std::vector<double> added_rows(std::vector<G> const& now, std::vector<G> const& before, Shape const& shape,
-                               Strides const& strides) {
+                               Strides const& strides, bool from_zero = !std::is_same_v<G, float>) {
   std::vector<double> rows;
   std::vector<bool> gap(now.size(), true);
   Tensor<G const> const to{now.data(), strides}, from{before.data(), strides};
@@ -35,7 +36,7 @@ std::vector<double> added_rows(std::vector<G> const& now, std::vector<G> const& 
       for (std::int64_t h = 0; h < shape.heads; ++h)
         for (std::int64_t d = 0; d < shape.dim; ++d) {
           G const* const value = to.at(b, t, h) + d;
-          double const base = std::is_same_v<G, float> ? static_cast<float>(from.at(b, t, h)[d]) : 0.0f;
+          double const base = from_zero ? 0.0f : static_cast<float>(from.at(b, t, h)[d]);
           rows.push_back(static_cast<double>(static_cast<float>(*value)) - base);
           gap[static_cast<std::size_t>(value - now.data())] = false;
         }
@@ -48,10 +49,17 @@ std::vector<double> added_rows(std::vector<G> const& now, std::vector<G> const& 
 
 /// What a sum starts from: floats are added to, elements are written whatever they hold.
 template <class G>
-std::vector<G> initial_gradient(std::int64_t size, std::uint64_t stream) {
-  if constexpr (std::is_same_v<G, float>) return random_vector<float>(size, stream);
+std::vector<G> initial_gradient(std::int64_t size, std::uint64_t stream, bool from_zero) {
+  if constexpr (std::is_same_v<G, float>)
+    if (!from_zero) return random_vector<float>(size, stream);
   return poisoned_vector<G>(size);
 }
+
+/// Whether a kernel can take gradients for zero at first, whatever they hold.
+template <class Kernel>
+constexpr bool starts_from_zero = requires {
+  requires Kernel::zeroes_and_rounds;
+};
 
 template <int HeadDim, class T>
 struct BackwardCase : ForwardCase<HeadDim, T> {
@@ -117,23 +125,25 @@ void put_back(DeviceArray<G> const& array, std::vector<G> const& values, cudaStr
       cudaMemcpyAsync(array.data(), values.data(), values.size() * sizeof(G), cudaMemcpyDefault, stream));
 }
 
-/// A case on the device, with the kernel and the gradients' sums, to which launches of its parts add.
+/// A case on the device, with the kernel and the gradients' sums, to which launches of its parts add; where
+/// it starts `from_zero` those are poison, and the first part of each is to take them for zero.
 template <class Kernel, int HeadDim, class T, class KeyGrad, class M>
 class BackwardRun {
  public:
   using Case = BackwardCase<HeadDim, T>;
-  BackwardRun(Case const& host, M const& m)
+  BackwardRun(Case const& host, M const& m, bool from_zero = false)
       : c(host),
         mask(m),
+        from_zero_(from_zero),
         q(c.q),
         k(c.k),
         v(c.v),
         d_o(c.d_o),
         lse(c.lse),
         delta(c.delta),
-        dq_before(initial_gradient<float>(c.extent(c.query_shape(), c.dq_strides), 91)),
-        dk_before(initial_gradient<KeyGrad>(c.extent(c.key_shape(), c.dk_strides), 92)),
-        dv_before(initial_gradient<KeyGrad>(c.extent(c.key_shape(), c.dv_strides), 93)),
+        dq_before(initial_gradient<float>(c.extent(c.query_shape(), c.dq_strides), 91, from_zero)),
+        dk_before(initial_gradient<KeyGrad>(c.extent(c.key_shape(), c.dk_strides), 92, from_zero)),
+        dv_before(initial_gradient<KeyGrad>(c.extent(c.key_shape(), c.dv_strides), 93, from_zero)),
         dq(dq_before),
         dk(dk_before),
         dv(dv_before),
@@ -160,6 +170,7 @@ class BackwardRun {
     call.dk = Tensor<KeyGrad>{dk.data(), c.dk_strides}.from(first_key);
     call.dv = Tensor<KeyGrad>{dv.data(), c.dv_strides}.from(first_key);
     call.batch = c.batch, call.heads = c.heads, call.kv_heads = c.kv_heads, call.scale = c.scale;
+    call.dq_zero = from_zero_ && first_key == 0, call.dkv_zero = from_zero_ && first_query == 0;
     require(kernel.launch(call, mask, workspace.data(), stream, sm_margin));
   }
   void launch(int sm_margin = 0, cudaStream_t stream = nullptr) {
@@ -177,9 +188,10 @@ class BackwardRun {
          c.kv_heads, ", queries ", c.queries.segments[0].rows, "+", c.queries.segments[1].rows, " stride ",
          c.queries.segments[0].stride, ", keys ", c.keys.segments[0].rows, "+", c.keys.segments[1].rows,
          " stride ", c.keys.segments[0].stride);
-    auto const query_rows = added_rows(dq.values(), dq_before, c.query_shape(), c.dq_strides);
-    auto const key_rows = added_rows(dk.values(), dk_before, c.key_shape(), c.dk_strides);
-    auto const value_rows = added_rows(dv.values(), dv_before, c.key_shape(), c.dv_strides);
+    bool const writes = from_zero_ || !std::is_same_v<KeyGrad, float>;
+    auto const query_rows = added_rows(dq.values(), dq_before, c.query_shape(), c.dq_strides, from_zero_);
+    auto const key_rows = added_rows(dk.values(), dk_before, c.key_shape(), c.dk_strides, writes);
+    auto const value_rows = added_rows(dv.values(), dv_before, c.key_shape(), c.dv_strides, writes);
     CHECK(gradient_error(query_rows, c.want_dq) < slack * gradient_tolerance<T>);
     CHECK(gradient_error(key_rows, c.want_dk) < slack * gradient_tolerance<T>);
     CHECK(gradient_error(value_rows, c.want_dv) < slack * gradient_tolerance<T>);
@@ -209,6 +221,7 @@ class BackwardRun {
 
   Case const& c;
   M mask;
+  bool from_zero_;
   Kernel kernel;
   DeviceArray<T> q, k, v, d_o;
   DeviceArray<float> lse, delta;
@@ -265,15 +278,17 @@ void check_gradient_head_dims(std::integer_sequence<int, N...>) {
 /// Parts of queries and of keys, each a call of its own, add up to the whole.
 template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, bool Deterministic, class M>
 void check_gradient_parts(M const& mask, std::uint64_t stream) {
-  for (std::int64_t const parts : {2, 5}) {
+  using Chosen = Kernel<HeadDim, bfloat16, float, M, Deterministic>;
+  for (int i = 0; i < (starts_from_zero<Chosen> ? 4 : 2); ++i) {
+    std::int64_t const parts = i % 2 == 0 ? 2 : 5;
     auto const c =
         some_backward_case<HeadDim, bfloat16>(mask, stream + 10 * static_cast<std::uint64_t>(parts), 600);
-    BackwardRun<Kernel<HeadDim, bfloat16, float, M, Deterministic>, HeadDim, bfloat16, float, M> run(c, mask);
+    BackwardRun<Chosen, HeadDim, bfloat16, float, M> run(c, mask, i >= 2);
     auto const cut = [&](std::int64_t rows, std::int64_t part) { return part * rows / parts; };
-    for (std::int64_t i = 0; i < parts; ++i)
-      for (std::int64_t j = 0; j < parts; ++j) {
-        std::int64_t const query = cut(c.queries.rows(), i), key = cut(c.keys.rows(), j);
-        run.launch(query, cut(c.queries.rows(), i + 1) - query, key, cut(c.keys.rows(), j + 1) - key);
+    for (std::int64_t m = 0; m < parts; ++m)
+      for (std::int64_t n = 0; n < parts; ++n) {
+        std::int64_t const query = cut(c.queries.rows(), m), key = cut(c.keys.rows(), n);
+        run.launch(query, cut(c.queries.rows(), m + 1) - query, key, cut(c.keys.rows(), n + 1) - key);
       }
     run.check();
   }
@@ -282,9 +297,9 @@ void check_gradient_parts(M const& mask, std::uint64_t stream) {
 /// The deterministic kernel gives the same bits in each of 20 runs, whatever multiprocessors it has and
 /// whatever else the GPU does.
 template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, class M>
-void check_gradient_bits(M const& mask, std::uint64_t stream) {
+void check_gradient_bits(M const& mask, std::uint64_t stream, bool from_zero = false) {
   auto const c = some_backward_case<HeadDim, bfloat16>(mask, stream, 1000);
-  BackwardRun<Kernel<HeadDim, bfloat16, float, M, true>, HeadDim, bfloat16, float, M> run(c, mask);
+  BackwardRun<Kernel<HeadDim, bfloat16, float, M, true>, HeadDim, bfloat16, float, M> run(c, mask, from_zero);
   run.launch();
   run.check();
   auto const dq = run.dq.values(), dk = run.dk.values(), dv = run.dv.values();
@@ -296,9 +311,9 @@ void check_gradient_bits(M const& mask, std::uint64_t stream) {
     for (std::uint64_t j = random() % 4; j > 0; --j)
       check_cuda(cudaMemsetAsync(noise.data(), i, random() % (1 << 26), streams[1]));
     run.launch(static_cast<int>(random() % 140), streams[0]);
-    CHECK(run.dq.values() == dq);
-    CHECK(run.dk.values() == dk);
-    CHECK(run.dv.values() == dv);
+    CHECK(same_bits(run.dq.values(), dq));
+    CHECK(same_bits(run.dk.values(), dk));
+    CHECK(same_bits(run.dv.values(), dv));
   }
 }
 
@@ -367,9 +382,9 @@ void check_gradient_replay(std::uint64_t stream) {
   for (int i = 0; i < 3; ++i) {
     run.reset(streams[0]);
     check_cuda(cudaGraphLaunch(replay, streams[0]));
-    CHECK(run.dq.values() == dq);
-    CHECK(run.dk.values() == dk);
-    CHECK(run.dv.values() == dv);
+    CHECK(same_bits(run.dq.values(), dq));
+    CHECK(same_bits(run.dk.values(), dk));
+    CHECK(same_bits(run.dv.values(), dv));
   }
   check_cuda(cudaGraphExecDestroy(replay));
   check_cuda(cudaGraphDestroy(graph));

@@ -94,6 +94,7 @@ TEST_CASE("the sm_90 backward kernel starts from zero and rounds the gradients o
   check_finished<128, float16, false>(Documents{90}, 114000, 4);
   check_finished<96, bfloat16, false>(SlidingWindow{70, 0}, 115000, 4);
   check_finished<256, bfloat16, false>(Causal{}, 116000, 2);
+  check_finished<128, bfloat16, true>(Documents{90}, 118000, 4);
 }
 
 TEST_CASE("gradients of queries that meet no keys are zeros") {
@@ -103,4 +104,5 @@ TEST_CASE("gradients of queries that meet no keys are zeros") {
   c.lse.assign(c.lse.size(), -std::numeric_limits<float>::infinity());
   c.want_dq.assign(c.want_dq.size(), 0);
   check_finished<64, bfloat16, false>(c, Full{}, 0);
+  check_finished<64, bfloat16, true>(c, Full{}, 0);
 }

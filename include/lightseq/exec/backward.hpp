@@ -59,21 +59,18 @@ class BackwardPass {
       sums_ = {at(layout.dq, share_.q_shape(rows)), at(layout.dk, share_.kv_shape(rows)),
                at(layout.dv, share_.kv_shape(rows))};
     }
-    int touches = 0, query_touches = 0;
-    bool whole = false;
     for (Step const& step : exchange.plan().steps) {
-      touches += step.work && step.work->kv == share_.rank;
-      if (step.work && step.work->q == share_.rank) {
-        ++query_touches;
-        whole = step.work->rows == Rows::all;
+      if (auto const& work = step.work; work.has_value()) {
+        bool const can = Queue::zeroes_and_rounds, all = can && work->rows == Rows::all;
+        if (work->kv == share_.rank) key_touches_.add(can, false);
+        if (work->q == share_.rank) query_touches_.add(all, all);
       }
       for (Transfer const& t : step.recvs) {
-        touches += t.payload == Payload::dkv;
-        query_touches += t.payload == Payload::dq;
+        if (t.payload == Payload::dkv) key_touches_.add(false, true);
+        if (t.payload == Payload::dq) query_touches_.add(false, t.rows == Rows::all);
       }
     }
-    one_touch_ = Queue::writes_key_gradients && touches == 1;
-    one_query_touch_ = Queue::finishes_query_gradients && query_touches == 1 && whole;
+    one_touch_ = Queue::writes_key_gradients && key_touches_.count == 1;
   }
 
   Queue& queue() { return queue_; }
@@ -81,8 +78,8 @@ class BackwardPass {
 
   void begin() {
     queue_.delta(in_.o, in_.d_o, delta_, share_.q_shape(share_.rows()));
-    if (!one_query_touch_) queue_.zero(sums_.dq, share_.q_shape(share_.rows()));
-    if (!one_touch_) {
+    if (!query_touches_.first_zeroes) queue_.zero(sums_.dq, share_.q_shape(share_.rows()));
+    if (!one_touch_ && !key_touches_.first_zeroes) {
       queue_.zero(sums_.dk, share_.kv_shape(share_.rows()));
       queue_.zero(sums_.dv, share_.kv_shape(share_.rows()));
     }
@@ -103,8 +100,10 @@ class BackwardPass {
       Message<T> const kv = exchange_.template incoming<T>(Payload::kv, step, rows);
       Message<float> const dkv = exchange_.outgoing(Payload::dkv, step, rows);
       Gradients<float> const sums{{}, dkv.kv_wide(0), dkv.kv_wide(1)};
-      queue_.zero(sums.dk, share_.kv_shape(rows));
-      queue_.zero(sums.dv, share_.kv_shape(rows));
+      if (!Queue::zeroes_and_rounds) {
+        queue_.zero(sums.dk, share_.kv_shape(rows));
+        queue_.zero(sums.dv, share_.kv_shape(rows));
+      }
       attend(step, work, kv.kv_wide(0), kv.kv_wide(1), sums);
     } else if (one_touch_) {
       if constexpr (Queue::writes_key_gradients) attend(step, work, in_.k, in_.v, out_);
@@ -117,23 +116,52 @@ class BackwardPass {
     RowSpan const span = share_.span(result.shard, result.rows);
     Message<float> const part = exchange_.template incoming<float>(result.payload, step - 1, span.count);
     if (result.payload == Payload::dq) {
-      queue_.add(part.q_wide(0), sums_.dq.from(span.first), share_.q_shape(span.count));
+      bool const last = query_touches_.next().rounds;
+      add(part.q_wide(0), sums_.dq.from(span.first), out_.dq.from(span.first), share_.q_shape(span.count),
+          last);
     } else {
-      queue_.add(part.kv_wide(0), sums_.dk, share_.kv_shape(span.count));
-      queue_.add(part.kv_wide(1), sums_.dv, share_.kv_shape(span.count));
+      bool const last = key_touches_.next().rounds;
+      add(part.kv_wide(0), sums_.dk, out_.dk, share_.kv_shape(span.count), last);
+      add(part.kv_wide(1), sums_.dv, out_.dv, share_.kv_shape(span.count), last);
     }
   }
 
   void end() {
     if constexpr (std::is_same_v<T, float>) return;
     std::int64_t const rows = share_.rows();
-    if (!one_query_touch_) queue_.copy(sums_.dq, out_.dq, share_.q_shape(rows));
-    if (one_touch_) return;
+    if (!query_touches_.last_rounds) queue_.copy(sums_.dq, out_.dq, share_.q_shape(rows));
+    if (one_touch_ || key_touches_.last_rounds) return;
     queue_.copy(sums_.dk, out_.dk, share_.kv_shape(rows));
     queue_.copy(sums_.dv, out_.dv, share_.kv_shape(rows));
   }
 
  private:
+  /// The works and merges of a backward that change some sums, in their order. Where they can, the first one
+  /// takes the sums for zero, and the last one rounds them.
+  struct Touches {
+    struct Touch {
+      bool zeroes, rounds;
+    };
+    int count = 0, done = 0;
+    bool first_zeroes = false, last_rounds = false;
+
+    void add(bool can_zero, bool can_round) {
+      if (count++ == 0) first_zeroes = can_zero;
+      last_rounds = can_round;
+    }
+    Touch next() {
+      Touch const touch{done == 0 && first_zeroes, done == count - 1 && last_rounds};
+      ++done;
+      return touch;
+    }
+  };
+
+  /// Adds a part that has come home to the sums, or lets the gradients be the sum of both.
+  void add(Tensor<float const> part, Tensor<float> sums, Tensor<T> gradients, Shape const& shape, bool last) {
+    if (last) return queue_.add(part, sums, gradients, shape);
+    queue_.add(part, sums, sums, shape);
+  }
+
   /// The work of a step, with the gradients of its keys and values where `to` says.
   template <class KeyGrad>
   void attend(std::size_t step, Work const& work, Tensor<T const> k, Tensor<T const> v,
@@ -145,16 +173,16 @@ class BackwardPass {
     call.v = v;
     call.dk = to.dk;
     call.dv = to.dv;
+    call.dkv_zero = work.kv == share_.rank ? key_touches_.next().zeroes : Queue::zeroes_and_rounds;
     if (work.q == share_.rank) {
       call.q = in_.q.from(span.first);
       call.d_o = in_.d_o.from(span.first);
       call.lse = lse_.from(span.first);
       call.delta = delta_.from(span.first);
       call.dq = sums_.dq.from(span.first);
-      if constexpr (Queue::finishes_query_gradients) {
-        call.dq_zero = one_query_touch_;
-        if (one_query_touch_) call.dq_out = out_.dq;
-      }
+      auto const touch = query_touches_.next();
+      call.dq_zero = touch.zeroes;
+      if (touch.rounds) call.dq_out = out_.dq;
     } else {
       Message<T> const q = exchange_.template incoming<T>(Payload::q, step, span.count);
       call.q = q.q_wide(0);
@@ -162,11 +190,8 @@ class BackwardPass {
       call.lse = q.stats(0);
       call.delta = q.stats(1);
       call.dq = exchange_.outgoing(Payload::dq, step, span.count).q_wide(0);
-      if constexpr (Queue::finishes_query_gradients) {
-        call.dq_zero = true;
-      } else {
-        queue_.zero(call.dq, share_.q_shape(span.count));
-      }
+      call.dq_zero = Queue::zeroes_and_rounds;
+      if (!call.dq_zero) queue_.zero(call.dq, share_.q_shape(span.count));
     }
     queue_.backward(call, mask_, scratch_);
   }
@@ -181,8 +206,8 @@ class BackwardPass {
   RowStats<float const> lse_;
   RowStats<float> delta_;
   Gradients<float> sums_;
-  bool one_touch_ = false;        ///< of dk and dv
-  bool one_query_touch_ = false;  ///< of dq, by a work of all own queries
+  Touches query_touches_, key_touches_;  ///< of the own dq, and of the own dk and dv
+  bool one_touch_ = false;               ///< of dk and dv
 };
 
 }  // namespace lightseq

@@ -33,8 +33,8 @@ struct Host {
     struct Queue {
       /// Whether backward() can write final gradients of keys and values, besides adding to floats.
       static constexpr bool writes_key_gradients = false;
-      /// Whether it can take gradients of queries for zero at first, and round them at last.
-      static constexpr bool finishes_query_gradients = false;
+      /// Whether it serves BackwardCall's dkv_zero, dq_zero and dq_out.
+      static constexpr bool zeroes_and_rounds = false;
 
       template <class Transport>
       Queue(Kernels&, Stream const&, Transport&) {}

@@ -51,14 +51,15 @@ struct KeyTileOrder {
     return {segment, (number - segment * in_first) * key_rows};
   }
 
-  /// The order of a call's tiles of `key_rows` keys. Where the gradients of queries are added up in the order
-  /// of the key tiles (`in_turns`), those that fewer queries see come first: each then finds what it waits
-  /// for done, if it takes the queries in their order. If the last section may turn back (`turns_back`), it
-  /// begins with the first keys, and takes the queries from the last one on: or else its longest tiles, which
-  /// come last, would keep a few multiprocessors busy while all others have nothing left.
+  /// The order of a call's tiles of `key_rows` keys, `at_once` of which are worked on at a time. Where the
+  /// gradients of queries are added up in the order of the key tiles (`in_turns`), those that fewer queries
+  /// see come first: each then finds what it waits for done, if it takes the queries in their order. If the
+  /// last section may turn back (`turns_back`), it begins with the first keys, and takes the queries from the
+  /// last one on: or else its longest tiles, which come last, would keep a few multiprocessors busy while all
+  /// others have nothing left.
   template <class Call, Mask M>
   static Status make(KeyTileOrder& order, Call const& call, M const& mask, int head_dim, int key_rows,
-                     bool in_turns, bool turns_back = false) {
+                     int at_once, bool in_turns, bool turns_back = false) {
     bool uneven = false;
     std::int64_t key_tiles = 0;
     for (Segment const& keys : call.keys.segments) {
@@ -68,11 +69,14 @@ struct KeyTileOrder {
           uneven |= mask.cover(queries.hull(), keys.hull()) != Cover::full;
     }
     // Even tiles: one head after another. Uneven ones: the long ones of many heads first, but of no more
-    // heads than keep their queries and gradients in the L2 cache, 40 MB of them.
+    // heads than are begun together, or keep their queries and gradients in the L2 cache, 40 MB of them; in
+    // turns half as much, as measured fastest.
     std::int64_t const group = call.heads / call.kv_heads, batch_heads = call.batch * call.kv_heads;
     std::int64_t const head_bytes = std::max<std::int64_t>(1, call.queries.rows() * group * head_dim * 8);
+    std::int64_t const most_bytes = in_turns && uneven ? 20'000'000 : 40'000'000;
     std::int64_t section = 1;
-    while ((uneven || in_turns) && section * 2 * head_bytes <= 40'000'000 && section < batch_heads)
+    while ((uneven || in_turns) && section < batch_heads &&
+           (section * 2 * key_tiles <= at_once || section * 2 * head_bytes <= most_bytes))
       section *= 2;
     constexpr std::int64_t most = 1 << 30;
     if (key_tiles > most / std::max<std::int64_t>(1, batch_heads))

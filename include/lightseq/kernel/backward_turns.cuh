@@ -30,11 +30,10 @@ struct BackwardTurns {
     return turns + batch_head * tiles + segment * in_first + first / QueryRows;
   }
 
-  /// Waits until the tiles before `turn` have added their parts to the query tile of these positions. A whole
-  /// warp looks for the last of them: the mask tells which they are. `from_last` says whether the last keys
-  /// come first there.
-  __device__ __forceinline__ void wait(unsigned const* place, Range const& hull, int turn,
-                                       bool from_last) const {
+  /// The last turn before `turn` of a tile that adds to the query tile of these positions, or -1. A whole
+  /// warp looks for it: the mask tells which tiles those are. `from_last` says whether the last keys come
+  /// first.
+  __device__ __forceinline__ int last_before(Range const& hull, int turn, bool from_last) const {
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int before = turn - 1;
     while (before >= 0) {
@@ -47,20 +46,25 @@ struct BackwardTurns {
         visible = mask.cover(hull, key_hull) != Cover::none;
       }
       unsigned const any = __ballot_sync(~0u, visible);
-      if (any != 0) {
-        before -= __ffs(static_cast<int>(any)) - 1;
-        break;
-      }
+      if (any != 0) return before - (__ffs(static_cast<int>(any)) - 1);
       before -= 32;
     }
-    unsigned const want = static_cast<unsigned>(max(before, -1) + 1);
-    if (lane == 0) {
+    return -1;
+  }
+
+  /// Waits until the tiles before `turn` have added their parts to the query tile of these positions, and
+  /// says whether there are any. A whole warp calls it.
+  __device__ __forceinline__ bool wait(unsigned const* place, Range const& hull, int turn,
+                                       bool from_last) const {
+    unsigned const want = static_cast<unsigned>(last_before(hull, turn, from_last) + 1);
+    if (threadIdx.x % 32 == 0) {
       unsigned have;
       do {
         asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(have) : "l"(place) : "memory");
       } while (have != want);
     }
     __syncwarp();
+    return want > 0;
   }
   __device__ __forceinline__ void wait(unsigned const* place, Range const& hull, int turn) const {
     wait(place, hull, turn, order.from_last > 0);

@@ -60,14 +60,17 @@ void clear(Tensor<T> o, RowStats<float> lse, Shape const& shape) noexcept {
       std::fill_n(lse.at(batch, head), shape.tokens, -std::numeric_limits<float>::infinity());
 }
 
-/// to += from.
-inline void add(Tensor<float const> from, Tensor<float> to, Shape const& shape) noexcept {
+/// to = sums + from; `to` may be sums.
+template <class Out>
+void add(Tensor<float const> from, Tensor<float const> sums, Tensor<Out> to, Shape const& shape) noexcept {
   from = from.resolved(shape);
+  sums = sums.resolved(shape);
   to = to.resolved(shape);
   for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
     float const* const source = from.at(batch, token, head);
-    float* const target = to.at(batch, token, head);
-    for (std::int64_t d = 0; d < shape.dim; ++d) target[d] += source[d];
+    float const* const sum = sums.at(batch, token, head);
+    Out* const target = to.at(batch, token, head);
+    for (std::int64_t d = 0; d < shape.dim; ++d) target[d] = Out(sum[d] + source[d]);
   });
 }
 

@@ -41,8 +41,8 @@ struct KeyChunk {
 /// The gradients of ForwardCall, added to what dq, dk and dv hold. lse is that of a query's whole row, over
 /// all keys of the sequence, and delta its sum(d_o * o): then the gradients of a sequence are the sum of
 /// those of its parts. A query with lse = -inf adds nothing. Where KeyGrad is bfloat16 or float16, dk and dv
-/// are final: they are written, whatever they hold. The last two members are for kernels that say
-/// `finishes_queries`.
+/// are final: they are written, whatever they hold. The last three members are for kernels that say
+/// `zeroes_and_rounds`.
 template <class T, class Grad = float, class KeyGrad = Grad>
 struct BackwardCall {
   Tensor<T const> q;                 ///< [batch, queries.rows(), heads, dim]
@@ -54,6 +54,7 @@ struct BackwardCall {
   Tensor<KeyGrad> dk, dv;  ///< as k
   std::int64_t batch = 1, heads = 1, kv_heads = 1;
   float scale = 1;
+  bool dkv_zero = false;  ///< dk and dv count as zero at first, whatever they hold
   bool dq_zero = false;   ///< dq counts as zero at first, whatever it holds
   Tensor<T> dq_out = {};  ///< as q: where it is not null, it gets what dq then holds, rounded
 };

@@ -117,23 +117,25 @@ cudaError_t zero(Tensor<T> to, Shape const& shape, cudaStream_t stream) {
   return launch_eights<HeadDim>(shape, stream, Zero<T>{to.resolved(shape)});
 }
 
+template <class Out>
 struct Add {
-  Tensor<float const> from;
-  Tensor<float> to;
+  Tensor<float const> from, sums;
+  Tensor<Out> to;
   __device__ void operator()(std::int64_t batch, std::int64_t token, int head, int dim) const {
     Eight const more = Eight::load(from.at(batch, token, head) + dim);
-    float* const target = to.at(batch, token, head) + dim;
-    Eight sum = Eight::load(target);
+    Eight sum = Eight::load(sums.at(batch, token, head) + dim);
 #pragma unroll
     for (int i = 0; i < 8; ++i) sum.values[i] += more.values[i];
-    sum.store(target);
+    sum.store(to.at(batch, token, head) + dim);
   }
 };
 
-/// to += from.
-template <int HeadDim>
-cudaError_t add(Tensor<float const> from, Tensor<float> to, Shape const& shape, cudaStream_t stream) {
-  return launch_eights<HeadDim>(shape, stream, Add{from.resolved(shape), to.resolved(shape)});
+/// to = sums + from; `to` may be sums.
+template <int HeadDim, class Out>
+cudaError_t add(Tensor<float const> from, Tensor<float const> sums, Tensor<Out> to, Shape const& shape,
+                cudaStream_t stream) {
+  return launch_eights<HeadDim>(shape, stream,
+                                Add<Out>{from.resolved(shape), sums.resolved(shape), to.resolved(shape)});
 }
 
 struct CopyStats {
@@ -271,7 +273,8 @@ cudaError_t prepare() {
                              &for_each_eight<HeadDim, MergeRows<float>>, &for_each_row<MergeStats>);
   if constexpr (Backward)
     if (error == cudaSuccess)
-      error = loaded(&for_each_eight<HeadDim, Add>, &for_each_row<CopyStats>, &delta_rows<HeadDim, T>);
+      error = loaded(&for_each_eight<HeadDim, Add<float>>, &for_each_eight<HeadDim, Add<T>>,
+                     &for_each_row<CopyStats>, &delta_rows<HeadDim, T>);
   return error;
 }
 

@@ -110,7 +110,8 @@ class BackwardKernel {
           check_aligned(launch.dv, key_shape, 2, "dv")})
       if (!status.ok()) return status;
     launch.scale = call.scale;
-    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, key_rows_, Deterministic);
+    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, key_rows_, multiprocessors_ * blocks_,
+                              Deterministic);
   }
 
   void const* kernel_ = nullptr;

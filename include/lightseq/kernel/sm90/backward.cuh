@@ -22,11 +22,11 @@ class BackwardKernel {
                 "lightseq: the gradients of keys are of the element type or float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
   using Block = Backward<HeadDim, T, KeyGrad, M, Deterministic>;
-  using Sums = QuerySums<HeadDim, T>;
+  using Sums = QuerySums<HeadDim, T, Block::query_rows>;
 
  public:
-  /// It serves BackwardCall's dq_zero and dq_out.
-  static constexpr bool finishes_queries = true;
+  /// It serves BackwardCall's dkv_zero, dq_zero and dq_out.
+  static constexpr bool zeroes_and_rounds = true;
 
   /// Device memory, 16-byte aligned, that a launch of at most this size needs to itself.
   static constexpr std::int64_t workspace_bytes(std::int64_t batch, std::int64_t heads,
@@ -61,7 +61,7 @@ class BackwardKernel {
                 cudaStream_t stream, int sm_margin = 0) const {
     BackwardLaunch<HeadDim, T, M> launch{.mask = mask};
     if (Status const status = describe(call, launch); !status.ok()) return status;
-    launch.sums.describe(call, launch.order, multiprocessors_);
+    launch.sums.describe(call, launch.order, launch.query_tiles, multiprocessors_);
     int const most_blocks = std::max(launch.order.tiles, launch.sums.jobs);
     if (most_blocks == 0) return {};
     std::int64_t const query_tiles = call.batch * call.heads * launch.query_tiles;
@@ -128,7 +128,9 @@ class BackwardKernel {
       launch.query_tiles += (launch.queries[i].count + Block::query_rows - 1) / Block::query_rows;
     }
     launch.scale = call.scale;
-    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, Block::key_rows, Deterministic, true);
+    launch.dkv_zero = call.dkv_zero;
+    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, Block::key_rows, multiprocessors_,
+                              Deterministic, true);
   }
 
   TensorMaps maps_;

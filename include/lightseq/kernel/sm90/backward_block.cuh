@@ -9,6 +9,7 @@
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm90/backward_dims.cuh"
 #include "lightseq/kernel/sm90/backward_fragment.cuh"
+#include "lightseq/kernel/sm90/backward_keys.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
 #include "lightseq/kernel/sm90/forward_output.cuh"
 #include "lightseq/kernel/sm90/query_sums.cuh"
@@ -35,11 +36,12 @@ struct BackwardLaunch {
   KeyTileOrder order = {};
   int query_tiles = 0;  ///< of one batch and head
   float scale = 0;
+  bool dkv_zero = false;         ///< as BackwardCall's
   float const* stats = nullptr;  ///< what backward_stats writes
   unsigned* counter = nullptr;   ///< of key tiles that have been taken
   /// For each batch, head and query tile: the turn, plus 1, of the key tile that has added its part last.
   unsigned* turns = nullptr;
-  QuerySums<HeadDim, T> sums = {};
+  QuerySums<HeadDim, T, backward_tile(HeadDim).query_rows> sums = {};
 };
 
 template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
@@ -79,7 +81,7 @@ struct Backward {
     int segment, first, head;
     int tests;  ///< whether pairs of it must be tested
   };
-  static constexpr int steps_known = 4;  ///< a step is forgotten when its sums have long left
+  static constexpr int steps_known = 8;  ///< a step is forgotten when its sums have long left
 
   struct Control {
     Barrier tile_full, tile_empty, kv_full, kv_empty;
@@ -138,18 +140,28 @@ struct Backward {
       int const warp = ptx::uniform(static_cast<int>(threadIdx.x) / 32);
       if (warp == 0) load();
       if (warp == 1 || warp == 2) add_dq(warp - 1);
-      if (warp == 3) launch.sums.template accompany<1>(launch.order, launch.counter);
+      if (warp == 3) accompany<1>();
     } else {
       asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(tile.compute_registers));
       if constexpr (splits_dims) {
         compute_dims<HeadDim, T>(*this, warpgroup - 1);
       } else {
-        compute_keys(warpgroup - 1);
+        compute_keys<HeadDim, T>(*this, warpgroup - 1);
       }
       if (threadIdx.x % 128 == 0) wait_stores();
       __syncwarp();
-      launch.sums.template accompany<4>(launch.order, launch.counter);
+      accompany<4>();
     }
+  }
+
+  /// Zeroes gradients of queries before parts are added to them, and rounds them afterwards.
+  template <int Loads>
+  __device__ __forceinline__ void accompany() const {
+    launch.sums.template accompany<Loads>(launch.order, launch.counter, [&](int segment, int first) {
+      // In turns, the first part is written: what is left are queries that no key of this launch sees.
+      return !Deterministic ||
+             turns().last_before(query_hull(segment, first), launch.order.key_tiles, false) < 0;
+    });
   }
 
   /// The positions of a key tile's keys.
@@ -168,6 +180,13 @@ struct Backward {
   __device__ __forceinline__ Range key_hull(TilePlace const& at) const {
     LaunchSegment const& keys = launch.keys[at.segment];
     return keys.hull(at.first, min(key_rows, keys.count - at.first));
+  }
+  __device__ __forceinline__ Range query_hull(int segment, int first) const {
+    LaunchSegment const& queries = launch.queries[segment];
+    return queries.hull(first, min(query_rows, queries.count - first));
+  }
+  __device__ __forceinline__ Turns turns() const {
+    return {launch.mask, launch.order, launch.queries, launch.keys, launch.turns};
   }
 
   /// The warp that takes key tiles, announces them and loads keys, values, queries and what belongs to them.
@@ -228,19 +247,21 @@ struct Backward {
     int const s = number % stages;
     std::uint32_t const parity = number / stages & 1;
     constexpr int stats_bytes = static_cast<int>(sizeof(control.stats[s]));
-    control.q_empty[s].wait(parity ^ 1);
+    // Before any wait: behind one, each instruction delays the copies.
     Step& step = control.steps[number % steps_known];
     step = next;
     if constexpr (Deterministic) control.step_full[number % steps_known].arrive();
+    // The gradients of outputs are needed later, but their place is free earlier.
+    control.d_o_empty[s].wait(parity ^ 1);
+    control.d_o_full[s].arrive_and_expect(query_bytes);
+    load_rows(d_o_offset + s * query_bytes, query_panel, launch.d_o[step.segment], step.first, step.head,
+              batch, control.d_o_full[s]);
+    control.q_empty[s].wait(parity ^ 1);
     control.q_full[s].arrive_and_expect(query_bytes + stats_bytes);
     load_rows(q_offset + s * query_bytes, query_panel, launch.q[step.segment], step.first, step.head, batch,
               control.q_full[s]);
     std::int64_t const stats = std::int64_t{tile_number(step, batch)} * (2 * query_rows);
     load_bytes(control.stats[s], launch.stats + stats, stats_bytes, control.q_full[s]);
-    control.d_o_empty[s].wait(parity ^ 1);
-    control.d_o_full[s].arrive_and_expect(query_bytes);
-    load_rows(d_o_offset + s * query_bytes, query_panel, launch.d_o[step.segment], step.first, step.head,
-              batch, control.d_o_full[s]);
   }
 
   /// Loads a tile, panel by panel, to `offset` in shared memory.
@@ -262,15 +283,17 @@ struct Backward {
       __syncwarp();
       control.tile_empty.arrive_if(leads);
       if (steps < 0) break;
-      if (leads) launch.sums.wait_zeroed(launch.order, key_tile.section);
-      __syncwarp();
+      if constexpr (!Deterministic) {
+        if (leads) launch.sums.wait_zeroed(launch.order, key_tile.section);
+        __syncwarp();
+      }
       for (int const end = number + steps; number < end; ++number) {
         if constexpr (Deterministic) {
           if ((number & 1) == which) add_in_turn(key_tile, number);
         } else {
           control.dq_full[number & 1][which].wait(number >> 1 & 1);
           if (leads) {
-            add_panels(which, control.steps[number % steps_known], key_tile.batch);
+            add_panels(which, control.steps[number % steps_known], key_tile.batch, true);
             commit_stores();
             wait_stores_read();
             control.dq_empty[which].arrive();
@@ -293,15 +316,13 @@ struct Backward {
     std::uint32_t const parity = number >> 1 & 1;
     control.step_full[number % steps_known].wait(number / steps_known & 1);
     Step const& step = control.steps[number % steps_known];
-    LaunchSegment const& queries = launch.queries[step.segment];
-    Range const hull = queries.hull(step.first, min(query_rows, queries.count - step.first));
-    Turns const turns{launch.mask, launch.order, launch.queries, launch.keys, launch.turns};
     unsigned* const place = launch.turns + tile_number(step, key_tile.batch);
-    turns.wait(place, hull, key_tile.turn, key_tile.from_last);
+    bool const first =
+        !turns().wait(place, query_hull(step.segment, step.first), key_tile.turn, key_tile.from_last);
     if (threadIdx.x % 32 == 0) {
       for (int group = 0; group < 2; ++group) {
         full[group].wait(parity);
-        add_panels(group, step, key_tile.batch);
+        add_panels(group, step, key_tile.batch, !first || !launch.sums.zeroes);
         commit_stores();
       }
       wait_stores_read<1>();
@@ -314,14 +335,14 @@ struct Backward {
     __syncwarp();
   }
 
-  __device__ __forceinline__ void add_panels(int group, Step const& step, int batch) const {
+  /// Adds a warpgroup's gradients of queries to those in memory, or else writes them.
+  __device__ __forceinline__ void add_panels(int group, Step const& step, int batch, bool adds) const {
     constexpr int dims = dq_transposed ? 64 : splits_dims ? 128 : 0;  // from one warpgroup to the other
     std::uint32_t const from = ptx::shared_address(shared + dq_offset + group * dq_bytes);
     int const first = step.first + (dims == 0 ? 64 * group : 0);
     for (int i = 0; i < dq_panels; ++i)
-      if (dims * group + 32 * i < HeadDim)
-        add_panel(launch.dq[step.segment], dims * group + 32 * i, first, step.head, batch,
-                  from + i * dq_rows * 128);
+      if (int const dim = dims * group + 32 * i; dim < HeadDim)
+        leave_panel(launch.dq[step.segment], dim, first, step.head, batch, from + i * dq_rows * 128, adds);
   }
 
   /// Lets a warpgroup's gradients of queries, the `number`-th of this thread block, go to memory.
@@ -347,7 +368,7 @@ struct Backward {
   template <int Size>
   __device__ __forceinline__ void put_key_sums(KeyTile const& at, int group, int puts, float (&dk)[Size],
                                                float (&dv)[Size]) const {
-    constexpr bool adds = std::is_same_v<KeyGrad, float>;
+    constexpr bool floats = std::is_same_v<KeyGrad, float>;
     constexpr int out_panels = Stage::template panels<KeyGrad>;
     constexpr int dims = 128 / static_cast<int>(sizeof(KeyGrad));
     // Not where the keys are: the next ones come meanwhile.
@@ -369,22 +390,18 @@ struct Backward {
         int const row = at.first + (splits_dims ? 0 : 64 * group);
         std::uint32_t const panel = ptx::shared_address(from + i * Stage::panel_bytes);
         if (dim >= HeadDim) break;
-        if constexpr (adds) {
-          add_panel(map, dim, row, at.head, at.batch, panel);
-        } else {
-          store_panel(map, dim, row, at.head, at.batch, panel);
-        }
+        leave_panel(map, dim, row, at.head, at.batch, panel, floats && !launch.dkv_zero);
       }
       commit_stores();
     };
     // Floats need the place twice.
-    std::uint8_t* const second = to + (adds ? 0 : out_panels * Stage::panel_bytes);
+    std::uint8_t* const second = to + (floats ? 0 : out_panels * Stage::panel_bytes);
     ptx::barrier_sync(1, 256);  // nobody reads ds any more
     if (leads) control.kv_empty.arrive();
     control.dq_empty[0].wait((puts & 1) ^ 1);
     control.dq_empty[1].wait((puts & 1) ^ 1);
     Stage{to}.write(dv, KeyGrad{});
-    if constexpr (adds) {
+    if constexpr (floats) {
       fence_shared_writes();
       ptx::barrier_sync(2 + group, 128);
       if (leads) {
@@ -397,7 +414,7 @@ struct Backward {
     fence_shared_writes();
     ptx::barrier_sync(2 + group, 128);
     if (leads) {
-      if constexpr (!adds) leave(launch.dv[at.segment], to);
+      if constexpr (!floats) leave(launch.dv[at.segment], to);
       leave(launch.dk[at.segment], second);
       wait_stores_read();
     }
@@ -424,152 +441,6 @@ struct Backward {
     RowPair const keys{key_tile.batch, key_tile.head, 0, key_tile.first + key_offset + warp * 16 + lane / 4,
                        launch.keys[key_tile.segment]};
     hide_keys(s, keys, launch.queries[step.segment], step.first + query_offset, launch.mask);
-  }
-
-  /// A warpgroup that holds half of the keys, and of their gradients.
-  __device__ __forceinline__ void compute_keys(int group) {
-    using Scores = Wgmma<query_rows, T>;
-    using KeySums = Wgmma<HeadDim, T>;
-    constexpr int dq_columns = dq_transposed ? query_rows : HeadDim;
-    using QuerySums = Wgmma<dq_columns, T>;
-    std::uint32_t const leads_warp = threadIdx.x % 32 == 0, leads_warpgroup = threadIdx.x % 128 == 0;
-    std::uint32_t const k_all = descriptor(ptx::shared_address(shared), key_panel);
-    std::uint32_t const k_own = k_all + group * 512, v_own = k_own + (v_offset >> 4);
-    std::uint32_t const q_base = descriptor(ptx::shared_address(shared + q_offset), query_panel);
-    std::uint32_t const d_o_base = descriptor(ptx::shared_address(shared + d_o_offset), query_panel);
-    std::uint32_t const ds_base = descriptor(ptx::shared_address(shared + ds_offset));
-    std::uint32_t const ds_own = ptx::shared_address(shared + ds_offset) + group * query_panel;
-    float scale = launch.scale * OnlineSoftmax::log2_e;
-    pin(scale);
-
-    float dk[HeadDim / 2], dv[HeadDim / 2];
-    // The sums along the dims: [64 keys, queries].
-    auto const begin_scores = [&](float(&to)[query_rows / 2], std::uint32_t left, std::uint32_t right,
-                                  auto adds) {
-      pin(to);
-      wgmma_fence();
-#pragma unroll
-      for (int i = 0; i < HeadDim / 16; ++i) {
-        std::uint32_t const left_step = left + ((i / 4 * key_panel + i % 4 * 32) >> 4);
-        std::uint32_t const right_step = right + ((i / 4 * query_panel + i % 4 * 32) >> 4);
-        if (i == 0 && !decltype(adds)::value) {
-          Scores::template both_shared<false>(to, left_step, right_step);
-        } else {
-          Scores::template both_shared<true>(to, left_step, right_step);
-        }
-      }
-      wgmma_commit();
-    };
-    // The sums along the queries: [64 keys, dims].
-    auto const begin_key_sums = [&](float(&to)[HeadDim / 2], std::uint32_t(&left)[query_rows / 4],
-                                    std::uint32_t right) {
-      pin(to);
-      pin(left);
-      wgmma_fence();
-#pragma unroll
-      for (int i = 0; i < query_rows / 16; ++i) KeySums::left_registers(to, left + 4 * i, right + i * 128);
-      wgmma_commit();
-    };
-    // The sums along the keys of both groups: of this one's rows or dims.
-    auto const begin_dq = [&](float(&to)[dq_columns / 2], int stage) {
-      pin(to);
-      wgmma_fence();
-      std::uint32_t const ds = ds_base + stage * (ds_bytes >> 4);
-      auto const step = [&](auto adds, int i) {
-        constexpr bool accumulate = decltype(adds)::value;
-        std::uint32_t const ds_step = ds + ((i / 4 * query_panel + i % 4 * 32) >> 4);
-        if constexpr (dq_transposed) {
-          QuerySums::template both_shared<accumulate, true, false>(
-              to, k_all + group * (key_panel >> 4) + i * 128, ds_step);
-        } else {
-          QuerySums::template both_shared<accumulate, false, true>(to, ds_step + group * 512,
-                                                                   k_all + i * 128);
-        }
-      };
-      step(std::false_type{}, 0);
-#pragma unroll
-      for (int i = 1; i < key_rows / 16; ++i) step(std::true_type{}, i);
-      wgmma_commit();
-    };
-
-    int number = 0;  // of the step, over all tiles
-    int puts = 0;
-    for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
-      int steps;
-      KeyTile const& key_tile = take_tile(tile_parity, steps);
-      if (steps < 0) break;
-#pragma unroll
-      for (int i = 0; i < HeadDim / 2; ++i) dk[i] = dv[i] = 0;
-      control.kv_full.wait(tile_parity);
-#pragma unroll 1
-      for (int step = 0; step < steps; ++step, ++number) {
-        int const stage = number & 1;
-        std::uint32_t const parity = number >> 1 & 1;
-        std::uint32_t const q_stage = q_base + stage * (query_bytes >> 4);
-        std::uint32_t const d_o_stage = d_o_base + stage * (query_bytes >> 4);
-        float s[query_rows / 2], dp[query_rows / 2];
-        std::uint32_t p[query_rows / 4], ds[query_rows / 4];
-        control.q_full[stage].wait(parity);
-        begin_dp(dp, control.stats[stage] + query_rows);
-        pin(dp);
-        begin_scores(s, k_own, q_stage, std::false_type{});
-        control.d_o_full[stage].wait(parity);
-        begin_scores(dp, v_own, d_o_stage, std::true_type{});
-        wgmma_wait<1>();
-        pin(s);
-        hide(s, key_tile, 64 * group, 0, number);
-        weigh(s, control.stats[stage], scale);
-        pack<T>(p, s);
-        wgmma_wait<0>();
-        pin(dp);
-#pragma unroll
-        for (int i = 0; i < query_rows / 2; ++i) dp[i] *= s[i];
-        pack<T>(ds, dp);
-        if constexpr (dq_late) control.ds_empty[stage].wait(parity ^ 1);
-        store_down(ds_own + stage * ds_bytes, ds);
-        begin_key_sums(dv, p, d_o_stage);
-        fence_shared_writes();
-        // Which step's gradients of queries are computed now; before a tile's first step those of none.
-        int const dq_stage = dq_late ? stage ^ 1 : stage;
-        if constexpr (dq_late) {
-          __syncwarp();
-          control.ds_full[stage].arrive_if(leads_warp);
-          control.ds_full[dq_stage].wait((number - 1) >> 1 & 1);
-        } else {
-          ptx::barrier_sync(1, 256);
-        }
-        float dq[dq_columns / 2];
-        begin_dq(dq, dq_stage);
-        wgmma_wait<1>();
-        pin(dv);
-        pin(p);
-        control.d_o_empty[stage].arrive_if(leads_warpgroup);
-        begin_key_sums(dk, ds, q_stage);
-        wgmma_wait<1>();
-        pin(dq);
-        if (!dq_late || step > 0) {
-          if constexpr (dq_late) control.ds_empty[dq_stage].arrive_if(leads_warpgroup);
-          put_dq(dq, group, puts++);
-        }
-        wgmma_wait<0>();
-        pin(dk);
-        pin(ds);
-        control.q_empty[stage].arrive_if(leads_warp);
-      }
-      if constexpr (dq_late) {
-        if (steps > 0) {
-          int const stage = (number - 1) & 1;
-          control.ds_full[stage].wait((number - 1) >> 1 & 1);
-          float dq[dq_columns / 2];
-          begin_dq(dq, stage);
-          wgmma_wait<0>();
-          pin(dq);
-          control.ds_empty[stage].arrive_if(leads_warpgroup);
-          put_dq(dq, group, puts++);
-        }
-      }
-      put_key_sums(key_tile, group, puts, dk, dv);
-    }
   }
 };
 

@@ -315,7 +315,7 @@ struct Forward {
       wgmma_fence();
 #pragma unroll
       for (int i = 0; i < key_rows / 16; ++i)
-        Values::left_registers(o, p + 4 * i, v_base + stage * (key_bytes >> 4) + i * 128);
+        Values::template left_registers<true>(o, p + 4 * i, v_base + stage * (key_bytes >> 4) + i * 128);
       wgmma_commit();
     };
     auto const pack_weights = [&] {

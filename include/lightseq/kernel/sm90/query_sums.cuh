@@ -12,13 +12,13 @@ namespace lightseq::sm90 {
 /// L2 cache: warps that have nothing else to do zero those of a section of heads before it begins, and round
 /// them to elements when all of its key tiles have added their parts. No warp waits for one that has not
 /// started.
-template <int HeadDim, class T>
+template <int HeadDim, class T, int TileRows>
 struct QuerySums {
   Tensor<float> sums = {};
   Tensor<T> rounded = {};  ///< null: they stay floats
   bool zeroes = false;
-  int rows = 0;       ///< of a batch and head
-  int head_jobs = 0;  ///< pieces of `job_rows` rows of the query heads that share a key/value head
+  int rows[2] = {};   ///< of a batch and head, in each segment
+  int head_jobs = 0;  ///< query tiles of the heads that share a key/value head
   int jobs = 0;       ///< those of all of them, section by section
   int ahead = 0;      ///< key tiles: sums are not zero long before the first part comes
   std::int64_t sums_step = 0, rounded_step = 0;  ///< elements from one row of a lane to the next one
@@ -29,14 +29,14 @@ struct QuerySums {
   static constexpr std::int64_t counters_for(std::int64_t sections) { return 2 + 2 * sections; }
 
   template <class Call>
-  void describe(Call const& call, KeyTileOrder const& order, int multiprocessors) {
+  void describe(Call const& call, KeyTileOrder const& order, int query_tiles, int multiprocessors) {
     Shape const shape{call.batch, call.queries.rows(), call.heads, HeadDim};
     sums = call.dq.resolved(shape);
     rounded = call.dq_out.resolved(shape);
     zeroes = call.dq_zero;
     if (!zeroes && rounded.data == nullptr) return;
-    rows = static_cast<int>(shape.tokens);
-    head_jobs = (rows + job_rows - 1) / job_rows * order.group;
+    for (int i = 0; i < 2; ++i) rows[i] = static_cast<int>(call.queries.segments[i].rows);
+    head_jobs = query_tiles * order.group;
     jobs = head_jobs * order.batch_heads;
     ahead = 2 * multiprocessors;
     sums_step = rows_at_once * sums.strides.token, rounded_step = rows_at_once * rounded.strides.token;
@@ -54,15 +54,17 @@ struct QuerySums {
   /// Called by the two threads that have added all parts of a key tile, when these have arrived.
   __device__ __forceinline__ void added(int section) const { count(parts(section)); }
 
-  /// Zeroes and rounds until nothing is left. A whole warp calls it. It has `Loads` rows under way at a time.
-  template <int Loads>
-  __device__ __forceinline__ void accompany(KeyTileOrder const& order, unsigned const* taken) const {
+  /// Zeroes the query tiles of which `zeroes(segment, first row)` is true and rounds all, until nothing is
+  /// left. A whole warp calls it. It has `Loads` rows under way at a time.
+  template <int Loads, class Zeroes>
+  __device__ __forceinline__ void accompany(KeyTileOrder const& order, unsigned const* taken,
+                                            Zeroes const& zeroes_tile) const {
     int zero = zeroes ? take(0) : jobs, round = rounded.data != nullptr ? take(1) : jobs;
     while (zero < jobs || round < jobs) {
       int const next = zero / head_jobs / order.section, last = round / head_jobs / order.section;
       // Lanes may see different numbers: all of them have to see enough.
       if (__all_sync(~0u, zero < jobs && is_due(order, next, taken))) {
-        zero_rows(order, zero);
+        zero_rows(order, zero, zeroes_tile);
         fence();
         __syncwarp();
         if (threadIdx.x % 32 == 0) count(zeroed(next));
@@ -78,7 +80,6 @@ struct QuerySums {
   }
 
  private:
-  static constexpr int job_rows = 64;
   static constexpr int eights = HeadDim / 8, rows_at_once = 32 / eights;  ///< of a warp
 
   __device__ __forceinline__ unsigned* zeroed(int section) const { return counters + 2 + 2 * section; }
@@ -119,19 +120,25 @@ struct QuerySums {
     asm volatile("fence.acq_rel.gpu; fence.proxy.async;" ::: "memory");
   }
 
-  /// Calls f(batch, head, row, end, dim) in the lanes that have rows of a job.
-  template <class F>
-  __device__ __forceinline__ void for_job(KeyTileOrder const& order, int job, F const& f) const {
-    int const pieces = head_jobs / order.group, batch_head = job / head_jobs;
-    int const head = batch_head % order.kv_heads * order.group + job / pieces % order.group;
-    int const first = job % pieces * job_rows, lane = static_cast<int>(threadIdx.x) % 32;
+  /// Calls f(batch, head, row, end, dim) in the lanes that have rows of a job, if `counts(segment, row)` is
+  /// true of its first row.
+  template <class Counts, class F>
+  __device__ __forceinline__ void for_job(KeyTileOrder const& order, int job, Counts const& counts,
+                                          F const& f) const {
+    int const tiles = head_jobs / order.group, batch_head = job / head_jobs;
+    int const head = batch_head % order.kv_heads * order.group + job / tiles % order.group;
+    int const in_first = (rows[0] + TileRows - 1) / TileRows, number = job % tiles;
+    int const segment = number < in_first ? 0 : 1, first = (number - segment * in_first) * TileRows;
+    if (!counts(segment, first)) return;
+    int const before = segment * rows[0], lane = static_cast<int>(threadIdx.x) % 32;
     if (lane / eights < rows_at_once)
-      f(batch_head / order.kv_heads, head, first + lane / eights, min(rows, first + job_rows),
-        lane % eights * 8);
+      f(batch_head / order.kv_heads, head, before + first + lane / eights,
+        before + min(rows[segment], first + TileRows), lane % eights * 8);
   }
 
-  __device__ __forceinline__ void zero_rows(KeyTileOrder const& order, int job) const {
-    for_job(order, job, [&](int batch, int head, int row, int end, int dim) {
+  template <class Counts>
+  __device__ __forceinline__ void zero_rows(KeyTileOrder const& order, int job, Counts const& counts) const {
+    for_job(order, job, counts, [&](int batch, int head, int row, int end, int dim) {
       float* to = sums.at(batch, row, head) + dim;
 #pragma unroll 1
       for (; row < end; row += rows_at_once, to += sums_step) {
@@ -143,7 +150,8 @@ struct QuerySums {
 
   template <int Loads>
   __device__ __forceinline__ void round_rows(KeyTileOrder const& order, int job) const {
-    for_job(order, job, [&](int batch, int head, int row, int end, int dim) {
+    auto const all = [](int, int) { return true; };
+    for_job(order, job, all, [&](int batch, int head, int row, int end, int dim) {
       float const* from = sums.at(batch, row, head) + dim;
       T* to = rounded.at(batch, row, head) + dim;
 #pragma unroll 1

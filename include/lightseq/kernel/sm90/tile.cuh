@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 
 namespace lightseq::sm90 {
 
@@ -32,13 +33,18 @@ struct BackwardTile {
   int query_rows = 0;           ///< a multiple of 16
   int key_rows = 0;             ///< 64 for each part of the keys
   int stages = 2;               ///< tiles of queries in shared memory
+  int held_k = 0, held_v = 0;   ///< pieces of 16 dims that a warpgroup keeps in registers
   int move_registers = 24;      ///< a thread of the moving warpgroup
   int compute_registers = 240;  ///< a thread of the others; all together at most 65536
 };
 
 constexpr BackwardTile backward_tile(int head_dim) {
+  // The first piece of k is not kept: its product is what the sums begin with.
   if (head_dim <= 64)
-    return {.query_rows = 128, .key_rows = 128, .move_registers = 40, .compute_registers = 232};
+    return {.query_rows = 128,
+            .key_rows = 128,
+            .held_k = std::min(2, head_dim / 16 - 1),
+            .held_v = std::min(3, head_dim / 16)};
   if (head_dim <= 128) return {.query_rows = 80, .key_rows = 128};
   return {.query_rows = 64, .key_rows = 64, .stages = head_dim <= 192 ? 2 : 1};
 }

@@ -53,6 +53,13 @@ __device__ __forceinline__ void add_panel(CUtensorMap const& map, int dim, int t
       : "memory");
 }
 
+/// One or the other.
+__device__ __forceinline__ void leave_panel(CUtensorMap const& map, int dim, int token, int head, int batch,
+                                            std::uint32_t from, bool adds) {
+  if (adds) return add_panel(map, dim, token, head, batch, from);
+  store_panel(map, dim, token, head, batch, from);
+}
+
 __device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
 /// Waits until this thread's stores, but for those of the last `Groups` groups, have read shared memory.

@@ -44,8 +44,8 @@ __device__ __forceinline__ std::uint32_t descriptor(std::uint32_t address, std::
 }
 
 /// wgmma for sums of N columns. `both_shared`: d (+)= a b^T, where a, b are [64, 16] and [N, 16] in shared
-/// memory, row by row, or transposed: [16, 64] and [16, N]. `left_registers`: d += a b, where a is in
-/// registers, laid out as packed sums, and b is [16, N] in shared memory.
+/// memory, row by row, or transposed: [16, 64] and [16, N]. `left_registers`: d += a b^T, where a is in
+/// registers, laid out as packed sums.
 template <int N, class T>
 struct Wgmma;
 
@@ -86,8 +86,8 @@ struct Wgmma;
 #define LIGHTSEQ_SUMS_15 LIGHTSEQ_SUMS_14, LIGHTSEQ_EIGHT(112)
 #define LIGHTSEQ_SUMS_16 LIGHTSEQ_SUMS_15, LIGHTSEQ_EIGHT(120)
 
-// N = 16 K; a, ..., f are the numbers of the operands behind the 8 K sums.
-#define LIGHTSEQ_WGMMA(N, K, a, b, c, e, f, g)                                                              \
+// N = 16 K; a, ..., h are the numbers of the operands behind the 8 K sums.
+#define LIGHTSEQ_WGMMA(N, K, a, b, c, e, f, g, h)                                                           \
   template <class T>                                                                                        \
   struct Wgmma<N, T> {                                                                                      \
     template <bool Accumulate, bool LeftTransposed = false, bool RightTransposed = false>                   \
@@ -101,33 +101,34 @@ struct Wgmma;
                    : "r"(left), "r"(right), "n"(Accumulate), "C"(ptx::Name<T>::value), "n"(LeftTransposed), \
                      "n"(RightTransposed));                                                                 \
     }                                                                                                       \
+    template <bool RightTransposed = false>                                                                 \
     __device__ __forceinline__ static void left_registers(float (&d)[8 * K], std::uint32_t const* left,     \
                                                           std::uint32_t right) {                            \
       asm volatile("{.reg .pred p; .reg .b64 y; setp.ne.b32 p, 1, 0; mov.b64 y, {%" #f                      \
                    ", 0x40000040}; "                                                                        \
                    "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.%" #g ".%" #g " {" LIGHTSEQ_NAMES_##K    \
-                   "}, {%" #a ",%" #b ",%" #c ",%" #e "}, y, p, 1, 1, 1;}"                                  \
+                   "}, {%" #a ",%" #b ",%" #c ",%" #e "}, y, p, 1, 1, %" #h ";}"                            \
                    : LIGHTSEQ_SUMS_##K                                                                      \
                    : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right),                    \
-                     "C"(ptx::Name<T>::value));                                                             \
+                     "C"(ptx::Name<T>::value), "n"(RightTransposed));                                       \
     }                                                                                                       \
   };
-LIGHTSEQ_WGMMA(16, 1, 8, 9, 10, 11, 12, 13)
-LIGHTSEQ_WGMMA(32, 2, 16, 17, 18, 19, 20, 21)
-LIGHTSEQ_WGMMA(48, 3, 24, 25, 26, 27, 28, 29)
-LIGHTSEQ_WGMMA(64, 4, 32, 33, 34, 35, 36, 37)
-LIGHTSEQ_WGMMA(80, 5, 40, 41, 42, 43, 44, 45)
-LIGHTSEQ_WGMMA(96, 6, 48, 49, 50, 51, 52, 53)
-LIGHTSEQ_WGMMA(112, 7, 56, 57, 58, 59, 60, 61)
-LIGHTSEQ_WGMMA(128, 8, 64, 65, 66, 67, 68, 69)
-LIGHTSEQ_WGMMA(144, 9, 72, 73, 74, 75, 76, 77)
-LIGHTSEQ_WGMMA(160, 10, 80, 81, 82, 83, 84, 85)
-LIGHTSEQ_WGMMA(176, 11, 88, 89, 90, 91, 92, 93)
-LIGHTSEQ_WGMMA(192, 12, 96, 97, 98, 99, 100, 101)
-LIGHTSEQ_WGMMA(208, 13, 104, 105, 106, 107, 108, 109)
-LIGHTSEQ_WGMMA(224, 14, 112, 113, 114, 115, 116, 117)
-LIGHTSEQ_WGMMA(240, 15, 120, 121, 122, 123, 124, 125)
-LIGHTSEQ_WGMMA(256, 16, 128, 129, 130, 131, 132, 133)
+LIGHTSEQ_WGMMA(16, 1, 8, 9, 10, 11, 12, 13, 14)
+LIGHTSEQ_WGMMA(32, 2, 16, 17, 18, 19, 20, 21, 22)
+LIGHTSEQ_WGMMA(48, 3, 24, 25, 26, 27, 28, 29, 30)
+LIGHTSEQ_WGMMA(64, 4, 32, 33, 34, 35, 36, 37, 38)
+LIGHTSEQ_WGMMA(80, 5, 40, 41, 42, 43, 44, 45, 46)
+LIGHTSEQ_WGMMA(96, 6, 48, 49, 50, 51, 52, 53, 54)
+LIGHTSEQ_WGMMA(112, 7, 56, 57, 58, 59, 60, 61, 62)
+LIGHTSEQ_WGMMA(128, 8, 64, 65, 66, 67, 68, 69, 70)
+LIGHTSEQ_WGMMA(144, 9, 72, 73, 74, 75, 76, 77, 78)
+LIGHTSEQ_WGMMA(160, 10, 80, 81, 82, 83, 84, 85, 86)
+LIGHTSEQ_WGMMA(176, 11, 88, 89, 90, 91, 92, 93, 94)
+LIGHTSEQ_WGMMA(192, 12, 96, 97, 98, 99, 100, 101, 102)
+LIGHTSEQ_WGMMA(208, 13, 104, 105, 106, 107, 108, 109, 110)
+LIGHTSEQ_WGMMA(224, 14, 112, 113, 114, 115, 116, 117, 118)
+LIGHTSEQ_WGMMA(240, 15, 120, 121, 122, 123, 124, 125, 126)
+LIGHTSEQ_WGMMA(256, 16, 128, 129, 130, 131, 132, 133, 134)
 #undef LIGHTSEQ_WGMMA
 #undef LIGHTSEQ_EIGHT
 #undef LIGHTSEQ_NAMES_1
