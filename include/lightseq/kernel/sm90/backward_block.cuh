@@ -119,7 +119,7 @@ struct Backward {
       control.kv_empty.init(2);
       for (int i = 0; i < stages; ++i) {
         control.q_full[i].init(1);
-        control.q_empty[i].init(8);  // each warp has read the step and its statistics by itself
+        control.q_empty[i].init(256);  // each thread has read the step and its statistics by itself
         control.d_o_full[i].init(1);
         control.d_o_empty[i].init(2);
       }

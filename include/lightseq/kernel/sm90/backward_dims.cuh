@@ -21,7 +21,7 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
   using Sums = Wgmma<128, T>;
   auto& control = block.control;
   std::uint8_t* const shared = block.shared;
-  std::uint32_t const leads_warp = threadIdx.x % 32 == 0, leads_warpgroup = threadIdx.x % 128 == 0;
+  std::uint32_t const leads_warpgroup = threadIdx.x % 128 == 0;
   std::uint32_t const k_all = descriptor(ptx::shared_address(shared), key_panel);
   std::uint32_t const v_all = k_all + (Block::v_offset >> 4);
   std::uint32_t const q_base = descriptor(ptx::shared_address(shared + Block::q_offset), query_panel);
@@ -107,7 +107,7 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
       pin(dk);
       pin(dq);
       control.d_o_empty[stage].arrive_if(leads_warpgroup);
-      control.q_empty[stage].arrive_if(leads_warp);
+      control.q_empty[stage].arrive();
       block.put_dq(dq, group, number);
       ring.advance();
     }

@@ -170,7 +170,7 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
       wgmma_wait<0>();
       pin(dk);
       pin(ds);
-      control.q_empty[stage].arrive_if(leads_warp);
+      control.q_empty[stage].arrive();
     }
     if constexpr (dq_late) {
       if (steps > 0) {
