@@ -5,7 +5,6 @@
 //   bench_cuda_dist [RANKS SEQLEN HEADS KV_HEADS]...
 // Prints a line of JSON a case, pass and schedule: milliseconds of the dense kernels, the sum over the ranks
 // one after another, all ranks side by side with their messages (as copies on the same GPU), and the ratios.
-#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -153,7 +152,7 @@ std::vector<double> measure(std::vector<std::function<void(cudaStream_t)>> const
   check(cudaEventCreate(&end));
   std::vector<double> sums(functions.size());
   int rounds = 0;
-  for (double const start = now(); now() - start < warm_up + measured;) {
+  for (double const start = now(); rounds == 0 || now() - start < warm_up + measured;) {
     bool const counts = now() - start > warm_up;
     rounds += counts;
     for (std::size_t i = 0; i < functions.size(); ++i) {
@@ -166,7 +165,7 @@ std::vector<double> measure(std::vector<std::function<void(cudaStream_t)>> const
       if (counts) sums[i] += milliseconds;
     }
   }
-  for (double& sum : sums) sum /= std::max(rounds, 1);
+  for (double& sum : sums) sum /= rounds;
   check(cudaEventDestroy(begin));
   check(cudaEventDestroy(end));
   return sums;

@@ -54,8 +54,8 @@ struct QuerySums {
   /// Called by the two threads that have added all parts of a key tile, when these have arrived.
   __device__ __forceinline__ void added(int section) const { count(parts(section)); }
 
-  /// Zeroes the query tiles of which `zeroes(segment, first row)` is true and rounds all, until nothing is
-  /// left. A whole warp calls it. It has `Loads` rows under way at a time.
+  /// Zeroes the query tiles of which `zeroes_tile(segment, first row)` is true and rounds all, until nothing
+  /// is left. A whole warp calls it. It has `Loads` rows under way at a time.
   template <int Loads, class Zeroes>
   __device__ __forceinline__ void accompany(KeyTileOrder const& order, unsigned const* taken,
                                             Zeroes const& zeroes_tile) const {
