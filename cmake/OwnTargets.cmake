@@ -54,6 +54,18 @@ if(LIGHTSEQ_CUDA)
                          "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Werror>")
 endif()
 
+# lightseq_compilers(OUT): those of this machine for which headers must be right, whichever builds the rest.
+function(lightseq_compilers out)
+  set(compilers "")
+  foreach(name IN ITEMS g++ clang++)
+    find_program(LIGHTSEQ_${name} ${name})
+    if(LIGHTSEQ_${name})
+      list(APPEND compilers ${LIGHTSEQ_${name}})
+    endif()
+  endforeach()
+  set(${out} ${compilers} PARENT_SCOPE)
+endfunction()
+
 # lightseq_requirements(OUT SOURCE): the libraries that a file's program links besides the headers, read from
 # the file's includes. Where one is missing the file is left out, and OUT is LEFT_OUT.
 function(lightseq_requirements out source)

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "lightseq/core/standard.hpp"
+
 namespace lightseq {
 
 /// Thrown at plan time, never in a call: a problem, mask, schedule or rank that cannot be served.

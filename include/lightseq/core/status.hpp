@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <string>
 
+#include "lightseq/core/standard.hpp"
+
 namespace lightseq {
 
 /// How a call ended.

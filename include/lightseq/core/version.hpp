@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/standard.hpp"
+
 namespace lightseq {
 
 /// 10000 * major + 100 * minor + patch. Ranks of different versions do not work together.

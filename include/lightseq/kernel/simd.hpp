@@ -6,6 +6,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "lightseq/core/standard.hpp"
+
 /// Vectors of floats, by the vector extension that GCC, Clang and nvcc's host pass share. The width is a
 /// template parameter everywhere, so files compiled for different machines do not share functions.
 namespace lightseq::simd {

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "lightseq/core/standard.hpp"
+
 namespace lightseq {
 
 /// One way through a plan.

@@ -2,6 +2,8 @@
 #pragma once
 #include <limits>
 
+#include "lightseq/core/standard.hpp"
+
 /// Softmax over keys that come tile by tile. The scores of a tile lie in a warp as the tensor cores leave
 /// them: value 4j + 2r + c of a thread belongs to row lane / 4 + 8r and to column 8j + 2 (lane % 4) + c. So a
 /// thread has values of two rows, and a row lies in the four threads of a quad.

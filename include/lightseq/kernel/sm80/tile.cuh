@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "lightseq/core/standard.hpp"
 
 namespace lightseq::sm80 {
 

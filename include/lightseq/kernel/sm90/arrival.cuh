@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/standard.hpp"
+
 namespace lightseq::sm90 {
 
 /// Returns once *flag is not 0. What was written, by this device or another, before the flag was set may then

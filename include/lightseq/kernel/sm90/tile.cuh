@@ -2,6 +2,8 @@
 #pragma once
 #include <algorithm>
 
+#include "lightseq/core/standard.hpp"
+
 namespace lightseq::sm90 {
 
 /// How the forward kernel cuts its work. A thread block is one warpgroup that loads and one per 64 query
