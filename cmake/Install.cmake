@@ -11,6 +11,6 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/lightseqConfig.cmake.in
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/lightseqConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/lightseqConfig.cmake ${PROJECT_BINARY_DIR}/lightseqConfigVersion.cmake
-              ${CMAKE_CURRENT_LIST_DIR}/LightseqMpi.cmake
+              ${CMAKE_CURRENT_LIST_DIR}/LightseqMpi.cmake ${CMAKE_CURRENT_LIST_DIR}/LightseqCuda.cmake
               ${CMAKE_CURRENT_LIST_DIR}/LightseqNccl.cmake ${CMAKE_CURRENT_LIST_DIR}/FindNCCL.cmake
         DESTINATION ${package_dir})

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # How the project's own tests, benchmarks and examples are built. None of it reaches a consumer.
 include(CheckCXXCompilerFlag)
-include(CheckLanguage)
 
 if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Release, RelWithDebInfo or Debug" FORCE)
@@ -35,21 +34,13 @@ endif()
 
 option(LIGHTSEQ_FUZZ "Build the libFuzzer programs; needs clang" OFF)
 
-# Everything in .cu and .cuh files; without it nothing looks for CUDA.
-if(NOT DEFINED LIGHTSEQ_CUDA AND PROJECT_IS_TOP_LEVEL)
-  check_language(CUDA)
-  if(CMAKE_CUDA_COMPILER)
-    set(cuda_default ON)
-  endif()
-endif()
-option(LIGHTSEQ_CUDA "Build the CUDA tests, benchmarks and examples" ${cuda_default})
+# Everything in .cu and .cuh files.
 if(LIGHTSEQ_CUDA)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND PROJECT_IS_TOP_LEVEL)
     set(CMAKE_CUDA_ARCHITECTURES 90a-real CACHE STRING "GPU architectures")
   endif()
   enable_language(CUDA)
   add_custom_target(cuda)  # every CUDA target, and no other
-  # CMake 3.25 knows no C++20 for nvcc and passes no flag for it.
   target_compile_options(lightseq_own INTERFACE
                          "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Werror>")
 endif()
