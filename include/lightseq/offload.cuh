@@ -2,6 +2,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -39,8 +40,10 @@ class OffloadSlot {
     return status("the wait for a copy", cudaStreamWaitEvent(compute, copied_.get(), 0));
   }
 
-  /// Copies `bytes` on the stream of copies, from or to this memory, behind what is on `compute` now.
+  /// Copies `bytes` on the stream of copies, from or to this memory, behind what is on `compute` now. Of no
+  /// bytes there is nothing to wait for.
   Status copy(void* to, void const* from, std::int64_t bytes, cudaStream_t compute) noexcept {
+    if (bytes == 0) return {};
     cudaError_t error = cudaEventRecord(used_.get(), compute);
     if (error == cudaSuccess) error = cudaStreamWaitEvent(copies_, used_.get(), 0);
     if (error == cudaSuccess)
@@ -90,8 +93,8 @@ class Checkpointed<Attn, Offloaded<Policy>> {
   /// Bytes of a slot.
   std::int64_t saved_bytes() const { return layer_.saved_bytes(); }
 
-  /// Bytes kept in host memory from forward to backward, and copied each way.
-  std::int64_t host_bytes() const { return saved_bytes() - Extents::alignment; }
+  /// Bytes kept in host memory from forward to backward, and copied each way; none on a rank without tokens.
+  std::int64_t host_bytes() const { return std::max<std::int64_t>(saved_bytes() - Extents::alignment, 0); }
 
   /// As without offload.
   std::int64_t workspace_bytes() const { return layer_.workspace_bytes(); }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attends to values that are all 3 with two ranks on one GPU; each output must be 3 again. Exits with 77 where
-// there is no GPU.
+// Attends to values that are all 3 with two ranks on one GPU; each output must be 3 again. Exits with 77
+// where there is no GPU.
 #include <cstddef>
 #include <cstdint>
 #include <lightseq/lightseq.cuh>

@@ -73,7 +73,7 @@ template <class T>
 class PinnedArray {
  public:
   explicit PinnedArray(std::int64_t size) : size_(static_cast<std::size_t>(size)) {
-    check_cuda(cudaMallocHost(&data_, size_ * sizeof(T)));
+    check_cuda(cudaMallocHost(&data_, size_ * sizeof(T) + 16));
   }
   PinnedArray(PinnedArray&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
