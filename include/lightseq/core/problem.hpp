@@ -4,6 +4,9 @@
 #include <limits>
 
 #include "lightseq/core/error.hpp"
+#include "lightseq/core/exact_math.hpp"
+
+LIGHTSEQ_EXACT_MATH_BEGIN
 
 namespace lightseq {
 
@@ -49,3 +52,5 @@ inline Problem validated(Problem problem, int head_dim) {
 }
 
 }  // namespace lightseq
+
+LIGHTSEQ_EXACT_MATH_END

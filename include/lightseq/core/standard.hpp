@@ -3,5 +3,5 @@
 
 // Headers that include no other of the library include this one, so that it comes before any code of theirs.
 #if __cplusplus < 202002L
-#error "lightseq needs C++20: compile with -std=c++20, nvcc too (CMake: link lightseq::lightseq, lightseq::cuda)"
+#error "lightseq needs C++20: compile with -std=c++20, with nvcc too (CMake: link lightseq::cuda)"
 #endif

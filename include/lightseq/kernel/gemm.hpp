@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "lightseq/core/exact_math.hpp"
 #include "lightseq/kernel/simd.hpp"
 #include "lightseq/kernel/tile.hpp"
+
+LIGHTSEQ_EXACT_MATH_BEGIN
 
 namespace lightseq::host {
 
@@ -69,3 +72,5 @@ void gemm(int rows, int depth, A a, B b, C c) {
 }
 
 }  // namespace lightseq::host
+
+LIGHTSEQ_EXACT_MATH_END

@@ -9,9 +9,12 @@
 #include <new>
 #include <numbers>
 
+#include "lightseq/core/exact_math.hpp"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/pack.hpp"
 #include "lightseq/mask/full.hpp"
+
+LIGHTSEQ_EXACT_MATH_BEGIN
 
 namespace lightseq::host {
 
@@ -373,3 +376,5 @@ void backward(BackwardCall<T> const& call, M const& mask, std::byte* scratch) no
 }
 
 }  // namespace lightseq::host
+
+LIGHTSEQ_EXACT_MATH_END

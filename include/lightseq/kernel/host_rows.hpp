@@ -6,8 +6,11 @@
 #include <type_traits>
 
 #include "lightseq/core/element.hpp"
+#include "lightseq/core/exact_math.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/softmax/partial.hpp"
+
+LIGHTSEQ_EXACT_MATH_BEGIN
 
 /// What surrounds the kernels, row by row. All tensors of a call have the same Shape.
 namespace lightseq::host {
@@ -115,3 +118,5 @@ void merge(Tensor<float const> from_o, RowStats<float const> from_lse, Tensor<fl
 }
 
 }  // namespace lightseq::host
+
+LIGHTSEQ_EXACT_MATH_END

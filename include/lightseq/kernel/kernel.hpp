@@ -4,8 +4,11 @@
 #include <cstdint>
 
 #include "lightseq/core/element.hpp"
+#include "lightseq/core/exact_math.hpp"
 #include "lightseq/core/range.hpp"
 #include "lightseq/core/tensor.hpp"
+
+LIGHTSEQ_EXACT_MATH_BEGIN
 
 namespace lightseq {
 
@@ -65,3 +68,5 @@ inline float softmax_scale(float scale, int head_dim) {
 }
 
 }  // namespace lightseq
+
+LIGHTSEQ_EXACT_MATH_END

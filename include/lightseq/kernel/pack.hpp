@@ -4,7 +4,10 @@
 #include <cstdint>
 
 #include "lightseq/core/element.hpp"
+#include "lightseq/core/exact_math.hpp"
 #include "lightseq/kernel/gemm.hpp"
+
+LIGHTSEQ_EXACT_MATH_BEGIN
 
 namespace lightseq::host {
 
@@ -35,3 +38,5 @@ void pack_transposed(int rows, T const* from, std::int64_t stride, float factor,
 }
 
 }  // namespace lightseq::host
+
+LIGHTSEQ_EXACT_MATH_END

@@ -6,8 +6,11 @@
 #include <limits>
 #include <vector>
 
+#include "lightseq/core/exact_math.hpp"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/mask/mask.hpp"
+
+LIGHTSEQ_EXACT_MATH_BEGIN
 
 /// Dense attention in double, straight from the definition: what every other kernel is held against.
 namespace lightseq::reference {
@@ -133,3 +136,5 @@ void backward(BackwardCall<T, double> const& call, M const& mask) {
 }
 
 }  // namespace lightseq::reference
+
+LIGHTSEQ_EXACT_MATH_END

@@ -6,7 +6,10 @@
 #include <type_traits>
 #include <utility>
 
+#include "lightseq/core/exact_math.hpp"
 #include "lightseq/core/standard.hpp"
+
+LIGHTSEQ_EXACT_MATH_BEGIN
 
 /// Vectors of floats, by the vector extension that GCC, Clang and nvcc's host pass share. The width is a
 /// template parameter everywhere, so files compiled for different machines do not share functions.
@@ -95,3 +98,5 @@ template <int Count, class F>
 }
 
 }  // namespace lightseq::simd
+
+LIGHTSEQ_EXACT_MATH_END

@@ -3,7 +3,10 @@
 #include <cmath>
 #include <limits>
 
+#include "lightseq/core/exact_math.hpp"
 #include "lightseq/core/host_device.hpp"
+
+LIGHTSEQ_EXACT_MATH_BEGIN
 
 namespace lightseq {
 
@@ -27,3 +30,5 @@ LIGHTSEQ_HD inline Merge merge(float lse_a, float lse_b) {
 }
 
 }  // namespace lightseq
+
+LIGHTSEQ_EXACT_MATH_END
