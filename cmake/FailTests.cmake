@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# A file of tests/fail compiles, and with LIGHTSEQ_FAULT defined it does not; then the compiler says what the
-# file's line `// expect: ...` says. As a script this judges one file:
+# A file of tests/fail compiles, and with LIGHTSEQ_FAULT defined it does not; then the compiler says what each
+# of the file's lines `// expect: ...` says. As a script this judges one file:
 #   cmake -D SOURCE=<file> -D COMPILE=<compiler and flags, a list> -P FailTests.cmake
 cmake_minimum_required(VERSION 3.25)
 
@@ -18,7 +18,7 @@ if(NOT CMAKE_SCRIPT_MODE_FILE)
 endif()
 
 file(STRINGS ${SOURCE} expected REGEX "^// expect: ")
-string(REGEX REPLACE "^// expect: " "" expected "${expected}")
+list(TRANSFORM expected REPLACE "^// expect: " "")
 if(NOT expected)
   message(FATAL_ERROR "${SOURCE} has no line '// expect: ...'")
 endif()
@@ -32,7 +32,9 @@ execute_process(COMMAND ${COMPILE} -D LIGHTSEQ_FAULT -S -o /dev/null ${SOURCE} R
 if(result EQUAL 0)
   message(FATAL_ERROR "${SOURCE} compiles in spite of its fault")
 endif()
-string(FIND "${output}" "${expected}" found)
-if(found EQUAL -1)
-  message(FATAL_ERROR "${SOURCE} fails without saying '${expected}', but so:\n${output}")
-endif()
+foreach(sentence IN LISTS expected)
+  string(FIND "${output}" "${sentence}" found)
+  if(found EQUAL -1)
+    message(FATAL_ERROR "${SOURCE} fails without saying '${sentence}', but so:\n${output}")
+  endif()
+endforeach()

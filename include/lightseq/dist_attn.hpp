@@ -41,13 +41,13 @@ struct DefaultTraits {
 template <int HeadDim, Mask M, Schedule S, class Traits = DefaultTraits>
 class DistAttn {
   static_assert(is_head_dim(HeadDim), "lightseq: the head dim must be a multiple of 8 from 8 to 256");
-  static_assert(laws::proved_local<S>(),
-                "lightseq: step 0 of this schedule is not every rank's own queries against its own keys");
-  static_assert(laws::proved_readers<S>(),
-                "lightseq: this schedule's reader() does not name the rank that at() gives");
-  static_assert(laws::proved_complete<S, M>(),
-                "lightseq: this schedule does not compute every visible (query, key) pair exactly once under "
-                "this mask");
+  static_assert(Comparable<M>,
+                "lightseq: ranks cannot compare this mask, as it holds floats, padding or containers: give it "
+                "'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
+  static_assert(Comparable<S>,
+                "lightseq: ranks cannot compare this schedule, as it holds floats, padding or containers: give "
+                "it 'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
+  static_assert(laws::Proof<S, M>::holds > 0);
 
  public:
   using Element = typename Traits::Element;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A ring that stops one step early.
 // expect: this schedule does not compute every visible (query, key) pair exactly once under this mask
+// expect: InWorldOf<2>, lightseq::laws::QueriesOfShard<0>, lightseq::laws::KeysOfShard<1>, lightseq::laws::HalfOfQueries<lightseq::Rows::lower>, lightseq::laws::ComputedTimes<0>
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/schedule/ring.hpp"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -14,10 +15,11 @@ class Error : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-/// All arguments, one behind the other.
+/// All arguments, one behind the other, whatever the global locale.
 template <class... Args>
 std::string sentence(Args const&... args) {
   std::ostringstream text;
+  text.imbue(std::locale::classic());
   (text << ... << args);
   return text.str();
 }

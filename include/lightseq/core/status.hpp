@@ -22,8 +22,12 @@ enum class Code {
   peer_failed,          ///< `peer` gave up, or the group was left broken by an earlier failure
   transport_failed,     ///< the transport reported the error `native`
   device_failed,        ///< the device refused `subject` with the error `native`
-  disagreement  ///< ranks were built differently: `subject` is `have` on `peer`, `need` on rank `native`
+  disagreement  ///< ranks were built differently: `subject` is `have` on `peer`, `need` on rank `native`, in
+                ///< `words`; where these are the same for both the numbers mean nothing, and `subject` differs
 };
+
+/// Says a number in words. Allocates.
+using Words = std::string (*)(std::int64_t);
 
 /// The result of a call that neither throws nor allocates. Where a message failed it names the step,
 /// the payload and the peer. After a failure the call's outputs are invalid.
@@ -37,6 +41,7 @@ struct [[nodiscard]] Status {
   int step = -1;
   int peer = -1;
   int native = 0;
+  Words words = nullptr;  ///< how `have` and `need` are said, if not as numbers
 
   constexpr bool ok() const { return code == Code::ok; }
 
@@ -81,10 +86,20 @@ struct [[nodiscard]] Status {
       case Code::device_failed:
         return where + "the device refused " + name + " with code " + number(native);
       case Code::disagreement:
-        return "the ranks disagree: " + name + " is " + number(have) + " on rank " + number(peer) + " and " +
-               number(need) + " on rank " + number(native);
+        return "the ranks disagree: " + disagreement();
     }
     return where + "unknown code";
+  }
+
+ private:
+  std::string disagreement() const {
+    auto const said = [this](std::int64_t value) {
+      return words == nullptr ? std::to_string(value) : words(value);
+    };
+    std::string const name = subject, theirs = said(have), ours = said(need);
+    std::string const there = "rank " + std::to_string(peer), here = "rank " + std::to_string(native);
+    if (theirs == ours) return name + " differ: " + there + " has another one than " + here;
+    return name + " is " + theirs + " on " + there + " and " + ours + " on " + here;
   }
 };
 

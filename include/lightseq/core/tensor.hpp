@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include "lightseq/core/host_device.hpp"
@@ -25,18 +26,26 @@ struct Strides {
   LIGHTSEQ_HD static constexpr Strides packed(Shape const& shape) {
     return {shape.tokens * shape.heads * shape.dim, shape.heads * shape.dim, shape.dim};
   }
+
+  /// What stands in for strides that nobody gave. No tensor has these, while all zero repeats one vector.
+  LIGHTSEQ_HD static constexpr Strides not_given() {
+    constexpr std::int64_t lowest = std::numeric_limits<std::int64_t>::min();
+    return {lowest, lowest, lowest};
+  }
   friend constexpr bool operator==(Strides const&, Strides const&) = default;
 };
 
-/// A borrowed [batch, token, head, dim] tensor. A bare pointer converts to one without gaps: its strides
-/// stay zero until the callee, who knows the extents, fills them in.
+/// A borrowed [batch, token, head, dim] tensor. A bare pointer converts to one without gaps: its strides are
+/// not given until the callee, who knows the extents, fills them in. Strides that are given count as they
+/// are, zeros too.
 template <class T>
 struct Tensor {
   T* data = nullptr;
-  Strides strides = {};
+  Strides strides = Strides::not_given();
 
   constexpr Tensor() = default;
-  LIGHTSEQ_HD constexpr Tensor(T* pointer, Strides s = {}) : data(pointer), strides(s) {}
+  LIGHTSEQ_HD constexpr Tensor(T* pointer) : data(pointer) {}
+  LIGHTSEQ_HD constexpr Tensor(T* pointer, Strides s) : data(pointer), strides(s) {}
 
   template <class U>
   requires(std::is_same_v<T, U const>) LIGHTSEQ_HD constexpr Tensor(Tensor<U> const& other)
@@ -47,7 +56,7 @@ struct Tensor {
     return data + batch * strides.batch + token * strides.token + head * strides.head;
   }
 
-  /// The same tensor from token `first` on.
+  /// The same tensor, whose strides are filled in, from token `first` on.
   LIGHTSEQ_HD constexpr Tensor from(std::int64_t first) const {
     return {data == nullptr ? data : data + first * strides.token, strides};
   }
@@ -62,7 +71,7 @@ struct Tensor {
 
   /// This tensor, with strides filled in if it came from a bare pointer.
   LIGHTSEQ_HD constexpr Tensor resolved(Shape const& shape) const {
-    return strides == Strides{} ? Tensor{data, Strides::packed(shape)} : *this;
+    return strides == Strides::not_given() ? Tensor{data, Strides::packed(shape)} : *this;
   }
 };
 

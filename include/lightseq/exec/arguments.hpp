@@ -42,7 +42,7 @@ struct Argument {
   }
 };
 
-/// A tensor as an argument.
+/// A tensor as an argument. Its address is at least as aligned as its type asks for.
 template <class T>
 Argument tensor_argument(char const* name, Tensor<T> const& tensor, Shape const& shape,
                          std::int64_t alignment = 1) {
@@ -55,7 +55,7 @@ Argument tensor_argument(char const* name, Tensor<T> const& tensor, Shape const&
                           {"token stride", shape.tokens, s.token},
                           {"head stride", shape.heads, s.head}}},
           .dim = shape.dim,
-          .alignment = alignment};
+          .alignment = std::max(alignment, std::int64_t{alignof(T)})};
 }
 
 /// `elements` numbers without gaps as an argument.

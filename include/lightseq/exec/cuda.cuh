@@ -14,6 +14,7 @@
 #include "lightseq/core/problem.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/exec/ranges.cuh"
+#include "lightseq/kernel/launch_limits.hpp"
 #include "lightseq/kernel/rows.cuh"
 #include "lightseq/kernel/sm80/backward.cuh"
 #include "lightseq/kernel/sm80/forward.cuh"
@@ -77,6 +78,7 @@ struct Cuda {
    public:
     /// Throws Error if the current device cannot run them, or the problem is too large for them.
     Kernels(Problem const& problem, std::int64_t max_rows) : forked_(make_event()), joined_(make_event()) {
+      check_launchable(problem, max_rows);
       int device = 0, major = 0, minor = 0;
       check(cudaGetDevice(&device));
       check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
@@ -84,12 +86,6 @@ struct Cuda {
       if (!Architecture::serves(major, minor))
         fail("GPU ", device, " has compute capability ", major, ".", minor, ", which the kernels for ",
              Architecture::name, " do not serve");
-      constexpr std::int64_t longest = std::int64_t{1} << 30;
-      if (problem.seqlen > longest)
-        fail("seqlen is ", problem.seqlen, ", the GPU kernels serve at most ", longest);
-      if (std::int64_t const tiles = (max_rows + 63) / 64 * problem.batch * problem.heads; tiles > longest)
-        fail("a shard of ", max_rows, " tokens with batch ", problem.batch, " and ", problem.heads,
-             " heads has ", tiles, " tiles, the GPU kernels serve at most ", longest);
       backward_scratch_bytes_ =
           std::max(Backward<float>::workspace_bytes(problem.batch, problem.heads, max_rows, max_rows),
                    Backward<T>::workspace_bytes(problem.batch, problem.heads, max_rows, max_rows));

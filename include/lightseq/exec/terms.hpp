@@ -1,49 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
-#include <bit>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <optional>
+#include <string>
 #include <type_traits>
 
 #include "lightseq/core/element.hpp"
 #include "lightseq/core/problem.hpp"
 #include "lightseq/core/terms.hpp"
+#include "lightseq/core/value.hpp"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/mask/mask.hpp"
 #include "lightseq/partition/partition.hpp"
 #include "lightseq/schedule/plan.hpp"
 #include "lightseq/schedule/schedule.hpp"
 
-/// What the ranks of a DistAttn must be given alike, in numbers.
+/// What the ranks of a DistAttn must be given alike.
 namespace lightseq {
 
-/// A hash of the numbers that are added (FNV-1a, by words).
-class Checksum {
- public:
-  constexpr void add(std::int64_t number) {
-    value_ = (value_ ^ static_cast<std::uint64_t>(number)) * 0x100000001b3u;
-    value_ ^= value_ >> 29;
-  }
-  constexpr std::int64_t value() const { return static_cast<std::int64_t>(value_); }
-
- private:
-  std::uint64_t value_ = 0xcbf29ce484222325u;
-};
-
-/// Of what a schedule tells some ranks to do in this world, and of its partition: at most 64 ranks, so that
-/// large worlds are planned no slower. Of one that throws in this world it is 0: the ranks must hear of each
-/// other before one of them gives up.
+/// Of what a schedule holds, what it tells some ranks to do in this world, and its partition: at most 64
+/// ranks, so that large worlds are planned no slower. Of one that throws in this world only what it holds
+/// counts: the ranks must hear of each other before one of them gives up.
 template <Schedule S>
 std::int64_t checksum(S const& schedule, int world) {
   Checksum sum;
+  add_value(sum, schedule);
   int steps = 0, some = std::min(world, 64);
   try {
     steps = schedule.steps(world);
   } catch (...) {
-    return 0;
+    return sum.value();
   }
   sum.add(steps);
   for (int i = 0; i < some; ++i) {
@@ -60,43 +47,63 @@ std::int64_t checksum(S const& schedule, int world) {
   return sum.value();
 }
 
-/// Of what a mask covers in a sequence cut into at most 32 ranges, and of what it holds. A mask whose bytes
-/// say nothing about that, as they are addresses, gives a digest() of its own.
+/// Of what a mask covers in a sequence cut into at most 32 ranges, and of what it holds.
 template <Mask M>
 std::int64_t checksum(M const& mask, std::int64_t seqlen) {
   Checksum sum;
+  add_value(sum, mask);
   std::int64_t const chunks = std::clamp<std::int64_t>(seqlen, 0, 32);
   for (std::int64_t q = 0; q < chunks; ++q)
     for (std::int64_t k = 0; k < chunks; ++k)
       sum.add(static_cast<std::int64_t>(
           mask.cover(even_chunk(q, chunks, seqlen).hull(), even_chunk(k, chunks, seqlen).hull())));
-  if constexpr (requires { mask.digest(); }) {
-    sum.add(mask.digest());
-  } else if constexpr (!std::is_empty_v<M> && std::has_unique_object_representations_v<M>) {
-    unsigned char bytes[sizeof(M)];
-    std::memcpy(bytes, &mask, sizeof(M));
-    for (unsigned char const byte : bytes) sum.add(byte);
-  }
   return sum.value();
+}
+
+/// Adds a mask or schedule: first whether it names the same values as the others', then these, and then all
+/// else by its checksum. `plural` is what it goes by.
+template <class T>
+void add_terms(Terms& terms, char const* plural, T const& value, std::int64_t checksum) {
+  Terms own;
+  if constexpr (NamesValues<T>) value.name_values(own);
+  Checksum names;
+  std::size_t const end = 1 + std::min(own.count - 1, max_named_values);
+  for (std::size_t i = 1; i < end; ++i) add_value(names, std::string(own.names[i]));
+  terms.add(plural, names.value(), no_words);
+  for (std::size_t i = 1; i < end; ++i) terms.add(own.names[i], own.values[i], own.words[i]);
+  terms.add(plural, checksum, no_words);
+}
+
+/// "float", "bfloat16" and "float16", in the order of element_number().
+inline std::string element_words(std::int64_t number) {
+  return number == 0 ? "float" : number == 1 ? "bfloat16" : "float16";
+}
+template <Element T>
+constexpr std::int64_t element_number() {
+  return std::is_same_v<T, float> ? 0 : std::is_same_v<T, bfloat16> ? 1 : 2;
+}
+
+/// The route's name, as in the enumeration.
+inline std::string route_words(std::int64_t number) {
+  return static_cast<Route>(number) == Route::owner ? "owner" : "neighbour";
 }
 
 /// All of it. The problem need not make sense yet.
 template <int HeadDim, class Traits, Mask M, Schedule S>
 Terms terms_of(Problem const& problem, M const& mask, S const& schedule, int world) {
-  using T = typename Traits::Element;
   Terms terms;
   terms.add("batch", problem.batch);
   terms.add("seqlen", problem.seqlen);
   terms.add("heads", problem.heads);
   terms.add("kv_heads", problem.kv_heads == 0 ? problem.heads : problem.kv_heads);
   terms.add("head dim", HeadDim);
-  terms.add("the bits of scale", std::bit_cast<std::int32_t>(softmax_scale(problem.scale, HeadDim)));
-  terms.add("the element type", std::is_same_v<T, float> ? 0 : std::is_same_v<T, bfloat16> ? 1 : 2);
-  terms.add("the route", static_cast<int>(Traits::route));
+  terms.add("scale", softmax_scale(problem.scale, HeadDim));
+  terms.add("the element type", element_number<typename Traits::Element>(), element_words);
+  terms.add("the route", static_cast<int>(Traits::route), route_words);
   terms.add("the traits' inference", Traits::inference);    // says which ranks meet before any call
   terms.add("the traits' one_launch", Traits::one_launch);  // says where ranks of one GPU meet
-  terms.add("the schedule's checksum", checksum(schedule, world));
-  terms.add("the mask's checksum", checksum(mask, problem.seqlen));
+  add_terms(terms, "the schedules", schedule, checksum(schedule, world));
+  add_terms(terms, "the masks", mask, checksum(mask, problem.seqlen));
   return terms;
 }
 

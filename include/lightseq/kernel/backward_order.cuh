@@ -78,7 +78,7 @@ struct KeyTileOrder {
     while ((uneven || in_turns) && section < batch_heads &&
            (section * 2 * key_tiles <= at_once || section * 2 * head_bytes <= most_bytes))
       section *= 2;
-    constexpr std::int64_t most = 1 << 30;
+    constexpr std::int64_t most = max_launch_tiles;
     if (key_tiles > most / std::max<std::int64_t>(1, batch_heads))
       return {.code = Code::too_large,
               .subject = "keys",

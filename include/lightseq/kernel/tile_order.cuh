@@ -8,6 +8,7 @@
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/kernel.hpp"
+#include "lightseq/kernel/launch_limits.hpp"
 
 namespace lightseq {
 
@@ -65,7 +66,7 @@ struct TileOrder {
     std::int64_t query_tiles = 0;
     for (Segment const& queries : call.queries.segments)
       query_tiles += (queries.rows + query_rows - 1) / query_rows;
-    constexpr std::int64_t most = 1 << 30;
+    constexpr std::int64_t most = max_launch_tiles;
     if (query_tiles > most / batch_heads)
       return {.code = Code::too_large,
               .subject = "queries",
@@ -82,7 +83,7 @@ struct TileOrder {
 
 /// The segment in 32 bits, or too_large.
 inline Status narrow(Segment const& segment, LaunchSegment& to, char const* name) {
-  constexpr std::int64_t most = std::numeric_limits<int>::max() / 2;
+  constexpr std::int64_t most = max_launch_position;
   std::int64_t const end = segment.hull().end;
   if (segment.rows > most || end > most)
     return {.code = Code::too_large, .subject = name, .other = "last position", .have = end, .need = most};

@@ -16,9 +16,10 @@ enum class Cover {
 
 /// Which keys a query sees. `visible(q, k)` answers for one pair of global positions; `cover(queries, keys)`
 /// for a rectangle of two ranges that are not empty. `none` and `full` must be exact, `partial` is always
-/// allowed. A mask may hold values; it is copied into kernels. Ranks compare these values, byte by byte; one
-/// that holds addresses has, in place of that, `std::int64_t digest() const`: a number that equal masks
-/// share.
+/// allowed; laws::first_fault(mask, n) finds where they are not. A mask may hold values; it is copied into
+/// kernels. Ranks compare these values, byte by byte; one that holds floats, padding, lists or addresses has,
+/// in place of that, `std::int64_t digest() const`: a number that equal masks share, see digest_of(). Values
+/// may make no sense, see HasFault, and may have names, see NamesValues.
 template <class M>
 concept Mask = std::copyable<M> && requires(M const mask, std::int64_t position, Range range) {
   { mask.visible(position, position) } -> std::same_as<bool>;

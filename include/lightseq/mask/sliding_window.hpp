@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <string>
+
+#include "lightseq/core/error.hpp"
+#include "lightseq/core/terms.hpp"
+#include "lightseq/core/value.hpp"
 #include "lightseq/mask/mask.hpp"
 
 namespace lightseq {
@@ -19,7 +24,19 @@ struct SlidingWindow {
     bool const all = last_query - keys.begin <= left && last_key - queries.begin <= right;
     return all ? Cover::full : Cover::partial;
   }
+
+  /// A negative side, which elsewhere often means none.
+  std::string fault() const {
+    if (left >= 0 && right >= 0) return {};
+    return sentence("SlidingWindow{", left, ", ", right,
+                    "}: left and right must not be negative; a side without a limit has that of the "
+                    "sequence's length or more");
+  }
+  void name_values(Terms& terms) const {
+    terms.add("the window's left", left);
+    terms.add("the window's right", right);
+  }
 };
-static_assert(Mask<SlidingWindow>);
+static_assert(Mask<SlidingWindow> && HasFault<SlidingWindow> && NamesValues<SlidingWindow>);
 
 }  // namespace lightseq

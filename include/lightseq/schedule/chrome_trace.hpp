@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <locale>
 #include <map>
 #include <sstream>
 #include <string>
@@ -15,13 +16,14 @@ namespace lightseq {
 
 /// A timeline as Chrome-trace JSON, which https://ui.perfetto.dev opens: a process for each rank, with a
 /// track for its work and as many for messages as are under way at once. Simulated or measured is all the
-/// same.
+/// same. The global locale has no say in it.
 inline std::string chrome_trace(Timeline timeline) {
   std::stable_sort(timeline.begin(), timeline.end(),
                    [](Span const& a, Span const& b) { return a.begin < b.begin; });
   constexpr std::size_t first_send = 1, first_receive = 10, first_exchange = 20;
   std::map<std::pair<int, std::size_t>, double> busy_until;  // of a rank's track
   std::ostringstream json;
+  json.imbue(std::locale::classic());
   json.precision(15);
   // Whole nanoseconds, as Perfetto counts: spans that touch must not overlap when they have been rounded.
   auto const nanoseconds = [](double seconds) { return std::round(1e9 * seconds); };

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <cstddef>
+#include <locale>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -37,6 +38,7 @@ class Gantt {
       height += title_height + row_ * chart.world + gap;
       for (Span const& span : chart.timeline) until_ = std::max(until_, span.end);
     }
+    svg_.imbue(std::locale::classic());
     svg_.precision(6);
     svg_ << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << width << ' ' << height
          << "\" width=\"100%\" role=\"img\" aria-label=\"Gantt chart\">\n"
@@ -113,10 +115,9 @@ class Gantt {
     char const* const unit = scale > 1e3 ? " us" : scale > 1 ? " ms" : " s";
     svg_ << "<text class=\"label\" x=\"" << left_ << "\" y=\"" << y + 6 << "\">0</text>\n"
          << "<text class=\"label end\" x=\"" << width - right << "\" y=\"" << y + 6 << "\">";
-    std::ostringstream number;
-    number.precision(4);
-    number << scale * until_ << unit;
-    svg_ << number.str() << "</text>\n";
+    svg_.precision(4);
+    svg_ << scale * until_ << unit << "</text>\n";
+    svg_.precision(6);
     double at = left_;
     for (auto const& [kind, what, wide] :
          {Entry{"work", "own queries", 110}, Entry{"helps", "another's", 88}, Entry{"merge", "merge", 66},

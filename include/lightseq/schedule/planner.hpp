@@ -2,9 +2,13 @@
 #pragma once
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "lightseq/core/error.hpp"
+#include "lightseq/core/value.hpp"
 #include "lightseq/mask/mask.hpp"
 #include "lightseq/schedule/plan.hpp"
 #include "lightseq/schedule/schedule.hpp"
@@ -19,9 +23,14 @@ namespace lightseq {
 template <Schedule S, Mask M>
 class Planner {
  public:
-  /// `world` ranks share `seqlen` tokens, both at least 1.
+  /// `world` ranks share `seqlen` tokens, both at least 1. Throws Error on a mask or schedule whose values
+  /// make no sense to itself.
   constexpr Planner(S schedule, M mask, int world, std::int64_t seqlen, Route route = Route::owner)
-      : schedule_(schedule), mask_(mask), world_(world), seqlen_(seqlen), route_(route) {}
+      : schedule_(schedule), mask_(mask), world_(world), seqlen_(seqlen), route_(route) {
+    if (std::is_constant_evaluated()) return;
+    check_value(mask_);
+    check_value(schedule_);
+  }
 
   constexpr int world() const { return world_; }
   constexpr std::int64_t seqlen() const { return seqlen_; }
@@ -209,9 +218,44 @@ class Planner {
 
   void check_count(Work const& pair, int count, char const* half) const {
     if (count == 1 || !visible(pair)) return;
-    fail("the schedule computes the ", half, " half of the queries of shard ", pair.q,
-         " against the keys of shard ", pair.kv, " ", count, " times in a world of ", world_,
-         "; the mask shows them, so it must be once");
+    std::string const what =
+        sentence("the schedule computes the ", half, " half of the queries of shard ", pair.q,
+                 " against the keys of shard ", pair.kv, " ", count, " times in a world of ", world_);
+    std::int64_t questions = 1 << 16;
+    if (auto const seen = find_visible(pair, questions))
+      fail(what, "; the mask shows them, so it must be once: query ", seen->first, " sees key ",
+           seen->second);
+    fail(what, "; the mask's cover() leaves open whether they are visible, and ",
+         questions > 0 ? "no query of them sees a key" : "none of many that were asked sees a key",
+         ": where a schedule leaves out what the mask hides, cover() must answer none");
+  }
+
+  /// A query and a key of a work that see each other, found in at most so many questions to the mask; what is
+  /// left of these is above 0 if every pair was judged.
+  std::optional<std::pair<std::int64_t, std::int64_t>> find_visible(Work const& work,
+                                                                    std::int64_t& questions) const {
+    Positions queries = shard(work.q);
+    RowSpan const span = row_span(work.rows, queries.rows());
+    queries = queries.slice(span.first, span.count);
+    Positions const keys = shard(work.kv);
+    for (Segment const& q : queries.segments)
+      for (Segment const& k : keys.segments)
+        if (auto const found = find_visible(q, k, questions)) return found;
+    return std::nullopt;
+  }
+  std::optional<std::pair<std::int64_t, std::int64_t>> find_visible(Segment const& q, Segment const& k,
+                                                                    std::int64_t& questions) const {
+    if (q.rows == 0 || k.rows == 0 || --questions <= 0) return std::nullopt;
+    if (mask_.visible(q.begin, k.begin)) return std::pair(q.begin, k.begin);
+    if (q.rows == 1 && k.rows == 1) return std::nullopt;
+    if (mask_.cover(q.hull(), k.hull()) == Cover::none) return std::nullopt;
+    bool const by_queries = q.rows >= k.rows;
+    std::int64_t const rows = by_queries ? q.rows : k.rows, half = rows / 2;
+    for (auto const& [first, count] : {RowSpan{half, rows - half}, RowSpan{0, half}})
+      if (auto const found = by_queries ? find_visible(q.slice(first, count), k, questions)
+                                        : find_visible(q, k.slice(first, count), questions))
+        return found;
+    return std::nullopt;
   }
 
   static void check_group(int rank, int step, Step const& s) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "lightseq/core/error.hpp"
+#include "lightseq/core/terms.hpp"
 #include "lightseq/partition/contiguous.hpp"
 #include "lightseq/partition/striped.hpp"
 #include "lightseq/partition/zigzag.hpp"
@@ -47,6 +48,7 @@ struct TwoLevelRingOver {
     bool const next_round = step % ranks_per_node == 0;
     return next_round ? moved(rank, 1, 0, world) : moved(rank, 0, 1, world);
   }
+  void name_values(Terms& terms) const { terms.add("the schedule's ranks_per_node", ranks_per_node); }
 
  private:
   /// The rank so many nodes, and so many places inside its node, further on; both go round.

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// Seven bytes that may be anything.
+// expect: lightseq: ranks cannot compare this mask
+// expect: std::int64_t digest() const { return lightseq::digest_of(...)
+#include "lightseq/dist_attn.hpp"
+#include "lightseq/mask/causal.hpp"
+#include "lightseq/schedule/ring.hpp"
+
+struct Mine : lightseq::Causal {
+  bool flag = true;
+  std::int64_t left = 0;
+#ifndef LIGHTSEQ_FAULT
+  std::int64_t digest() const { return lightseq::digest_of(flag, left); }
+#endif
+};
+static_assert(sizeof(lightseq::DistAttn<64, Mine, lightseq::Ring>) > 0);
