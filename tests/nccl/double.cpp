@@ -330,6 +330,10 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   }
   return Double::stuck(comm_of(stream)) ? cudaErrorNotReady : cudaSuccess;
 }
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status = thread_calls().capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return cudaMalloc(reinterpret_cast<void**>(event), sizeof(bool));
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "lightseq/core/status.hpp"
+#include "lightseq/core/text.hpp"
 #include "lightseq/core/version.hpp"
 
 namespace lightseq {
@@ -16,6 +17,7 @@ struct Terms {
   std::array<std::int64_t, capacity> values = {version};
   std::array<char const*, capacity> names = {"the library's version"};
   std::size_t count = 1;
+  Text failure;  ///< why this rank cannot be constructed; empty where it can
 
   /// `name` is a literal; at most 15 can be added.
   constexpr void add(char const* name, std::int64_t value) {
@@ -36,6 +38,11 @@ inline Status compare(Terms const& mine, int rank, std::array<std::int64_t, Term
               .peer = peer,
               .native = rank};
   return {};
+}
+
+/// What all ranks get where one cannot be constructed.
+inline Status refusal(int rank, Text const& failure) {
+  return {.code = Code::not_constructed, .peer = rank, .said = failure};
 }
 
 }  // namespace lightseq
