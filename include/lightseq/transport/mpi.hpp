@@ -176,7 +176,8 @@ inline Mpi::Mpi(MPI_Comm comm, MpiOptions const& options) : options_(options) {
   int* largest_tag = nullptr;
   int found = 0;
   MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &largest_tag, &found);
-  int const bits = std::bit_width(static_cast<unsigned>(found ? *largest_tag : 32767) + 1) - 1 - pieces_bits;
+  auto const tags = static_cast<unsigned>(found ? *largest_tag : 32767) + 1;
+  int const bits = static_cast<int>(std::bit_width(tags)) - 1 - pieces_bits;
   if (bits >= 3) {  // one tells the pass
     object_bits_ = std::min((bits - 1) / 2, 10);
     step_bits_ = std::min(bits - 1 - object_bits_, 10);
