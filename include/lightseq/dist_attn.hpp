@@ -61,47 +61,14 @@ class DistAttn {
   static_assert(lightseq::Transport<Transport>, "lightseq: the transport is no model of lightseq::Transport");
 
   /// Plans both passes for this rank; `transport` is borrowed. Throws Error, with the numbers, on a problem
-  /// that makes no sense, on a schedule that does not serve this mask in this world, and where ranks are
-  /// given different problems, masks, schedules or traits: all of them get the same text, either here or,
-  /// over a transport that does not wait here, as the Status of the next call.
+  /// that makes no sense, on a schedule that does not serve this mask in this world, on a device that cannot
+  /// run the kernels, and where ranks are given different problems, masks, schedules or traits. What is found
+  /// on one rank concerns all: each of them gets the same text, either here or, over a transport that does
+  /// not wait here, as the Status of the next call. Nobody connects before all have agreed.
   DistAttn(Transport& transport, Problem const& problem, M mask = {}, S schedule = {})
-      : transport_(&agreed(transport, terms_of<HeadDim, Traits>(problem, mask, schedule, transport.world()))),
-        mask_(mask),
-        share_(make_share(transport, validated(problem, HeadDim))),
-        max_rows_(max_shard_rows<Partition>(share_.world, share_.problem.seqlen)),
-        forward_plan_(planner(schedule).plan(share_.rank, Pass::forward)),
-        backward_plan_(Traits::inference ? Plan{} : planner(schedule).plan(share_.rank, Pass::backward)),
-        kernels_(share_.problem, max_rows_) {
+      : DistAttn(Alone{}, transport, problem, mask, schedule) {
+    object_ = agree(transport, terms_of<HeadDim, Traits>(problem, mask, schedule, transport.world()));
     connect();
-    auto const rows = [this](int owner) { return share_.rows(owner); };
-    constexpr bool in_place = std::is_same_v<Element, float>;
-    std::int64_t const q_bytes = share_.extents.q_wide_bytes(share_.rows(), sizeof(float));
-    std::int64_t const kv_bytes = share_.extents.kv_wide_bytes(share_.rows(), sizeof(float));
-
-    if constexpr (Traits::one_launch && Kernels::max_chunks > 0) {
-      one_launch_ = all_work_on_their_own(planner(schedule));
-      if (one_launch_) kernels_.prepare_chunks();
-    }
-
-    Arena forward;
-    forward_layout_.messages =
-        MessageBuffers(forward_plan_, share_.extents, max_rows_, rows, forward, one_launch_);
-    forward_layout_.arrived =
-        forward.take(one_launch_ ? std::ssize(forward_plan_.steps) * std::int64_t{sizeof(std::uint32_t)} : 0);
-    forward_layout_.o = forward.take(in_place ? 0 : q_bytes);
-    forward_layout_.scratch = forward.take(kernels_.forward_scratch_bytes());
-
-    forward_bytes_ = forward.bytes();
-    if constexpr (Traits::inference) return;
-
-    Arena backward;
-    backward_layout_.messages = MessageBuffers(backward_plan_, share_.extents, max_rows_, rows, backward);
-    backward_layout_.delta = backward.take(share_.extents.stats_bytes(share_.rows()));
-    backward_layout_.dq = backward.take(in_place ? 0 : q_bytes);
-    backward_layout_.dk = backward.take(in_place ? 0 : kv_bytes);
-    backward_layout_.dv = backward.take(in_place ? 0 : kv_bytes);
-    backward_layout_.scratch = backward.take(kernels_.backward_scratch_bytes());
-    backward_bytes_ = backward.bytes();
   }
 
   /// The problem with its defaults filled in.
@@ -159,7 +126,7 @@ class DistAttn {
     Inputs<Element> const inputs{q_tensor(in.q), kv_tensor(in.k), kv_tensor(in.v)};
     Outputs<Element> const outputs{q_tensor(out.o), out.lse};
     Exchange<Partition, Transport> exchange(forward_plan_, share_, forward_layout_.messages, base,
-                                            *transport_, record_);
+                                            *transport_, record_, object_);
     Queue const queue(kernels_, stream, *transport_);
     ForwardPass<Queue, Element, M, Partition, Transport> pass(queue, exchange, forward_layout_, base, mask_,
                                                               inputs, outputs);
@@ -192,7 +159,7 @@ class DistAttn {
                                          q_tensor(in.o), in.lse,          q_tensor(in.d_o)};
     Gradients<Element> const outputs{q_tensor(out.dq), kv_tensor(out.dk), kv_tensor(out.dv)};
     Exchange<Partition, Transport> exchange(backward_plan_, share_, backward_layout_.messages, base,
-                                            *transport_, record_);
+                                            *transport_, record_, object_);
     BackwardPass<Queue, Element, M, Partition, Transport> pass(
         Queue(kernels_, stream, *transport_), exchange, backward_layout_, base, mask_, inputs, outputs);
     return ended(execute(backward_plan_, pass, trace));
@@ -200,12 +167,14 @@ class DistAttn {
 
   /// Waits on the host until all that calls have enqueued on `stream` is done: only then is it known that a
   /// call's outputs are valid. Over a transport that watches its messages it gives up when one of them is
-  /// late, with a Status that names step, payload and peer.
+  /// late, with a Status that names step, payload and peer. What is being captured into a CUDA graph cannot
+  /// be awaited: that is `capturing`, and no failure.
   Status wait(Stream const& stream = {}) noexcept {
     if (!failure_.ok()) return failure_;
-    failure_ = Queue(kernels_, stream, *transport_).wait(*transport_);
-    if (!failure_.ok()) record_.fail(failure_);
-    return failure_;
+    Status const status = Queue(kernels_, stream, *transport_).wait(*transport_);
+    if (status.ok() || status.code == Code::capturing) return status;
+    record_.fail(status);
+    return failure_ = status;
   }
 
   /// How the first call ended that failed after it had begun; ok as long as none has. Every later call
@@ -219,10 +188,61 @@ class DistAttn {
   using Kernels = typename Device::template Kernels<HeadDim, M, Traits>;
   using Queue = typename Kernels::Queue;
 
-  static Transport& agreed(Transport& transport, Terms const& terms) {
+  struct Alone {};
+
+  /// All that a rank can do alone. Where it fails, the other ranks are told and throw the same.
+  DistAttn(Alone, Transport& transport, Problem const& problem, M const& mask, S const& schedule) try
+      : transport_(&transport),
+        mask_(mask),
+        share_(make_share(transport, validated(problem, HeadDim))),
+        max_rows_(max_shard_rows<Partition>(share_.world, share_.problem.seqlen)),
+        forward_plan_(planner(schedule).plan(share_.rank, Pass::forward)),
+        backward_plan_(Traits::inference ? Plan{} : planner(schedule).plan(share_.rank, Pass::backward)),
+        kernels_(share_.problem, max_rows_) {
+    auto const rows = [this](int owner) { return share_.rows(owner); };
+    constexpr bool in_place = std::is_same_v<Element, float>;
+    std::int64_t const q_bytes = share_.extents.q_wide_bytes(share_.rows(), sizeof(float));
+    std::int64_t const kv_bytes = share_.extents.kv_wide_bytes(share_.rows(), sizeof(float));
+
+    if constexpr (Traits::one_launch && Kernels::max_chunks > 0) {
+      one_launch_ = all_work_on_their_own(planner(schedule));
+      if (one_launch_) kernels_.prepare_chunks();
+    }
+
+    Arena forward;
+    forward_layout_.messages =
+        MessageBuffers(forward_plan_, share_.extents, max_rows_, rows, forward, one_launch_);
+    forward_layout_.arrived =
+        forward.take(one_launch_ ? std::ssize(forward_plan_.steps) * std::int64_t{sizeof(std::uint32_t)} : 0);
+    forward_layout_.o = forward.take(in_place ? 0 : q_bytes);
+    forward_layout_.scratch = forward.take(kernels_.forward_scratch_bytes());
+
+    forward_bytes_ = forward.bytes();
+    if constexpr (Traits::inference) return;
+
+    Arena backward;
+    backward_layout_.messages = MessageBuffers(backward_plan_, share_.extents, max_rows_, rows, backward);
+    backward_layout_.delta = backward.take(share_.extents.stats_bytes(share_.rows()));
+    backward_layout_.dq = backward.take(in_place ? 0 : q_bytes);
+    backward_layout_.dk = backward.take(in_place ? 0 : kv_bytes);
+    backward_layout_.dv = backward.take(in_place ? 0 : kv_bytes);
+    backward_layout_.scratch = backward.take(kernels_.backward_scratch_bytes());
+    backward_bytes_ = backward.bytes();
+  } catch (...) {
+    if (transport.world() == 1) throw;
+    Text const failure = thrown_text();
+    Terms terms = terms_of<HeadDim, Traits>(problem, mask, schedule, transport.world());
+    terms.failure = failure;
+    static_cast<void>(agree(transport, terms));
+  }
+
+  /// Throws what the ranks agree on, unless it is that all is well. The number of this object among those of
+  /// the transport, where it counts them; else -1.
+  static int agree(Transport& transport, Terms const& terms) {
     if constexpr (requires { transport.agree(terms); })
       if (Status const status = transport.agree(terms); !status.ok()) fail(status.message());
-    return transport;
+    if constexpr (requires { transport.agreements(); }) return transport.agreements() - 1;
+    return -1;
   }
 
   /// Where the transport wants to know them beforehand: the ranks that this one will exchange messages with.
@@ -282,6 +302,7 @@ class DistAttn {
   }
 
   Transport* transport_;
+  int object_ = -1;
   M mask_;
   Share<Partition> share_;
   std::int64_t max_rows_ = 0;

@@ -2,6 +2,7 @@
 #include "laws/agreement.hpp"
 
 #include <array>
+#include <memory>
 
 #include "lightseq/transport/agreement.hpp"
 
@@ -34,25 +35,126 @@ TEST_CASE("the first number that differs on any rank is named, the version befor
   Terms mine;
   mine.add("first", 10);
   mine.add("second", 20);
-  using Values = std::array<std::int64_t, Terms::capacity>;
-  std::vector<Values> values(5, mine.values);
-  auto const said = [&] { return first_difference(mine, values).message(); };
+  std::vector<Statement> all(5, Statement{mine.values, {}});
+  auto const said = [&] { return verdict(mine, all).message(); };
   CHECK(said() == "ok");
-  values[4][2] = 21;
+  all[4].values[2] = 21;
   CHECK(said() == "the ranks disagree: second is 21 on rank 4 and 20 on rank 0");
-  values[2][2] = 22;
+  all[2].values[2] = 22;
   CHECK(said() == "the ranks disagree: second is 22 on rank 2 and 20 on rank 0");
-  values[3][1] = 11;
+  all[3].values[1] = 11;
+  all[1].failure = "a consequence";
   CHECK(said() == "the ranks disagree: first is 11 on rank 3 and 10 on rank 0");
-  values[0][1] = 12;
+  all[0].values[1] = 12;
   CHECK(said() == "the ranks disagree: first is 10 on rank 1 and 12 on rank 0");
-  values[4][0] = version + 1;
+  all[4].values[0] = version + 1;
   CHECK(said() == sentence("the ranks disagree: the library's version is ", version + 1, " on rank 4 and ",
                            version, " on rank 0"));
   // What another version has besides is not compared: only it has names for that.
-  values.assign(5, mine.values);
-  values[1][3] = 5;
+  all.assign(5, Statement{mine.values, {}});
+  all[1].values[3] = 5;
   CHECK(said() == "ok");
+  // Where all are alike it is the lowest rank that cannot be constructed, if one cannot.
+  for (int const rank : {4, 3, 0}) {
+    all[static_cast<std::size_t>(rank)].failure = std::string_view(sentence("no room on ", rank));
+    CHECK(said() == sentence("rank ", rank, ": no room on ", rank));
+  }
+}
+
+TEST_CASE("what one rank cannot construct no rank does: all say what that rank says, and nobody waits") {
+  for (int const ranks : {2, 3, 4, 8}) {
+    CAPTURE(ranks);
+    auto const said_by_all = [&](auto way) {
+      LocalWorld world(ranks, patient);
+      std::vector<std::string> said(static_cast<std::size_t>(ranks));
+      run_ranks(world, [&](Local& comm) { said[static_cast<std::size_t>(comm.rank())] = way(comm); });
+      for (std::string const& text : said) CHECK(text == said[0]);
+      CHECK(said[0].starts_with(sentence("rank ", world.failed_rank(), ": ")));
+      return said[0].substr(said[0].find(": ") + 2);
+    };
+    CHECK(said_by_all([](Local& comm) { return of_throwing_schedule<DefaultTraits>(comm); }) ==
+          throwing_schedule_says(ranks));
+    for (int lowest = 0; lowest < ranks; ++lowest)
+      for (int const other : {lowest, ranks - 1})
+        CHECK(said_by_all([&](Local& comm) {
+                return of_lacking_device<DefaultTraits>(comm, {lowest, other});
+              }) == lacking_device_says(ranks));
+    if (ranks == 4) {
+      std::string const said = said_by_all([](Local& comm) { return of_unserved_mask<DefaultTraits>(comm); });
+      CHECK(said.substr(0, 50) == std::string(unserved_mask_says).substr(0, 50));  // of another shard, maybe
+    }
+  }
+}
+
+TEST_CASE(
+    "of ranks that one thread constructs, the earlier hear in their first call that a later one failed") {
+  using Attn = DistAttn<small_head_dim, Causal, Ring, OnDevice<DefaultTraits>>;
+  Problem const problem{.seqlen = 30, .heads = 2};
+  for (int failing = 0; failing < 3; ++failing) {
+    LocalWorld world(3, patient);
+    std::string const text = sentence("rank ", failing, ": rows of up to 10 find no device");
+    std::vector<std::unique_ptr<Attn>> earlier;
+    for (int rank = 0; rank < 3; ++rank) {
+      lacks_device = rank == failing;
+      if (rank < failing)
+        earlier.push_back(std::make_unique<Attn>(world[rank], problem));
+      else
+        CHECK_THROWS_WITH_AS(Attn(world[rank], problem), ("lightseq: " + text).c_str(), Error);
+      lacks_device = false;
+    }
+    for (auto const& attn : earlier) {
+      auto whole = testing::random_sequence<float>(problem, small_head_dim, 1);
+      CHECK(testing::run_rank(*attn, whole).message() == text);
+      CHECK(attn->failure().message() == text);
+    }
+  }
+  // A rank that is alone tells nobody, and its transport serves on.
+  LocalWorld world(1);
+  lacks_device = true;
+  CHECK_THROWS_WITH_AS(Attn(world[0], problem), "lightseq: rows of up to 30 find no device", Error);
+  lacks_device = false;
+  auto whole = testing::random_sequence<float>(problem, small_head_dim, 1);
+  Attn attn(world[0], problem);
+  CHECK(testing::run_rank(attn, whole).message() == "ok");
+}
+
+TEST_CASE("ranks that call two layers in different orders hear it, whichever pass it is") {
+  using Attn = DistAttn<small_head_dim, Causal, Ring>;
+  Problem const problem{.seqlen = 12, .heads = 2};
+  for (int const ranks : {2, 3})
+    for (int const other : {0, ranks - 1})
+      for (bool const backward : {false, true}) {
+        CAPTURE(ranks);
+        CAPTURE(other);
+        CAPTURE(backward);
+        LocalWorld world(ranks, patient);
+        std::vector<std::string> said(static_cast<std::size_t>(ranks));
+        run_ranks(world, [&](Local& comm) {
+          Attn first(comm, problem), second(comm, problem);
+          auto part = testing::part_of(testing::random_sequence<float>(problem, small_head_dim, 1),
+                                       first.positions());
+          std::vector<std::byte> workspace(static_cast<std::size_t>(first.workspace_bytes()));
+          Status status;
+          auto const call = [&](Attn& attn, bool back) {
+            if (!status.ok()) return;
+            status = back ? attn.backward(part.backward_inputs(), part.gradients(), workspace)
+                          : attn.forward(part.inputs(), part.outputs(), workspace);
+          };
+          call(first, false);
+          call(second, false);
+          if (status.ok() && comm.rank() == other) call(first, backward), call(second, true);
+          if (status.ok() && comm.rank() != other) call(second, true), call(first, backward);
+          said[static_cast<std::size_t>(comm.rank())] = status.message();
+        });
+        for (int rank = 0; rank < ranks; ++rank) {
+          std::string const& text = said[static_cast<std::size_t>(rank)];
+          CAPTURE(text);
+          CHECK(text.find(backward ? " of step 0 of the backward of object 0"
+                                   : " of the forward of object 0") != std::string::npos);
+          CHECK(text.find(" of the backward of object 1") != std::string::npos);
+          CHECK((text.find("rank ") == 0 && text.find(" sent kv of step 0") != std::string::npos));
+        }
+      }
 }
 
 TEST_CASE(

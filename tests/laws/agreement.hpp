@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <vector>
@@ -96,6 +97,54 @@ auto ways(bool nonsense = false) {
   typed.template operator()<16, StripedRing, Traits>("the schedule's checksum");
   if (nonsense) typed.template operator()<16, InSevens, Traits>("the schedule's checksum");
   return all;
+}
+
+/// Kernels that cannot be prepared on the ranks whose thread, or process, lacks the device.
+inline thread_local bool lacks_device = false;
+template <class Traits>
+struct OnDevice : Traits {
+  struct Device : Traits::Device {
+    template <int HeadDim, Mask M, class T>
+    struct Kernels : Traits::Device::template Kernels<HeadDim, M, T> {
+      using Base = typename Traits::Device::template Kernels<HeadDim, M, T>;
+      Kernels(Problem const& problem, std::int64_t max_rows) : Base(problem, max_rows) {
+        if (lacks_device) fail("rows of up to ", max_rows, " find no device");
+      }
+    };
+  };
+};
+
+/// A mask under which Balanced misses pairs that only the ranks but the last can see.
+inline SlidingWindow const unserved_mask{.left = 64, .right = 1};
+
+/// What a rank of four says of a schedule that misses pairs, of a schedule that throws, and of a device that
+/// some ranks lack.
+template <class Traits>
+std::string of_unserved_mask(typename Traits::Transport& transport) {
+  return outcome<16, Balanced, Traits>(transport, {.seqlen = 64}, unserved_mask);
+}
+template <class Traits>
+std::string of_throwing_schedule(typename Traits::Transport& transport) {
+  return outcome<16, InSevens, Traits>(transport, agreed_problem, agreed_mask);
+}
+template <class Traits>
+std::string of_lacking_device(typename Traits::Transport& transport, std::vector<int> const& lacking) {
+  lacks_device = std::count(lacking.begin(), lacking.end(), transport.rank()) > 0;
+  std::string const said = outcome<16, Ring, OnDevice<Traits>>(transport, agreed_problem, agreed_mask);
+  lacks_device = false;
+  return said;
+}
+
+/// What the rank that fails says in these cases.
+inline char const* const unserved_mask_says =
+    "the schedule computes the upper half of the queries of shard 0 against the keys of shard 1 0 times in a "
+    "world of 4; the mask shows them, so it must be once";
+inline std::string throwing_schedule_says(int world) {
+  return "the two-level ring has 7 ranks in a node, which do not divide a world of " + std::to_string(world);
+}
+inline std::string lacking_device_says(int world) {
+  std::int64_t const rows = max_shard_rows<Contiguous>(world, agreed_problem.seqlen);
+  return "rows of up to " + std::to_string(rows) + " find no device";
 }
 
 /// Every rank says the same, which names what differs and the rank that is `other`.

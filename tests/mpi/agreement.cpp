@@ -36,6 +36,60 @@ TEST_CASE("when one process is built differently, all say so and nobody waits; t
       }
 }
 
+TEST_CASE("what one process cannot construct none does: all say what the lowest such rank says") {
+  for (int const size : {2, 4}) {
+    if (size > processes()) continue;
+    CAPTURE(size);
+    auto const said_by_all = [&](auto way) {
+      FirstProcesses const members(size);
+      std::string said, again;
+      if (members.taking_part()) {
+        Mpi mpi(members.comm(), {.timeout = std::chrono::minutes(5)});
+        said = way(mpi);
+        again = ways<MpiTraits>()[0].run(mpi);
+      }
+      auto texts = gathered(said);
+      for (int rank = 0; rank < size; ++rank) CHECK(texts[static_cast<std::size_t>(rank)] == texts[0]);
+      CHECK(gathered(again)[0] == "ok");
+      return texts[0];
+    };
+    CHECK(said_by_all([](Mpi& mpi) { return of_throwing_schedule<MpiTraits>(mpi); }) ==
+          "rank 0: " + throwing_schedule_says(size));
+    for (int lowest = 0; lowest < size; ++lowest)
+      CHECK(said_by_all([&](Mpi& mpi) {
+              return of_lacking_device<MpiTraits>(mpi, {lowest, size - 1});
+            }) == "rank " + std::to_string(lowest) + ": " + lacking_device_says(size));
+    if (size == 4)
+      CHECK(said_by_all([](Mpi& mpi) { return of_unserved_mask<MpiTraits>(mpi); }) ==
+            std::string("rank 0: ") + unserved_mask_says);
+  }
+}
+
+TEST_CASE("processes that call two layers in different orders hear it") {
+  if (processes() < 2) return;
+  using Attn = DistAttn<16, Causal, Ring, MpiTraits>;
+  FirstProcesses const members(2);
+  std::string said;
+  // Never freed: after a failure MPI may yet write to them.
+  auto& part = *new testing::Sequence<float>();
+  auto& workspace = *new std::vector<std::byte>();
+  if (members.taking_part()) {
+    Mpi mpi(members.comm(), {.timeout = std::chrono::minutes(5)});
+    Attn first(mpi, agreed_problem), second(mpi, agreed_problem);
+    part = testing::part_of(testing::random_sequence<float>(agreed_problem, 16, 1), first.positions());
+    workspace.resize(static_cast<std::size_t>(first.workspace_bytes()));
+    Attn* order[] = {&first, &second};
+    if (mpi.rank() == 1) std::swap(order[0], order[1]);
+    for (Attn* const attn : order) said = attn->forward(part.inputs(), part.outputs(), workspace).message();
+  }
+  auto const texts = gathered(said);
+  std::string const cause =
+      "rank 0 sent a message of step 0 of the forward of object 0, and rank 1 awaits kv of step 0 of the "
+      "forward of object 1";
+  CHECK(texts[1] == cause);
+  CHECK((texts[0] == "ok" || texts[0].ends_with("peer 1: the peer gave up: " + cause)));
+}
+
 TEST_CASE("a process that constructs nothing is missed after the time-out") {
   if (processes() < 2) return;
   FirstProcesses const members(2);

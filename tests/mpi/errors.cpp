@@ -74,7 +74,7 @@ TEST_CASE("when the n-th call of MPI fails in a process, it says so and all othe
           MPI_Barrier(members.comm());
         }
         auto const said = gathered(report);
-        std::string const error = "the transport failed with code " + std::to_string(MPI_ERR_INTERN);
+        std::string const error = "the transport failed: MPI_ERR_INTERN: internal error";
         std::string const& own = said[static_cast<std::size_t>(culprit)];
         if (own == "ok") break;  // it makes fewer calls
         ++failures;
@@ -83,7 +83,9 @@ TEST_CASE("when the n-th call of MPI fails in a process, it says so and all othe
         for (int rank = 0; rank < size; ++rank) {
           std::string const& other = said[static_cast<std::size_t>(rank)];
           if (rank == culprit || other == "ok") continue;  // it may have finished before
-          CHECK(other.find("peer " + std::to_string(culprit) + ": the peer gave up") != std::string::npos);
+          CHECK(other.find("peer " + std::to_string(culprit) + ": the peer gave up: rank " +
+                           std::to_string(culprit)) != std::string::npos);
+          CHECK(other.ends_with(error));
         }
       }
       // A world of one has nobody to write to.

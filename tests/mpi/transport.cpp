@@ -58,10 +58,12 @@ Status group(Mpi& mpi, std::vector<Send> const& sends, std::vector<Receive> cons
   return status.ok() ? mpi.finish() : status;
 }
 
-/// Once broken, a transport says so at once, and names the rank that broke it.
-std::string broken(Mpi& mpi, int culprit) {
-  auto const want = text("rank ", mpi.rank(), ", peer ", culprit,
-                         ": the peer gave up, or an earlier failure broke the group");
+/// Once broken, a transport says so at once, and names the rank that broke it and what that said; the culprit
+/// says the same again.
+std::string broken(Mpi& mpi, int culprit, std::string const& cause) {
+  auto const want = mpi.rank() == culprit
+                        ? cause
+                        : text("rank ", mpi.rank(), ", peer ", culprit, ": the peer gave up: ", cause);
   for (Status const& status : {mpi.start({}, {}), mpi.finish(), mpi.start({}, {})})
     if (status.message() != want) return text("broken by ", culprit, ", it says: ", status.message());
   return mpi.failed_rank() == culprit ? "" : text("failed_rank() is ", mpi.failed_rank());
@@ -94,13 +96,11 @@ TEST_CASE("a size that differs fails at the receiver, with both sizes, and stops
         if (mpi.rank() == 1)
           end = group(mpi, {}, {{small.data(), 4, 0, "good"}, {target.data(), expected, 0, "bad in"}});
         if (mpi.rank() == 2) end = group(mpi, {}, {{small.data(), 4, 1, "never sent"}});
+        auto const cause =
+            text("rank 1, peer 0: a message of ", sent, " bytes met a receive of ", expected, " bytes");
         return expect(
-            end,
-            mpi.rank() == 1
-                ? text("rank 1, peer 0: a message of ", sent, " bytes met a receive of ", expected, " bytes")
-                : text("rank ", mpi.rank(),
-                       ", peer 1: the peer gave up, or an earlier failure broke the group"),
-            [&] { return broken(mpi, 1); });
+            end, mpi.rank() == 1 ? cause : text("rank ", mpi.rank(), ", peer 1: the peer gave up: ", cause),
+            [&] { return broken(mpi, 1, cause); });
       }));
     }
 }
@@ -122,18 +122,98 @@ TEST_CASE("a rank that never comes is missed after the time-out, and a rank that
             return "";
           }
           Status const end = group(mpi, {}, {{&number, sizeof number, absent, "input"}});
-          if (withdraws)
-            return expect(end,
-                          text("rank ", mpi.rank(), ", peer ", absent,
-                               ": the peer gave up, or an earlier failure broke the group"),
-                          [&] { return broken(mpi, absent); });
+          if (withdraws) {
+            auto const cause = text("rank ", absent, " has withdrawn");
+            return expect(end, text("rank ", mpi.rank(), ", peer ", absent, ": the peer gave up: ", cause),
+                          [&] { return broken(mpi, absent, cause); });
+          }
           // Who has waited long enough stops the others.
-          if (end.code == Code::peer_failed && end.peer != absent) return broken(mpi, end.peer);
-          return expect(end, text("rank ", mpi.rank(), ", peer ", absent, ": no answer within 150 ms"),
-                        [&] { return broken(mpi, mpi.rank()); });
+          auto const cause = [&](int rank) {
+            return text("rank ", rank, ", peer ", absent, ": no answer within 150 ms");
+          };
+          if (end.code == Code::peer_failed && end.peer != absent)
+            return broken(mpi, end.peer, cause(end.peer));
+          return expect(end, cause(mpi.rank()), [&] { return broken(mpi, mpi.rank(), end.message()); });
         }));
         CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));
       }
+}
+
+TEST_CASE("a rank whose transport an exception unwinds, or that leaves a group open, is heard at once") {
+  for (bool const throws : {false, true})
+    for (int size = 2; size <= std::min(processes(), 4); ++size)
+      for (int const culprit : {0, size - 1}) {
+        CAPTURE(throws);
+        CAPTURE(size);
+        FirstProcesses const members(size);
+        std::string report;
+        auto const begin = std::chrono::steady_clock::now();
+        if (members.taking_part()) try {
+            static int number;
+            Mpi mpi(members.comm(), {.timeout = std::chrono::minutes(2)});
+            if (mpi.rank() == culprit && throws) fail("between construction and calls");
+            if (mpi.rank() == culprit) {
+              report = mpi.start({}, {}).message();
+            } else {
+              Status const end = group(mpi, {}, {{&number, sizeof number, culprit, "input"}});
+              report = end.message();
+            }
+          } catch (Error const&) {
+            report = "ok";
+          }
+        CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));
+        auto const said = gathered(report);
+        for (int rank = 0; rank < size; ++rank)
+          CHECK(said[static_cast<std::size_t>(rank)] ==
+                (rank == culprit
+                     ? "ok"
+                     : text("rank ", rank, ", peer ", culprit, ": the peer gave up: rank ", culprit,
+                            " has withdrawn: ",
+                            throws ? "an exception unwound its transport" : "it left a group open")));
+      }
+}
+
+TEST_CASE("a message of another call than the awaited one is refused, with both") {
+  if (processes() < 2) return;
+  struct Case {
+    Origin sent, awaited;
+  };
+  std::vector<Case> cases;
+  // Numbers beyond a tag's bits too, as long as they are near each other.
+  for (int const object : {0, 1, 510, 511, 100000})
+    for (int const step : {0, 1, 1023, 1024, 100000})
+      for (int const away : {-1, 1, 5})
+        for (bool const backward : {false, true}) {
+          cases.push_back({{object, backward, step}, {object, backward, std::max(0, step + away)}});
+          cases.push_back({{object, backward, step}, {std::max(0, object + away), backward, step}});
+          cases.push_back({{object, backward, step}, {object, !backward, step}});
+        }
+  cases.push_back({{-1, false, 3}, {7, true, 4}});
+  cases.push_back({{7, true, 3}, {-1, false, 4}});
+  for (Case const& c : cases) {
+    auto const name = [](Origin const& o) {
+      return text("step ", o.step, o.backward ? " of the backward" : " of the forward", " of object ",
+                  o.object);
+    };
+    CAPTURE(name(c.sent));
+    CAPTURE(name(c.awaited));
+    InPieces world(2);
+    none_complains(world.run([&](Mpi& mpi) -> std::string {
+      static Bytes bytes(10000);
+      auto const size = static_cast<std::int64_t>(bytes.size());
+      bool const same = c.sent == c.awaited || c.sent.object < 0 || c.awaited.object < 0;
+      auto const cause =
+          text("rank 0 sent a message of ", name(c.sent), ", and rank 1 awaits kv of ", name(c.awaited));
+      if (mpi.rank() == 0) {
+        Status const end =
+            group(mpi, {{bytes.data(), size, 1, "kv", c.sent.step, c.sent.object, c.sent.backward}}, {});
+        return end.ok() ? "" : broken(mpi, 1, cause);  // MPI may have taken it
+      }
+      Status const end = group(
+          mpi, {}, {{bytes.data(), size, 0, "kv", c.awaited.step, c.awaited.object, c.awaited.backward}});
+      return expect(end, same ? "ok" : cause, [&] { return same ? "" : broken(mpi, 1, cause); });
+    }));
+  }
 }
 
 TEST_CASE("late is blamed who did not send, before who did not take what was sent") {
@@ -188,14 +268,19 @@ TEST_CASE("calls that make no sense fail with a code of their own, and stop ever
     none_complains(world.run([&](Mpi& mpi) -> std::string {
       Status const end = mpi.start(c.sends, c.recvs);
       if (end.code != Code::transport_failed || end.native != c.native) return end.message();
-      return broken(mpi, 0);
+      if (end.message().find(c.native == Mpi::bad_message
+                                 ? "failed: the message's peer is no rank"
+                                 : "failed: a group has more messages") == std::string::npos)
+        return end.message();
+      return broken(mpi, 0, end.message());
     }));
   }
   Whole world(1);
   none_complains(world.run([&](Mpi& mpi) -> std::string {
     if (!mpi.start({}, {}).ok()) return "the first start() fails";
     Status const end = mpi.start({}, {});
-    return end.native == Mpi::group_open ? broken(mpi, 0) : end.message();
+    return expect(end, "rank 0: the transport failed: a call is under way on this endpoint",
+                  [&] { return broken(mpi, 0, end.message()); });
   }));
 }
 

@@ -105,7 +105,7 @@ TEST_CASE("the double sees what is forbidden") {
     Receive const receive{&byte, 1, 0, "byte"};
     thread_calls().capturing = true;
     Status const status = rank == 0 ? nccl.start({&send, 1}, {}) : nccl.start({}, {&receive, 1});
-    static_cast<void>(nccl.wait(nccl.stream()));
+    static_cast<void>(cudaStreamQuery(nccl.stream()));
     thread_calls().capturing = false;
     return status.message();
   });
@@ -113,6 +113,34 @@ TEST_CASE("the double sees what is forbidden") {
   auto const count = [&](char const* text) { return std::count(faults.begin(), faults.end(), text); };
   CHECK(count("a first message between two ranks during a capture") >= 1);
   CHECK(count("cudaStreamQuery during a capture") >= 1);
+}
+
+TEST_CASE("what one rank cannot construct no rank does: all say what the lowest such rank says") {
+  for (int const ranks : {2, 3, 4}) {
+    CAPTURE(ranks);
+    auto const said_by_all = [&](auto way) {
+      DoubleWorld world(ranks);
+      auto const said = run_threads(ranks, [&](int rank) {
+        Nccl nccl(world[rank], world.stream(rank));
+        std::string const text = way(nccl);
+        std::string const again = ways<NcclTraits>()[0].run(nccl);
+        return again == "ok" ? text : "it cannot try again: " + again;
+      });
+      for (std::string const& text : said) CHECK(text == said[0]);
+      for (std::string const& fault : world.faults()) FAIL_CHECK(fault);
+      return said[0];
+    };
+    CHECK(said_by_all([](Nccl& nccl) { return of_throwing_schedule<NcclTraits>(nccl); }) ==
+          text("rank 0: ", throwing_schedule_says(ranks)));
+    for (int lowest = 0; lowest < ranks; ++lowest)
+      for (int other = lowest; other < ranks; ++other)
+        CHECK(said_by_all([&](Nccl& nccl) {
+                return of_lacking_device<NcclTraits>(nccl, {lowest, other});
+              }) == text("rank ", lowest, ": ", lacking_device_says(ranks)));
+    if (ranks == 4)
+      CHECK(said_by_all([](Nccl& nccl) { return of_unserved_mask<NcclTraits>(nccl); }) ==
+            std::string("rank 0: ") + unserved_mask_says);
+  }
 }
 
 TEST_CASE("ranks that are built differently all say what differs") {

@@ -320,8 +320,9 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   if (fails("cudaStreamQuery")) return cudaErrorUnknown;
   if (!writes.empty()) {
     auto const now = std::chrono::steady_clock::now();
-    if (thread_calls().reports == 0 || now - last_write < thread_calls().report_takes)
-      return cudaErrorNotReady;
+    bool const begins = writes.front().value % 2 == 1;
+    auto const takes = begins ? thread_calls().report_takes : thread_calls().group_takes;
+    if (thread_calls().reports == 0 || now - last_write < takes) return cudaErrorNotReady;
     std::memcpy(writes.front().address, &writes.front().value, sizeof(unsigned));
     writes.pop_front();
     --thread_calls().reports;
@@ -329,6 +330,10 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     return cudaErrorNotReady;
   }
   return Double::stuck(comm_of(stream)) ? cudaErrorNotReady : cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status = thread_calls().capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return cudaMalloc(reinterpret_cast<void**>(event), sizeof(bool));
@@ -345,7 +350,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 }
 static CUresult write_value(CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned) {
   if (fails("cuStreamWriteValue32")) return CUDA_ERROR_UNKNOWN;
-  if (thread_calls().report_takes.count() > 0) {
+  if (thread_calls().report_takes.count() > 0 || thread_calls().group_takes.count() > 0) {
     if (writes.empty()) last_write = std::chrono::steady_clock::now();
     writes.push_back({reinterpret_cast<void*>(address), value});
     return CUDA_SUCCESS;

@@ -74,8 +74,9 @@ struct ThreadCalls {
   bool capturing = false;                     ///< a CUDA graph
   std::string failed;                         ///< the name of the call that did
   int version = NCCL_VERSION_CODE;            ///< of the library
-  std::chrono::milliseconds report_takes{0};  ///< of the device for each value that it writes; 0: at once
-  int reports = 1000;                         ///< that it makes before it hangs, where they take time
+  std::chrono::milliseconds report_takes{0};  ///< the device's work before it reports that a group begins
+  std::chrono::milliseconds group_takes{0};   ///< a group, before it reports that one has ended
+  int reports = 1000;                         ///< that it makes before it hangs, where either takes time
 };
 ThreadCalls& thread_calls();
 

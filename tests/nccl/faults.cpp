@@ -210,12 +210,14 @@ TEST_CASE("whichever call of NCCL or CUDA fails, the rank says so, stays failed 
 }
 
 /// What a rank hears that sends to itself in groups of labels and steps of their own, 0, 1, ..., on a device
-/// that takes 40 ms to begin and to end each of them, and hangs once it has made so many of these reports.
-Status in_slow_groups(int groups, int reports, std::chrono::milliseconds timeout) {
+/// that works for a time before each of them and takes another for each, and hangs once it has reported so
+/// many beginnings and ends.
+Status in_slow_groups(int groups, int reports, milliseconds work, milliseconds group, milliseconds timeout) {
   constexpr char const* labels[] = {"zero", "one", "two", "three", "four"};
   DoubleWorld world(1);
   Nccl nccl(world[0], world.stream(0), {.timeout = timeout});
-  thread_calls().report_takes = milliseconds(40);
+  thread_calls().report_takes = work;
+  thread_calls().group_takes = group;
   thread_calls().reports = reports;
   char from[5] = {}, to[5] = {};
   for (int step = 0; step < groups; ++step) {
@@ -226,24 +228,66 @@ Status in_slow_groups(int groups, int reports, std::chrono::milliseconds timeout
   }
   Status const status = nccl.wait(nccl.stream());
   thread_calls().reports = 1000;
-  thread_calls().report_takes = milliseconds(0);
+  thread_calls().report_takes = thread_calls().group_takes = milliseconds(0);
   return status;
 }
 
 TEST_CASE(
     "the time-out runs anew with each group that begins or ends, and names the one that was under way") {
-  CHECK(in_slow_groups(5, 1000, milliseconds(200)).message() == "ok");  // 400 ms in all
-  for (int reports = 0; reports < 10; ++reports) {
+  auto const of_40_ms = [](int reports) {
+    return in_slow_groups(5, reports, milliseconds(40), milliseconds(40), milliseconds(200));
+  };
+  CHECK(of_40_ms(1000).message() == "ok");  // 400 ms in all
+  for (int reports = 1; reports < 10; reports += 2) {
     CAPTURE(reports);
-    Status const status = in_slow_groups(5, reports, milliseconds(200));
+    Status const status = of_40_ms(reports);
     CHECK(status.code == Code::timeout);
-    // Between groups it is nobody's message.
     constexpr char const* labels[] = {"zero", "one", "two", "three", "four"};
-    bool const inside = reports % 2 == 1;
-    CHECK(std::string(status.subject) == (inside ? labels[reports / 2] : ""));
-    CHECK(status.step == (inside ? reports / 2 : -1));
-    CHECK(status.peer == (inside ? 0 : -1));
+    CHECK(std::string(status.subject) == labels[reports / 2]);
+    CHECK(status.step == reports / 2);
+    CHECK(status.peer == 0);
   }
+}
+
+TEST_CASE(
+    "the device's work between groups takes the time that it takes, a group no longer than the time-out") {
+  for (int groups = 1; groups <= 3; ++groups) {
+    CAPTURE(groups);
+    CHECK(in_slow_groups(groups, 1000, milliseconds(150), milliseconds(5), milliseconds(40)).message() ==
+          "ok");
+    CHECK(in_slow_groups(groups, 1000, milliseconds(5), milliseconds(150), milliseconds(40)).message() ==
+          "rank 0, step 0, payload zero, peer 0: no answer within 40 ms");
+  }
+}
+
+TEST_CASE("a stream that is being captured is not waited for, and nothing is broken") {
+  DoubleWorld world(2);
+  auto const said = run_threads(2, [&](int rank) -> std::string {
+    Nccl nccl(world[rank], world.stream(rank));
+    DistAttn<head_dim, Causal, Balanced, NcclTraits> attn(nccl, problem);
+    std::string complaint;
+    auto sequence = fresh();
+    auto part = testing::part_of(sequence, attn.positions());
+    std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()));
+    thread_calls().capturing = true;
+    Status const captured = attn.forward(part.inputs(), part.outputs(), workspace);
+    for (Status const& early : {attn.wait(), nccl.wait(nccl.stream())})
+      if (early.code != Code::capturing) complaint += early.message();
+    bool constructed = true;
+    try {
+      DistAttn<head_dim, Causal, Balanced, NcclTraits> const another(nccl, problem);
+    } catch (Error const& error) {
+      constructed = std::string(error.what()).find("is being captured") == std::string::npos;
+    }
+    thread_calls().capturing = false;
+    if (!captured.ok()) complaint += captured.message();
+    if (constructed) complaint += "constructed in a capture";
+    if (Status const end = run_to_end(attn, sequence); !end.ok()) complaint += end.message();
+    if (nccl.communicator() == nullptr) complaint += "it is aborted";
+    return complaint;
+  });
+  for (std::string const& text : said) CHECK(text == "");
+  for (std::string const& fault : world.faults()) FAIL_CHECK(fault);
 }
 
 /// What the construction of one rank throws.
@@ -278,9 +322,8 @@ TEST_CASE("wrong use breaks a rank, and tells which message is wrong") {
     Nccl nccl(world[0], world.stream(0));
     Status const status = use(nccl);
     CHECK(nccl.communicator() == nullptr);
-    CHECK(nccl.start({}, {}).code == Code::peer_failed);
-    CHECK(nccl.finish().code == Code::peer_failed);
-    CHECK(nccl.wait(nccl.stream()).code == Code::peer_failed);
+    for (Status const& later : {nccl.start({}, {}), nccl.finish(), nccl.wait(nccl.stream())})
+      CHECK(later.message() == status.message());
     return status;
   };
   char byte = 0;
@@ -290,12 +333,19 @@ TEST_CASE("wrong use breaks a rank, and tells which message is wrong") {
     CHECK(status.code == Code::transport_failed);
     CHECK(status.native == Nccl::bad_message);
     CHECK(std::string(status.subject) == "key");
+    CHECK(status.message().ends_with(
+        "the message's peer is no rank, its size is negative or its pointer null"));
   }
   Status const status = status_of([&](Nccl& nccl) {
     CHECK(nccl.start({}, {}).ok());
     return nccl.start({}, {});
   });
   CHECK(status.native == Nccl::group_open);
+  CHECK(status.message() == "rank 0: the transport failed: a call is under way on this endpoint");
+  CHECK(status_of([](Nccl& nccl) {
+          nccl.withdraw({.code = Code::withdrawn, .said = "for the test"});
+          return nccl.finish();
+        }).message() == "rank 0 has withdrawn: for the test");
 }
 
 }  // namespace

@@ -4,7 +4,9 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
+#include <thread>
 
 #include "laws/transport.hpp"
 #include "transport/local_harness.hpp"
@@ -108,6 +110,28 @@ TEST_CASE("start() neither waits nor copies: the receiver sees what the sender's
     REQUIRE(world[1].finish().ok());
     REQUIRE(world[0].finish().ok());
     for (std::size_t i = 0; i < sources.size(); ++i) CHECK(difference(targets[i], sources[i]) == "");
+  }
+}
+
+TEST_CASE("a message is there a link's latency after the later of its two ranks has started its group") {
+  constexpr std::chrono::milliseconds latency{60}, apart{40};
+  for (int const later : {0, 1}) {
+    CAPTURE(later);
+    LocalWorld world(2, {.link_latency = latency});
+    using Clock = std::chrono::steady_clock;
+    Clock::time_point started[2], arrived;
+    run_ranks(world, [&](Local& local) {
+      int number = local.rank();
+      Send const send{&number, sizeof number, 1, "out"};
+      Receive const receive{&number, sizeof number, 0, "in"};
+      bool const sends = local.rank() == 0;
+      if (local.rank() == later) std::this_thread::sleep_for(apart);
+      started[local.rank()] = Clock::now();
+      CHECK(local.start({&send, sends ? 1u : 0u}, {&receive, sends ? 0u : 1u}).ok());
+      CHECK(local.finish().ok());
+      if (!sends) arrived = Clock::now();
+    });
+    CHECK(arrived - std::max(started[0], started[1]) >= latency);
   }
 }
 

@@ -211,14 +211,19 @@ Status group(CudaLocal& local, std::vector<Send> const& sends, std::vector<Recei
   return status.ok() ? local.finish() : status;
 }
 
-/// Whatever the ranks of a broken world try, they hear which rank broke it.
+/// Whatever the ranks of a broken world try, they hear which rank broke it and what it said; that rank says
+/// the same again.
 void check_broken(CudaLocalWorld& world, int first) {
   CHECK(world.failed_rank() == first);
+  std::string const cause = world[first].finish().message();
   for (int rank = 0; rank < world.world(); ++rank)
     for (Status const& status : {world[rank].start({}, {}), world[rank].finish()}) {
-      CHECK(status.code == Code::peer_failed);
       CHECK(status.rank == rank);
-      CHECK(status.peer == first);
+      CHECK(status.code != Code::ok);
+      if (rank == first)
+        CHECK(status.message() == cause);
+      else
+        CHECK(status.message() == text("rank ", rank, ", peer ", first, ": the peer gave up: ", cause));
     }
 }
 

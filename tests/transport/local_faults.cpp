@@ -40,16 +40,26 @@ Status group(Local& local, std::vector<Send> const& sends, std::vector<Receive> 
   return status.ok() ? local.finish() : status;
 }
 
-/// Every call of every rank fails at once and names `culprit`.
+/// Every call of every rank fails at once: that of `culprit` says the same again, those of others name it and
+/// what it says.
 void check_broken(LocalWorld& world, int culprit) {
   Stopwatch const watch;
   CHECK(world.failed_rank() == culprit);
+  Status const cause = world[culprit].finish();
+  CHECK(!cause.ok());
+  CHECK(cause.code != Code::peer_failed);
   for (int rank = 0; rank < world.world(); ++rank)
     for (Status const& status : {world[rank].finish(), world[rank].start({}, {}), world[rank].finish(),
                                  group(world[rank], {}, {})}) {
-      CHECK(status.code == Code::peer_failed);
       CHECK(status.rank == rank);
-      CHECK(status.peer == culprit);
+      if (rank == culprit) {
+        CHECK(status.message() == cause.message());
+      } else {
+        CHECK(status.code == Code::peer_failed);
+        CHECK(status.peer == culprit);
+        CHECK(status.message() ==
+              text("rank ", rank, ", peer ", culprit, ": the peer gave up: ", cause.message()));
+      }
     }
   CHECK(watch.elapsed() < promptly);
 }
@@ -198,6 +208,152 @@ TEST_CASE("a message whose ends are in different groups times out, for every pai
       }
 }
 
+/// A chain in which each rank waits for what the next one sends on: rank 0 for rank 1, and so on. Rank r
+/// begins r pauses after rank 0, and computes for `work` between start() and finish() if it is the last.
+Status hand_down(Local& local, int size, milliseconds pause, milliseconds work) {
+  int number = 0;
+  int const rank = local.rank();
+  std::this_thread::sleep_for(rank * pause);
+  std::vector<Send> const sends = {{&number, sizeof number, rank - 1, "down", 0}};
+  std::vector<Receive> const recvs = {{&number, sizeof number, rank + 1, "down", 0}};
+  if (rank + 1 < size)
+    if (Status const status = group(local, {}, recvs); !status.ok()) return status;
+  if (rank + 1 == size) {
+    if (Status const status = local.start({}, {}); !status.ok()) return status;
+    std::this_thread::sleep_for(work);
+    if (Status const status = local.finish(); !status.ok()) return status;
+  }
+  return rank > 0 ? group(local, sends, {}) : Status{};
+}
+
+TEST_CASE(
+    "a rank that computes for several time-outs is awaited, by those too that wait for who waits for it") {
+  constexpr milliseconds timeout{40};
+  for (int size = 2; size <= 5; ++size)
+    for (int absent : {0, 1}) {
+      CAPTURE(size);
+      CAPTURE(absent);
+      LocalWorld world(size, {.timeout = timeout});
+      std::vector<Status> ends(index(size));
+      Stopwatch const watch;
+      run_ranks(world, [&](Local& local) {
+        // The second time the last rank computes as long, and does not come to the next group.
+        Status& end = ends[index(local.rank())];
+        end = hand_down(local, size, milliseconds(0), 5 * timeout);
+        if (end.ok() && (absent == 0 || local.rank() + 1 < size))
+          end = hand_down(local, size, milliseconds(3), milliseconds(0));
+      });
+      CHECK(watch.elapsed() >= 5 * timeout);
+      for (int rank = 0; rank < size; ++rank) {
+        CAPTURE(rank);
+        std::string const cause = text("rank ", size - 2, ", step 0, payload down, peer ", size - 1,
+                                       ": no answer within ", timeout.count(), " ms");
+        std::string const& said = ends[index(rank)].message();
+        if (absent == 0 || rank + 1 == size)
+          CHECK(said == "ok");
+        else if (rank + 2 == size)
+          CHECK(said == cause);
+        else
+          CHECK(said.ends_with(text(", peer ", size - 2, ": the peer gave up: ", cause)));
+      }
+    }
+}
+
+TEST_CASE("who waits next to an absent rank names it, though others have waited for longer") {
+  constexpr milliseconds timeout{60};
+  for (int size = 3; size <= 6; ++size) {
+    CAPTURE(size);
+    LocalWorld world(size, {.timeout = timeout});
+    std::vector<Status> ends(index(size));
+    run_ranks(world, [&](Local& local) {
+      if (local.rank() + 1 < size)
+        ends[index(local.rank())] = hand_down(local, size, milliseconds(10), milliseconds(0));
+    });
+    CHECK(world.failed_rank() == size - 2);
+    CHECK(ends[index(size - 2)].code == Code::timeout);
+    CHECK(ends[index(size - 2)].peer == size - 1);
+  }
+}
+
+TEST_CASE("ranks that wait for each other in a circle time out") {
+  for (int size = 2; size <= 5; ++size) {
+    CAPTURE(size);
+    LocalWorld world(size, {.timeout = milliseconds(20)});
+    std::vector<Status> ends(index(size));
+    Stopwatch const watch;
+    run_ranks(world, [&](Local& local) {
+      int number = 0;
+      ends[index(local.rank())] =
+          group(local, {}, {{&number, sizeof number, (local.rank() + 1) % size, "never sent"}});
+    });
+    CHECK(watch.elapsed() < promptly);
+    int const first = world.failed_rank();
+    REQUIRE(first >= 0);
+    CHECK(ends[index(first)].code == Code::timeout);
+    CHECK(ends[index(first)].peer == (first + 1) % size);
+  }
+}
+
+TEST_CASE("a rank that returns with a group open breaks the world") {
+  LocalWorld world(2, {.timeout = never});
+  Status end;
+  run_ranks(world, [&](Local& local) {
+    static int number = 0;
+    if (local.rank() == 0)
+      CHECK(local.start({}, {}).ok());
+    else
+      end = group(local, {}, {{&number, sizeof number, 0, "in"}});
+  });
+  CHECK(end.message() == "rank 1, peer 0: the peer gave up: rank 0 has withdrawn: it left a group open");
+  check_broken(world, 0);
+}
+
+TEST_CASE("a message of another call than the awaited one is refused, with both") {
+  int number = 5;
+  struct Case {
+    Send sent;
+    Receive awaited;
+    char const* text;
+  };
+  int const none = -1;
+  std::vector<Case> const cases = {
+      {{&number, 4, 1, "dq", 3, 7, true},
+       {&number, 4, 0, "kv", 2, 8, false},
+       "rank 0 sent dq of step 3 of the backward of object 7, and rank 1 awaits kv of step 2 of the forward "
+       "of "
+       "object 8"},
+      {{&number, 4, 1, "kv", 3, 7, false},
+       {&number, 4, 0, "kv", 3, 8, false},
+       "rank 0 sent kv of step 3 of the forward of object 7, and rank 1 awaits kv of step 3 of the forward "
+       "of "
+       "object 8"},
+      {{&number, 4, 1, "kv", 3, 7, false},
+       {&number, 4, 0, "kv", 4, 7, false},
+       "rank 0 sent kv of step 3 of the forward of object 7, and rank 1 awaits kv of step 4 of the forward "
+       "of "
+       "object 7"},
+      {{&number, 4, 1, "kv", 3, 7, true},
+       {&number, 8, 0, "kv", 3, 7, false},
+       "rank 0 sent kv of step 3 of the backward of object 7, and rank 1 awaits kv of step 3 of the forward "
+       "of "
+       "object 7"},
+      {{&number, 4, 1, "kv", 3, 7, true}, {&number, 4, 0, "kv", 3, 7, true}, "ok"},
+      {{&number, 4, 1, "kv", 3, none, true}, {&number, 4, 0, "kv", 4, 7, false}, "ok"},
+      {{&number, 4, 1, "kv", 3, 7, true}, {&number, 4, 0, "kv", 4, none, false}, "ok"}};
+  for (Case const& c : cases) {
+    LocalWorld world(2, {.timeout = never});
+    int target = 0;
+    Receive awaited = c.awaited;
+    awaited.data = &target;
+    REQUIRE(world[0].start({&c.sent, 1}, {}).ok());
+    CHECK(group(world[1], {}, {awaited}).message() == c.text);
+    Status const end = world[0].finish();
+    CHECK(end.ok() == (c.text == std::string("ok")));
+    CHECK(target == (end.ok() ? 5 : 0));
+    if (!end.ok()) CHECK(end.message() == text("rank 0, peer 1: the peer gave up: ", c.text));
+  }
+}
+
 TEST_CASE("the second of two messages that nobody takes is blamed, not the first") {
   LocalWorld world(3, {.timeout = milliseconds(20)});
   int const sent = 7;
@@ -286,6 +442,10 @@ TEST_CASE("calls that make no sense fail with a code of their own") {
     Status const status = world[0].start(c.sends, c.recvs);
     CHECK(status.code == Code::transport_failed);
     CHECK(status.native == c.native);
+    CHECK(status.message().find(c.native == Local::bad_message
+                                    ? ": the transport failed: the message's peer is no rank"
+                                    : "rank 0: the transport failed: a group has more messages than fit") !=
+          std::string::npos);
     CHECK(status.rank == 0);
     CHECK(status.peer == c.peer);
     CHECK(std::string(status.subject) == c.label);
@@ -302,6 +462,7 @@ TEST_CASE("a second start() before finish() fails, one after it does not") {
   Status const status = world[0].start({}, {});
   CHECK(status.code == Code::transport_failed);
   CHECK(status.native == Local::group_open);
+  CHECK(status.message() == "rank 0: the transport failed: a call is under way on this endpoint");
   check_broken(world, 0);
 }
 
@@ -345,8 +506,9 @@ TEST_CASE("a rank that throws stops the others, and its exception is the one tha
       CHECK(watch.elapsed() < promptly);
       for (int rank = 0; rank < size; ++rank) {
         if (rank == thrower) continue;
-        CHECK(ends[index(rank)].code == Code::peer_failed);
-        CHECK(ends[index(rank)].peer == thrower);
+        CHECK(ends[index(rank)].message() == text("rank ", rank, ", peer ", thrower,
+                                                  ": the peer gave up: rank ", thrower,
+                                                  " has withdrawn: the cause"));
       }
       check_broken(world, thrower);
     }

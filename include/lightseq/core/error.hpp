@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <exception>
 #include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "lightseq/core/standard.hpp"
+#include "lightseq/core/text.hpp"
 
 namespace lightseq {
 
@@ -28,6 +31,20 @@ std::string sentence(Args const&... args) {
 template <class... Args>
 [[noreturn]] void fail(Args const&... args) {
   throw Error(sentence("lightseq: ", args...));
+}
+
+/// In a handler: what the exception says, without the library's name.
+inline Text thrown_text() noexcept {
+  try {
+    throw;
+  } catch (std::exception const& exception) {
+    std::string_view text = exception.what();
+    constexpr std::string_view name = "lightseq: ";
+    if (text.starts_with(name)) text.remove_prefix(name.size());
+    return text.empty() ? Text("an exception without words") : Text(text);
+  } catch (...) {
+    return "an exception of a type without words";
+  }
 }
 
 }  // namespace lightseq

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "lightseq/core/standard.hpp"
+#include "lightseq/core/text.hpp"
 
 namespace lightseq {
 
@@ -22,8 +23,31 @@ enum class Code {
   peer_failed,          ///< `peer` gave up, or the group was left broken by an earlier failure
   transport_failed,     ///< the transport reported the error `native`
   device_failed,        ///< the device refused `subject` with the error `native`
-  disagreement  ///< ranks were built differently: `subject` is `have` on `peer`, `need` on rank `native`, in
-                ///< `words`; where these are the same for both the numbers mean nothing, and `subject` differs
+  disagreement,     ///< ranks were built differently: `subject` is `have` on `peer`, `need` on rank `native`,
+                    ///< in `words`; where these are the same for both the numbers mean nothing, and `subject`
+                    ///< differs
+  not_constructed,  ///< `peer` could not be constructed, so no rank is
+  out_of_order,     ///< `peer` sent `other` of the origin `have`, where `subject` of `need` was awaited
+  withdrawn,        ///< `rank` has withdrawn
+  capturing         ///< `subject` is being captured into a CUDA graph, and cannot be waited for
+};
+
+/// Which call a message belongs to: a step of a pass of an object. Ranks number their objects alike.
+struct Origin {
+  int object = -1;  ///< -1: nobody says
+  bool backward = false;
+  int step = -1;
+
+  /// All of it in a number, as a Status holds it.
+  constexpr std::int64_t number() const {
+    auto const low = static_cast<std::uint32_t>(2 * step + (backward ? 1 : 0));
+    return static_cast<std::int64_t>(std::uint64_t{static_cast<std::uint32_t>(object)} << 32 | low);
+  }
+  static constexpr Origin from(std::int64_t number) {
+    auto const low = static_cast<std::int32_t>(static_cast<std::uint32_t>(number));
+    return {static_cast<int>(number >> 32), (low & 1) == 1, low >> 1};
+  }
+  friend constexpr bool operator==(Origin const&, Origin const&) = default;
 };
 
 /// Says a number in words. Allocates.
@@ -42,19 +66,39 @@ struct [[nodiscard]] Status {
   int peer = -1;
   int native = 0;
   Words words = nullptr;  ///< how `have` and `need` are said, if not as numbers
+  Text said = {};         ///< what the rank or the library that failed has to say
 
   constexpr bool ok() const { return code == Code::ok; }
 
+  /// Whether it is the same on every rank.
+  constexpr bool is_common() const { return code == Code::disagreement || code == Code::not_constructed; }
+
   /// The whole story in one line. Allocates: for after the fact.
   std::string message() const {
-    auto const number = [](auto n) { return std::to_string(n); };
-    std::string const name = subject;
-    std::string where;
-    if (rank >= 0) where += "rank " + number(rank) + ", ";
-    if (step >= 0) where += "step " + number(step) + ", ";
-    if (step >= 0 && !name.empty()) where += "payload " + name + ", ";
-    if (peer >= 0) where += "peer " + number(peer) + ", ";
-    if (!where.empty()) where.replace(where.size() - 2, 2, ": ");
+    std::string all(story().view());
+    return said.empty() ? all : all.append(": ").append(said.view());
+  }
+
+  /// The same for other ranks, without an allocation: cut where it is long.
+  Text text() const { return said.empty() ? story() : story() + ": " + said; }
+
+ private:
+  /// All but what was said.
+  Text story() const {
+    auto const number = [](auto n) { return Text() + n; };
+    auto const origin = [&](std::int64_t packed) {
+      Origin const o = Origin::from(packed);
+      return Text("step ") + o.step + (o.backward ? " of the backward" : " of the forward") + " of object " +
+             o.object;
+    };
+    Text const name = subject;
+    Text where;
+    auto const add = [&](Text const& part) { where = where.empty() ? part : where + ", " + part; };
+    if (rank >= 0) add(Text("rank ") + rank);
+    if (step >= 0) add(Text("step ") + step);
+    if (step >= 0 && !name.empty()) add("payload " + name);
+    if (peer >= 0) add(Text("peer ") + peer);
+    if (!where.empty()) where = where + ": ";
     switch (code) {
       case Code::ok:
         return "ok";
@@ -80,25 +124,35 @@ struct [[nodiscard]] Status {
       case Code::timeout:
         return where + "no answer within " + number(need) + " ms";
       case Code::peer_failed:
-        return where + "the peer gave up, or an earlier failure broke the group";
+        return where + (said.empty() ? "the peer gave up, or an earlier failure broke the group"
+                                     : "the peer gave up");
       case Code::transport_failed:
-        return where + "the transport failed with code " + number(native);
+        return where + "the transport failed" + (said.empty() ? " with code " + number(native) : Text());
       case Code::device_failed:
         return where + "the device refused " + name + " with code " + number(native);
       case Code::disagreement:
         return "the ranks disagree: " + disagreement();
+      case Code::not_constructed:
+        return Text("rank ") + peer;
+      case Code::out_of_order:
+        return Text("rank ") + peer + " sent " + other + " of " + origin(have) + ", and rank " + rank +
+               " awaits " + name + " of " + origin(need);
+      case Code::withdrawn:
+        return Text("rank ") + rank + " has withdrawn";
+      case Code::capturing:
+        return where + name + " is being captured into a CUDA graph: what is not enqueued yet is not awaited";
     }
     return where + "unknown code";
   }
 
- private:
-  std::string disagreement() const {
-    auto const said = [this](std::int64_t value) {
-      return words == nullptr ? std::to_string(value) : words(value);
+  /// Of ranks that were given different things.
+  Text disagreement() const {
+    auto const in_words = [this](std::int64_t value) {
+      return words == nullptr ? Text() + value : Text(std::string_view(words(value)));
     };
-    std::string const name = subject, theirs = said(have), ours = said(need);
-    std::string const there = "rank " + std::to_string(peer), here = "rank " + std::to_string(native);
-    if (theirs == ours) return name + " differ: " + there + " has another one than " + here;
+    Text const name = subject, theirs = in_words(have), ours = in_words(need);
+    Text const there = Text("rank ") + peer, here = Text("rank ") + native;
+    if (theirs.view() == ours.view()) return name + " differ: " + there + " has another one than " + here;
     return name + " is " + theirs + " on " + there + " and " + ours + " on " + here;
   }
 };

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "lightseq/core/status.hpp"
+#include "lightseq/core/text.hpp"
 #include "lightseq/core/version.hpp"
 
 namespace lightseq {
@@ -41,6 +42,7 @@ struct Terms {
   std::array<char const*, capacity> names = {"the library's version"};
   std::array<Words, capacity> words = {};
   std::size_t count = 1;
+  Text failure;  ///< why this rank cannot be constructed; empty where it can
 
   /// `name` is a literal, which reads well before " is 3 on rank 1"; `said` puts the number in words. Beyond
   /// the capacity nothing is added.
@@ -63,11 +65,13 @@ struct Terms {
 };
 
 /// A mask or schedule that names its values, so that ranks which disagree are told them: `name_values(terms)`
-/// adds each, under names of its own ("the window's left"), or some of them, at most max_named_values. What it
-/// leaves out is compared all the same.
+/// adds each, under names of its own ("the window's left"), or some of them, at most max_named_values. What
+/// it leaves out is compared all the same.
 inline constexpr std::size_t max_named_values = 7;
 template <class T>
-concept NamesValues = requires(T const value, Terms& terms) { value.name_values(terms); };
+concept NamesValues = requires(T const value, Terms& terms) {
+  value.name_values(terms);
+};
 
 /// Compares `mine` with the values of another rank: ok, or a disagreement that names the first that differs.
 inline Status compare(Terms const& mine, int rank, std::array<std::int64_t, Terms::capacity> const& theirs,
@@ -82,6 +86,11 @@ inline Status compare(Terms const& mine, int rank, std::array<std::int64_t, Term
               .native = rank,
               .words = mine.words[i]};
   return {};
+}
+
+/// What all ranks get where one cannot be constructed.
+inline Status refusal(int rank, Text const& failure) {
+  return {.code = Code::not_constructed, .peer = rank, .said = failure};
 }
 
 }  // namespace lightseq

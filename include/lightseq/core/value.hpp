@@ -48,8 +48,8 @@ template <class T>
 concept Comparable = std::is_empty_v<T> || HasDigest<T> || std::has_unique_object_representations_v<T>;
 
 /// Adds what equal values share: the value of a number, a bool or an enumeration, of which 0 and -0 are equal
-/// and so are all NaNs; the size and the elements of a range; the members of a tuple; else the digest() or the
-/// bytes.
+/// and so are all NaNs; the size and the elements of a range; the members of a tuple; else the digest() or
+/// the bytes.
 template <class T>
 constexpr void add_value(Checksum& sum, T const& value) {
   if constexpr (HasDigest<T>) {

@@ -134,6 +134,7 @@ struct Cuda {
       /// Waits on the host for what was enqueued; as long as the transport does, where it has a way to.
       template <class Transport>
       Status wait(Transport& transport) noexcept {
+        if (captures()) return {.code = Code::capturing, .subject = "the stream"};
         if constexpr (requires { transport.wait(stream_.compute); }) return transport.wait(stream_.compute);
         run("the stream", [&] { return cudaStreamSynchronize(stream_.compute); });
         return status_;
@@ -189,8 +190,8 @@ struct Cuda {
       /// Whether calls are recorded into a CUDA graph, which promises no two of them to run at once.
       bool captures() const noexcept {
         cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-        return cudaStreamIsCapturing(stream_.compute, &status) != cudaSuccess ||
-               status != cudaStreamCaptureStatusNone;
+        cudaError_t const error = cudaStreamIsCapturing(stream_.compute, &status);
+        return error == cudaErrorStreamCaptureImplicit || status != cudaStreamCaptureStatusNone;
       }
 
       template <class From, class To>

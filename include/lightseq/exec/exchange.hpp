@@ -18,9 +18,16 @@ namespace lightseq {
 template <Partition P, Transport C>
 class Exchange {
  public:
+  /// `object` is the number of the DistAttn whose messages they are; -1: nobody asks.
   Exchange(Plan const& plan, Share<P> const& share, MessageBuffers const& buffers, std::byte* base,
-           C& transport, FlightRecord& record)
-      : plan_(plan), share_(share), buffers_(buffers), base_(base), transport_(transport), record_(record) {}
+           C& transport, FlightRecord& record, int object = -1)
+      : plan_(plan),
+        share_(share),
+        buffers_(buffers),
+        base_(base),
+        transport_(transport),
+        record_(record),
+        object_(object) {}
 
   Plan const& plan() const { return plan_; }
   Share<P> const& share() const { return share_; }
@@ -30,18 +37,26 @@ class Exchange {
     Step const& s = plan_.steps[step];
     std::array<Send, Plan::max_group> sends;
     std::array<Receive, Plan::max_group> recvs;
+    bool const backward = plan_.pass == Pass::backward;
     for (std::size_t i = 0; i < s.sends.size(); ++i) {
       Transfer const& t = s.sends[i];
-      sends[i] = {source(t, step), bytes(t), t.peer, name(t.payload), static_cast<int>(step)};
+      sends[i] = {source(t, step),        bytes(t), t.peer,  name(t.payload),
+                  static_cast<int>(step), object_,  backward};
       record_.post(plan_.pass, step, true, t, sends[i].bytes);
     }
     for (std::size_t i = 0; i < s.recvs.size(); ++i) {
       Transfer const& t = s.recvs[i];
-      recvs[i] = {base_ + buffers_.incoming(t.payload, work_step(t, step)).offset, bytes(t), t.peer,
-                  name(t.payload), static_cast<int>(step)};
+      recvs[i] = {base_ + buffers_.incoming(t.payload, work_step(t, step)).offset,
+                  bytes(t),
+                  t.peer,
+                  name(t.payload),
+                  static_cast<int>(step),
+                  object_,
+                  backward};
       record_.post(plan_.pass, step, false, t, recvs[i].bytes);
     }
     Status const status = transport_.start({sends.data(), s.sends.size()}, {recvs.data(), s.recvs.size()});
+    open_ = status.ok();
     if (!status.ok()) record_.end_group(status);
     return placed(status, step);
   }
@@ -58,6 +73,7 @@ class Exchange {
   /// Waits until they have arrived and what was sent may be overwritten.
   Status finish(std::size_t step) noexcept {
     Status const status = transport_.finish();
+    open_ = false;
     record_.end_group(status);
     return placed(status, step);
   }
@@ -87,9 +103,16 @@ class Exchange {
     return {};
   }
 
-  /// For a rank that cannot go on: tells the others, where the transport has a way to.
-  void abandon() noexcept {
-    if constexpr (requires { transport_.withdraw(); }) transport_.withdraw();
+  /// For a rank that cannot go on: leaves no group open and tells the others why, where the transport has a
+  /// way to. Returns `why`.
+  Status abandon(Status const& why) noexcept {
+    if constexpr (requires { transport_.withdraw(why); })
+      transport_.withdraw(why);
+    else if (open_)
+      static_cast<void>(transport_.finish());
+    if (open_) record_.end_group(why);
+    open_ = false;
+    return why;
   }
 
   /// This rank's own tensors, as packed for others.
@@ -173,6 +196,8 @@ class Exchange {
   std::byte* base_;
   C& transport_;
   FlightRecord& record_;
+  int object_;
+  bool open_ = false;                                           // a group
   std::array<std::byte const*, 3 * payload_kinds> in_place_{};  // own payloads that need no packing
 };
 

@@ -36,11 +36,9 @@ class Noted {
   bool open_ = false;
 };
 
-/// Runs one rank's plan. A pass brings the exchange and the device's queue, and says what to do before, in
-/// and after the steps: `begin()`, `attend(step, work)`, `merge(step, transfer)` for a result that has come
-/// home, `end()`. A trace takes note of when the works, exchanges and merges ran; see HostTrace, CudaTrace.
+/// The steps of execute(), up to the first failure.
 template <class Pass, class Trace>
-Status execute(Plan const& plan, Pass& pass, Trace& trace) noexcept {
+Status run_steps(Plan const& plan, Pass& pass, Trace& trace) noexcept {
   auto& exchange = pass.exchange();
   auto& queue = pass.queue();
   using StepRange = typename std::remove_reference_t<decltype(queue)>::StepRange;
@@ -50,6 +48,8 @@ Status execute(Plan const& plan, Pass& pass, Trace& trace) noexcept {
     Step const& s = plan.steps[step];
     [[maybe_unused]] StepRange const range(plan, step, exchange.bytes_sent(step));
     queue.fork();
+    // Nobody is sent what was not written.
+    if (Status const status = queue.status(); !status.ok()) return exchange.placed(status, step);
     if (!s.sends.empty() || !s.recvs.empty()) exchanged.begin(Activity::exchange, step);
     if (Status const status = exchange.start(step); !status.ok()) return status;
     if (s.work) {
@@ -57,6 +57,7 @@ Status execute(Plan const& plan, Pass& pass, Trace& trace) noexcept {
       computed.begin(Activity::work, step, *s.work);
       pass.attend(step, *s.work);
       computed.end();
+      if (Status const status = queue.status(); !status.ok()) return exchange.placed(status, step);
     }
     if (Status const status = exchange.finish(step); !status.ok()) return status;
     exchanged.end();
@@ -67,19 +68,25 @@ Status execute(Plan const& plan, Pass& pass, Trace& trace) noexcept {
       pass.merge(step, t);
     }
     computed.end();
-    if (Status const status = queue.status(); !status.ok()) {
-      exchange.abandon();
-      return exchange.placed(status, step);
-    }
+    if (Status const status = queue.status(); !status.ok()) return exchange.placed(status, step);
   }
   pass.end();
-  return queue.status();
+  return exchange.placed(queue.status(), plan.steps.size());
 }
 
-/// The same for a plan in which every rank works on its own queries alone: one launch attends all chunks of
-/// keys and values as they arrive, so that between the steps nothing is carried, stored or launched.
+/// Runs one rank's plan. A pass brings the exchange and the device's queue, and says what to do before, in
+/// and after the steps: `begin()`, `attend(step, work)`, `merge(step, transfer)` for a result that has come
+/// home, `end()`. A trace takes note of when the works, exchanges and merges ran; see HostTrace, CudaTrace.
+/// A failure leaves no group open, and the other ranks hear of it.
 template <class Pass, class Trace>
-Status execute_in_one_launch(Plan const& plan, Pass& pass, Trace& trace) noexcept {
+Status execute(Plan const& plan, Pass& pass, Trace& trace) noexcept {
+  Status const status = run_steps(plan, pass, trace);
+  return status.ok() ? status : pass.exchange().abandon(status);
+}
+
+/// The steps of execute_in_one_launch(), up to the first failure.
+template <class Pass, class Trace>
+Status run_in_one_launch(Plan const& plan, Pass& pass, Trace& trace) noexcept {
   auto& exchange = pass.exchange();
   auto& queue = pass.queue();
   using StepRange = typename std::remove_reference_t<decltype(queue)>::StepRange;
@@ -90,6 +97,7 @@ Status execute_in_one_launch(Plan const& plan, Pass& pass, Trace& trace) noexcep
   queue.fork();
   for (std::size_t step = 0; step < plan.steps.size(); ++step) {
     Step const& s = plan.steps[step];
+    if (Status const status = queue.status(); !status.ok()) return exchange.placed(status, step);
     if (!s.sends.empty() || !s.recvs.empty()) noted.begin(Activity::exchange, step);
     if (Status const status = exchange.start(step); !status.ok()) return status;
     if (Status const status = exchange.finish(step); !status.ok()) return status;
@@ -105,8 +113,15 @@ Status execute_in_one_launch(Plan const& plan, Pass& pass, Trace& trace) noexcep
   noted.end();
   queue.join();
   pass.end();
-  if (!queue.status().ok()) exchange.abandon();
   return exchange.placed(queue.status(), 0);
+}
+
+/// The same for a plan in which every rank works on its own queries alone: one launch attends all chunks of
+/// keys and values as they arrive, so that between the steps nothing is carried, stored or launched.
+template <class Pass, class Trace>
+Status execute_in_one_launch(Plan const& plan, Pass& pass, Trace& trace) noexcept {
+  Status const status = run_in_one_launch(plan, pass, trace);
+  return status.ok() ? status : pass.exchange().abandon(status);
 }
 
 }  // namespace lightseq

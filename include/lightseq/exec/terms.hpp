@@ -24,27 +24,27 @@ namespace lightseq {
 /// counts: the ranks must hear of each other before one of them gives up.
 template <Schedule S>
 std::int64_t checksum(S const& schedule, int world) {
-  Checksum sum;
-  add_value(sum, schedule);
-  int steps = 0, some = std::min(world, 64);
+  Checksum held;
+  add_value(held, schedule);
   try {
-    steps = schedule.steps(world);
-  } catch (...) {
-    return sum.value();
-  }
-  sum.add(steps);
-  for (int i = 0; i < some; ++i) {
-    int const rank = static_cast<int>(std::int64_t{i} * world / some);
-    for (int step = 0; step < steps; ++step) {
-      std::optional<Work> const work = schedule.at(rank, step, world);
-      for (int const number :
-           {work ? work->q : -1, work ? work->kv : -1, work ? static_cast<int>(work->rows) : -1})
-        sum.add(number);
+    Checksum sum = held;
+    int const steps = schedule.steps(world), some = std::min(world, 64);
+    sum.add(steps);
+    for (int i = 0; i < some; ++i) {
+      int const rank = static_cast<int>(std::int64_t{i} * world / some);
+      for (int step = 0; step < steps; ++step) {
+        std::optional<Work> const work = schedule.at(rank, step, world);
+        for (int const number :
+             {work ? work->q : -1, work ? work->kv : -1, work ? static_cast<int>(work->rows) : -1})
+          sum.add(number);
+      }
+      for (Segment const& s : S::Partition::shard(rank, world, std::int64_t{7} * world).segments)
+        for (std::int64_t const number : {s.begin, s.rows, s.stride}) sum.add(number);
     }
-    for (Segment const& s : S::Partition::shard(rank, world, std::int64_t{7} * world).segments)
-      for (std::int64_t const number : {s.begin, s.rows, s.stride}) sum.add(number);
+    return sum.value();
+  } catch (...) {
+    return held.value();
   }
-  return sum.value();
 }
 
 /// Of what a mask covers in a sequence cut into at most 32 ranges, and of what it holds.

@@ -119,7 +119,8 @@ class Planner {
       int const neighbour = predecessor(rank, step);
       std::optional<Work> const held = work(neighbour, step - 1);
       bool const relays =
-          held && (payload == Payload::kv ? held->kv == w.kv : held->q == w.q && held->rows == w.rows);
+          neighbour != rank && held &&
+          (payload == Payload::kv ? held->kv == w.kv : held->q == w.q && held->rows == w.rows);
       if (relays) return neighbour;
     }
     return payload == Payload::kv ? w.kv : w.q;

@@ -52,7 +52,7 @@ concept HasReader = Schedule<S> && requires(S const schedule, int i) {
 
 /// A schedule in which ranks hand on what they hold to another than the next may say to whom, for
 /// Route::neighbour: `predecessor(rank, step, world)` is the rank that may have held at step - 1 what this
-/// one needs at `step`, and `successor` its inverse.
+/// one needs at `step`, and `successor` its inverse. A rank that is its own predecessor takes from the owner.
 template <class S>
 concept HasRelay = Schedule<S> && requires(S const schedule, int i) {
   { schedule.predecessor(i, i, i) } -> std::same_as<int>;

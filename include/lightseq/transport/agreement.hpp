@@ -12,36 +12,43 @@
 
 namespace lightseq {
 
-/// The first number that differs on any rank, with the value of the lowest such rank beside rank 0's; ok
-/// where all are alike. `mine` gives the names, `values` has every rank's numbers.
-inline Status first_difference(Terms const& mine,
-                               std::span<std::array<std::int64_t, Terms::capacity> const> values) {
+/// What travels of a rank's terms.
+struct Statement {
+  std::array<std::int64_t, Terms::capacity> values = {};
+  Text failure;
+};
+
+/// What all ranks get, of which `all` has the statements; `mine` gives the names. The first number that
+/// differs on any rank, with the value of the lowest such rank beside rank 0's: it explains failures too.
+/// Else the failure of the lowest rank that has one, else ok.
+inline Status verdict(Terms const& mine, std::span<Statement const> all) {
   Terms first = mine;
-  first.values = values[0];
+  first.values = all[0].values;
   for (first.count = 1; first.count <= mine.count; ++first.count)
-    for (std::size_t peer = 1; peer < values.size(); ++peer)
-      if (Status const s = compare(first, 0, values[peer], static_cast<int>(peer)); !s.ok()) return s;
+    for (std::size_t peer = 1; peer < all.size(); ++peer)
+      if (Status const s = compare(first, 0, all[peer].values, static_cast<int>(peer)); !s.ok()) return s;
+  for (std::size_t rank = 0; rank < all.size(); ++rank)
+    if (!all[rank].failure.empty()) return refusal(static_cast<int>(rank), all[rank].failure);
   return {};
 }
 
-/// Every rank sends its terms to all others, in one group. All ranks must call; all get the same answer: ok,
-/// or first_difference(). For transports of host memory whose groups may hold a message for every rank.
-/// Allocates.
+/// Every rank sends its statement to all others, in one group. All ranks must call; all get the same
+/// verdict(). For transports of host memory whose groups may hold a message for every rank. Allocates.
 template <Transport T>
 Status agree_by_messages(T& transport, Terms const& mine) {
-  auto const world = static_cast<std::size_t>(transport.world());
-  std::vector<std::array<std::int64_t, Terms::capacity>> values(world, mine.values);
+  Statement const own{mine.values, mine.failure};
+  std::vector<Statement> all(static_cast<std::size_t>(transport.world()), own);
   std::vector<Send> sends;
   std::vector<Receive> recvs;
   for (int peer = 0; peer < transport.world(); ++peer)
     if (peer != transport.rank()) {
-      constexpr auto bytes = std::int64_t{sizeof mine.values};
-      sends.push_back({mine.values.data(), bytes, peer, "terms"});
-      recvs.push_back({values[static_cast<std::size_t>(peer)].data(), bytes, peer, "terms"});
+      constexpr auto bytes = std::int64_t{sizeof own};
+      sends.push_back({&own, bytes, peer, "terms"});
+      recvs.push_back({&all[static_cast<std::size_t>(peer)], bytes, peer, "terms"});
     }
   Status status = transport.start(sends, recvs);
   if (status.ok()) status = transport.finish();
-  return status.ok() ? first_difference(mine, values) : status;
+  return status.ok() ? verdict(mine, all) : status;
 }
 
 }  // namespace lightseq

@@ -42,6 +42,7 @@ class CudaLocal {
 
   /// As Local's.
   Status agree(Terms const& terms) { return host_.agree(terms); }
+  int agreements() const noexcept { return host_.agreements(); }
 
   /// Makes `stream` wait for what every rank had enqueued on the stream that it names, and returns once all
   /// have called. For kernels that hold the device while they wait for messages: what the messages themselves
@@ -49,7 +50,7 @@ class CudaLocal {
   Status rendezvous(cudaStream_t stream) noexcept;
 
   /// Breaks the world: for a rank that gives up.
-  void withdraw() noexcept { host_.withdraw(); }
+  void withdraw(Status const& why = {.code = Code::withdrawn}) noexcept { host_.withdraw(why); }
 
  private:
   friend class CudaLocalWorld;
@@ -168,11 +169,13 @@ inline Status CudaLocal::start(std::span<Send const> sends, std::span<Receive co
   host_recvs_.clear();
   for (Send const& send : sends) {
     Offer const& offer = outgoing_.emplace_back(Outgoing{{send, ready_}, nullptr}).offer;
-    host_sends_.push_back({&offer, sizeof offer, send.peer, send.label});
+    host_sends_.push_back(
+        {&offer, sizeof offer, send.peer, send.label, send.step, send.object, send.backward});
   }
   for (Receive const& receive : recvs) {
     Offer& offer = incoming_.emplace_back(Incoming{receive, {}}).offer;
-    host_recvs_.push_back({&offer, sizeof offer, receive.peer, receive.label});
+    host_recvs_.push_back(
+        {&offer, sizeof offer, receive.peer, receive.label, receive.step, receive.object, receive.backward});
   }
   Status const status = host_.start(host_sends_, host_recvs_);
   open_ = status.ok();
@@ -228,10 +231,12 @@ inline Status CudaLocal::meet() noexcept {
   host_recvs_.clear();
   for (Incoming const& in : incoming_) {
     cudaEvent_t const& copied = copied_[static_cast<std::size_t>(in.message.peer)];
-    host_sends_.push_back({&copied, sizeof copied, in.message.peer, in.message.label});
+    host_sends_.push_back({&copied, sizeof copied, in.message.peer, in.message.label, in.message.step});
   }
-  for (Outgoing& out : outgoing_)
-    host_recvs_.push_back({&out.copied, sizeof out.copied, out.offer.message.peer, out.offer.message.label});
+  for (Outgoing& out : outgoing_) {
+    Send const& sent = out.offer.message;
+    host_recvs_.push_back({&out.copied, sizeof out.copied, sent.peer, sent.label, sent.step});
+  }
   Status const status = host_.start(host_sends_, host_recvs_);
   return status.ok() ? host_.finish() : status;
 }
@@ -245,6 +250,7 @@ inline Status CudaLocal::fetch(Incoming const& in) noexcept {
                     .subject = receive.label,
                     .have = sent.bytes,
                     .need = receive.bytes,
+                    .step = receive.step,
                     .peer = receive.peer});
   cudaError_t error = cudaStreamWaitEvent(stream_, in.offer.ready, 0);
   if (error == cudaSuccess && receive.bytes > 0)
@@ -255,8 +261,8 @@ inline Status CudaLocal::fetch(Incoming const& in) noexcept {
 }
 
 inline Status CudaLocal::give_up(Status status) noexcept {
-  host_.withdraw();
   status.rank = rank();
+  host_.withdraw(status);
   return status;
 }
 

@@ -24,7 +24,10 @@ namespace lightseq {
 /// How long ranks wait for each other, the links that they pretend to have, and the faults that tests ask
 /// for.
 struct LocalOptions {
-  std::chrono::milliseconds timeout = std::chrono::seconds(30);  ///< of one finish(); at most a year
+  /// How long a finish() waits for a rank that has no group open, and so computes nothing that this one could
+  /// wait for; at most a year. A rank that computes between its start() and its finish() has all the time
+  /// that it needs, and so has one that waits for such a rank.
+  std::chrono::milliseconds timeout = std::chrono::seconds(30);
   std::chrono::microseconds max_delay{0};  ///< random pauses up to this before posting and before copying
   std::uint64_t seed = 0;                  ///< of the pauses
   int failing_rank = -1;                   ///< the rank whose start() fails ...
@@ -39,12 +42,13 @@ class LocalWorld;
 
 /// One rank of a LocalWorld, used by one thread. A message moves by one copy that the receiver makes in its
 /// finish(), straight from the sender's memory, which the sender's finish() waits for: there is no buffer in
-/// which a missing or wrong receive could hide. The first failure of any rank breaks the world: the pending
-/// and later calls of all ranks return peer_failed, `peer` being the rank that failed first. Once a call
-/// has failed nobody reads this rank's memory any more. A rank may send to itself.
+/// which a missing or wrong receive could hide. The first failure of any rank breaks the world: the later
+/// calls of that rank return the same Status, the pending and later calls of all others peer_failed, with
+/// `peer` that rank and in `said` what it said. Once a call has failed nobody reads this rank's memory any
+/// more. A rank may send to itself.
 class Local {
  public:
-  /// What Status::native says where the code is transport_failed.
+  /// What Status::native says where the code is transport_failed; `said` has it in words.
   enum Failure : int {
     injected = 1,    ///< LocalOptions asked for it
     bad_message,     ///< the peer is no rank, the size is negative or the pointer null
@@ -66,46 +70,67 @@ class Local {
   Status finish() noexcept;
 
   /// Compares the terms of this call with those of other ranks' calls of the same number, and waits for none.
-  /// The first rank that differs breaks the world with a disagreement, which all calls return from then on.
+  /// The first rank that differs, or cannot be constructed, breaks the world with a Status that all calls
+  /// return from then on.
   Status agree(Terms const& terms);
 
+  /// How many agree() was called for.
+  int agreements() const noexcept { return agreements_; }
+
   /// Breaks the world: for a rank that gives up. What it posted is no longer read when this returns.
-  void withdraw() noexcept;
+  void withdraw(Status const& why = {.code = Code::withdrawn}) noexcept;
 
  private:
   friend class LocalWorld;
+  template <class F>
+  friend void run_ranks(LocalWorld& world, F f);
   using Lock = std::unique_lock<std::mutex>;
   using Clock = std::chrono::steady_clock;
 
   // How often a rank looks before it sleeps: a ring exchange of 16 threads on 2 cores takes 20 us, not 150.
   static constexpr int max_yields = 20;
+  static constexpr std::chrono::milliseconds shortest_look{1};
 
   enum class State { posted, copying, taken };
+  enum class Doing { nothing, computing, waiting };  // before start(), before finish(), in finish()
   struct Posted {
     Send message;
     State state = State::posted;
   };
 
+  /// Something that a message is missing for, and when it will have been missing for too long.
+  struct Late {
+    Clock::time_point time = Clock::time_point::max();
+    Status status = {};
+  };
+
   Local(LocalWorld& shared, int rank);
+  static char const* words(Failure failure);
+  void turn_to(Doing doing);
   Posted* next_for(int receiver);
   Clock::time_point arrival(Receive const& receive);
   void fetch(Lock& lock, Posted& sent, Receive const& receive);
+  Status mismatch(Posted const& sent, Receive const& receive) const;
+  int awaited();
+  bool keeps_waiting(int peer);
+  Late late();
   Status give_up(Lock& lock, Status status);
-  Status peer_failed(Lock& lock, char const* label);
-  Status timed_out(Lock& lock);
+  Status broken(Lock& lock, char const* label);
   void pause();
 
   LocalWorld& shared_;
   int rank_;
   std::minstd_rand random_;
+  int agreements_ = 0;
 
   // The rest is guarded by the world's mutex. The lists keep the capacity that construction gave them.
   bool open_ = false;
   std::int64_t starts_ = 0;
-  Clock::time_point started_;  // the open group, where links are slow
-  std::int64_t agreements_ = 0;
-  std::vector<Posted> sends_;   // of the open group
-  std::vector<Receive> recvs_;  // of the open group, less those that were fetched
+  Clock::time_point started_;  // the open group
+  Doing doing_ = Doing::nothing;
+  Clock::time_point since_ = Clock::now();  // when it turned to that, or a message last came
+  std::vector<Posted> sends_;               // of the open group
+  std::vector<Receive> recvs_;              // of the open group, less those that were fetched
   std::condition_variable changed_;
 };
 static_assert(Transport<Local>);
@@ -157,9 +182,9 @@ class LocalWorld {
   std::vector<std::unique_ptr<Local>> ranks_;
   std::mutex mutex_;
   int failed_rank_ = -1;
-  Status disagreement_;               // which broke the world
+  Status cause_;                      // which broke the world
   std::deque<Agreement> agreements_;  // those that not all ranks have come to
-  std::int64_t settled_ = 0;          // how many there were before
+  int settled_ = 0;                   // how many there were before
 };
 
 inline Local::Local(LocalWorld& shared, int rank)
@@ -173,23 +198,30 @@ inline int Local::world() const noexcept { return shared_.world(); }
 inline Status Local::start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
   pause();
   Lock lock(shared_.mutex_);
-  if (shared_.failed_rank_ >= 0) return peer_failed(lock, label_of(sends, recvs, shared_.failed_rank_));
-  auto const refuse = [&](Failure failure, char const* label = "", int peer = -1) {
-    return give_up(lock, {.code = Code::transport_failed, .subject = label, .peer = peer, .native = failure});
+  if (shared_.failed_rank_ >= 0) return broken(lock, label_of(sends, recvs, shared_.failed_rank_));
+  auto const refuse = [&](Failure failure, auto const& message) {
+    return give_up(lock, {.code = Code::transport_failed,
+                          .subject = message.label,
+                          .step = message.step,
+                          .peer = message.peer,
+                          .native = failure,
+                          .said = words(failure)});
   };
+  constexpr Send none{.peer = -1};
   std::int64_t const call = starts_++;
   if (rank_ == shared_.options_.failing_rank && call == shared_.options_.failing_start)
-    return refuse(injected);
-  if (open_) return refuse(group_open);
+    return refuse(injected, none);
+  if (open_) return refuse(group_open, none);
   if (std::max(sends.size(), recvs.size()) > shared_.ranks_.size() * messages_per_peer)
-    return refuse(group_too_large);
+    return refuse(group_too_large, none);
   for (Send const& send : sends)
-    if (!is_sound(send, world())) return refuse(bad_message, send.label, send.peer);
+    if (!is_sound(send, world())) return refuse(bad_message, send);
   for (Receive const& receive : recvs)
-    if (!is_sound(receive, world())) return refuse(bad_message, receive.label, receive.peer);
+    if (!is_sound(receive, world())) return refuse(bad_message, receive);
 
   open_ = true;
-  if (shared_.links_are_slow()) started_ = Clock::now();
+  turn_to(Doing::computing);
+  started_ = since_;
   for (Send const& send : sends) sends_.push_back({send});
   recvs_.assign(recvs.begin(), recvs.end());
   for (Send const& send : sends) shared_[send.peer].changed_.notify_all();
@@ -197,16 +229,14 @@ inline Status Local::start(std::span<Send const> sends, std::span<Receive const>
 }
 
 inline Status Local::finish() noexcept {
-  auto const deadline = Clock::now() + shared_.options_.timeout;
   auto const taken = [](Posted const& sent) { return sent.state == State::taken; };
-  bool late = false;
   int yields = 0;
   Lock lock(shared_.mutex_);
+  turn_to(Doing::waiting);
   for (;;) {
     if (shared_.failed_rank_ >= 0)
-      return peer_failed(lock, recvs_.empty() && !sends_.empty()
-                                   ? sends_.front().message.label
-                                   : label_of({}, recvs_, shared_.failed_rank_));
+      return broken(lock, recvs_.empty() && !sends_.empty() ? sends_.front().message.label
+                                                            : label_of({}, recvs_, shared_.failed_rank_));
     auto next = recvs_.end();
     auto first = Clock::time_point::max();
     for (auto receive = recvs_.begin(); receive != recvs_.end(); ++receive)
@@ -218,28 +248,26 @@ inline Status Local::finish() noexcept {
     if (next != recvs_.end() && (at_once || first <= Clock::now())) {
       Receive const receive = *next;
       Posted& sent = *shared_[receive.peer].next_for(rank_);
-      if (sent.message.bytes != receive.bytes)
-        return give_up(lock, {.code = Code::size_mismatch,
-                              .subject = receive.label,
-                              .have = sent.message.bytes,
-                              .need = receive.bytes,
-                              .peer = receive.peer});
+      if (Status const status = mismatch(sent, receive); !status.ok()) return give_up(lock, status);
       recvs_.erase(next);
       fetch(lock, sent, receive);
+      turn_to(Doing::waiting);
     } else if (recvs_.empty() && std::all_of(sends_.begin(), sends_.end(), taken)) {
       sends_.clear();
       open_ = false;
+      turn_to(Doing::nothing);
       return {};
-    } else if (late) {
-      return timed_out(lock);
     } else if (yields < max_yields) {
       ++yields;
       lock.unlock();
       std::this_thread::yield();
       lock.lock();
     } else {
-      auto const woken = changed_.wait_until(lock, std::min(deadline, first));
-      late = woken == std::cv_status::timeout && deadline <= first;
+      Late const message = late();
+      if (message.time <= Clock::now()) return give_up(lock, message.status);
+      // A peer that computes now may do nothing later, and wakes nobody then.
+      auto const look_again = Clock::now() + std::max(shared_.options_.timeout, shortest_look);
+      changed_.wait_until(lock, std::min({message.time, first, look_again}));
     }
   }
 }
@@ -250,17 +278,37 @@ inline Status Local::agree(Terms const& terms) {
   auto const number = static_cast<std::size_t>(agreements_++ - shared_.settled_);
   if (open.size() == number) open.push_back({terms, rank_});
   LocalWorld::Agreement& agreement = open[number];
-  if (shared_.failed_rank_ < 0)
-    shared_.disagreement_ = compare(agreement.terms, agreement.rank, terms.values, rank_);
-  if (!shared_.disagreement_.ok()) return give_up(lock, shared_.disagreement_);
+  if (shared_.failed_rank_ >= 0) return shared_.cause_.is_common() ? broken(lock, "") : Status{};
+  Status status = compare(agreement.terms, agreement.rank, terms.values, rank_);
+  if (status.ok() && !terms.failure.empty()) status = refusal(rank_, terms.failure);
+  if (!status.ok()) return give_up(lock, status);
   ++agreement.came;
   for (; !open.empty() && open.front().came == world(); ++shared_.settled_) open.pop_front();
   return {};
 }
 
-inline void Local::withdraw() noexcept {
+inline void Local::withdraw(Status const& why) noexcept {
   Lock lock(shared_.mutex_);
-  static_cast<void>(peer_failed(lock, ""));
+  static_cast<void>(give_up(lock, why));
+}
+
+inline char const* Local::words(Failure failure) {
+  switch (failure) {
+    case injected:
+      return "LocalOptions asked for it";
+    case bad_message:
+      return "the message's peer is no rank, its size is negative or its pointer null";
+    case group_open:
+      return "a call is under way on this endpoint";
+    case group_too_large:
+      return "a group has more messages than fit";
+  }
+  return "";
+}
+
+inline void Local::turn_to(Doing doing) {
+  doing_ = doing;
+  since_ = Clock::now();
 }
 
 /// The oldest message for `receiver` that it has not fetched. It takes them one at a time, in order.
@@ -299,10 +347,74 @@ inline void Local::fetch(Lock& lock, Posted& sent, Receive const& receive) {
   shared_[receive.peer].changed_.notify_all();
 }
 
+/// Whether a message is not the one that is awaited, or of another size.
+inline Status Local::mismatch(Posted const& sent, Receive const& receive) const {
+  Origin const have = sent.message.origin(), need = receive.origin();
+  Status status{.subject = receive.label, .step = receive.step, .peer = receive.peer};
+  if (!same_call(have, need)) {
+    status.code = Code::out_of_order;
+    status.other = sent.message.label;
+    status.have = have.number();
+    status.need = need.number();
+    status.rank = rank_;
+  } else if (sent.message.bytes != receive.bytes) {
+    status.code = Code::size_mismatch;
+    status.have = sent.message.bytes;
+    status.need = receive.bytes;
+  }
+  return status;
+}
+
+/// A rank that this one waits for in finish(); -1 where it has something to fetch or all has been taken.
+inline int Local::awaited() {
+  int peer = -1;
+  for (Posted const& sent : sends_)
+    if (sent.state == State::posted) peer = sent.message.peer;
+  for (Receive const& receive : recvs_) {
+    if (shared_[receive.peer].next_for(rank_) != nullptr) return -1;
+    peer = receive.peer;
+  }
+  return peer;
+}
+
+/// Whether a peer that this rank waits for does nothing, or waits for this one itself. One that waits for
+/// another may yet come, or will tell whom it has missed.
+inline bool Local::keeps_waiting(int peer) {
+  if (shared_[peer].doing_ == Doing::nothing) return true;
+  for (int hops = 0; hops < world() && peer >= 0 && shared_[peer].doing_ == Doing::waiting; ++hops) {
+    peer = shared_[peer].awaited();
+    if (peer == rank_) return true;
+  }
+  return false;
+}
+
+/// What will have been missing for the whole time-out first: a peer's message, else that it takes one.
+inline Local::Late Local::late() {
+  auto const timeout = shared_.options_.timeout;
+  Late first;
+  auto const consider = [&](auto const& message, bool on_its_way) {
+    if (!on_its_way && !keeps_waiting(message.peer)) return;
+    auto const time = (on_its_way ? since_ : std::max(since_, shared_[message.peer].since_)) + timeout;
+    if (time >= first.time) return;
+    first.time = time;
+    first.status = {.code = Code::timeout,
+                    .subject = message.label,
+                    .need = timeout.count(),
+                    .step = message.step,
+                    .peer = message.peer};
+  };
+  for (Receive const& receive : recvs_) consider(receive, shared_[receive.peer].next_for(rank_) != nullptr);
+  for (Posted const& sent : sends_)
+    if (sent.state != State::taken) consider(sent.message, false);
+  return first;
+}
+
 /// Breaks the world if it is not yet broken, withdraws this rank's group, and returns `status`.
 inline Status Local::give_up(Lock& lock, Status status) {
+  status.rank = rank_;
   if (shared_.failed_rank_ < 0) {
     shared_.failed_rank_ = rank_;
+    shared_.cause_ = status;
     for (auto const& rank : shared_.ranks_) rank->changed_.notify_all();
   }
   // The caller may free its buffers now: let those finish who are copying from them. None begins any more.
@@ -311,28 +423,17 @@ inline Status Local::give_up(Lock& lock, Status status) {
   sends_.clear();
   recvs_.clear();
   open_ = false;
-  status.rank = rank_;
+  doing_ = Doing::nothing;
   return status;
 }
 
-inline Status Local::peer_failed(Lock& lock, char const* label) {
-  if (!shared_.disagreement_.ok()) return give_up(lock, shared_.disagreement_);
-  Status status = give_up(lock, {.code = Code::peer_failed, .subject = label});
-  status.peer = shared_.failed_rank_;
-  return status;
-}
-
-/// Blames a peer whose message is missing, else one that did not fetch what was sent to it.
-inline Status Local::timed_out(Lock& lock) {
-  Status status{.code = Code::timeout, .need = shared_.options_.timeout.count()};
-  auto const blame = [&](auto const& message) {
-    status.subject = message.label;
-    status.peer = message.peer;
-  };
-  for (Posted const& sent : sends_)
-    if (sent.state != State::taken) blame(sent.message);
-  if (!recvs_.empty()) blame(recvs_.front());
-  return give_up(lock, status);
+/// What a call says once the world is broken.
+inline Status Local::broken(Lock& lock, char const* label) {
+  Status const& cause = shared_.cause_;
+  if (cause.is_common() || shared_.failed_rank_ == rank_) return give_up(lock, cause);
+  return give_up(
+      lock,
+      {.code = Code::peer_failed, .subject = label, .peer = shared_.failed_rank_, .said = cause.text()});
 }
 
 inline void Local::pause() {
@@ -343,8 +444,8 @@ inline void Local::pause() {
 }
 
 /// Runs `f(Local&)` for every rank, each on a thread of its own, and joins them. A rank that throws breaks
-/// the world. If any did, the exception of the rank that failed first is thrown on, else that of the lowest
-/// rank.
+/// the world, and so does one that returns with a group open. If any threw, the exception of the rank that
+/// failed first is thrown on, else that of the lowest rank.
 template <class F>
 void run_ranks(LocalWorld& world, F f) {
   std::vector<std::exception_ptr> thrown(static_cast<std::size_t>(world.world()));
@@ -354,9 +455,11 @@ void run_ranks(LocalWorld& world, F f) {
       threads.emplace_back([&, rank] {
         try {
           f(world[rank]);
+          if (world[rank].open_)
+            world[rank].withdraw({.code = Code::withdrawn, .said = "it left a group open"});
         } catch (...) {
           thrown[static_cast<std::size_t>(rank)] = std::current_exception();
-          world[rank].withdraw();
+          world[rank].withdraw({.code = Code::withdrawn, .said = thrown_text()});
         }
       });
   }

@@ -23,7 +23,12 @@ namespace lightseq {
 
 /// How long ranks wait for each other. Alike on all ranks.
 struct NcclOptions {
-  std::chrono::milliseconds timeout = std::chrono::seconds(30);  ///< without a message that began or ended
+  /// How long a group of messages may be under way on this rank's device, and NCCL's own calls on its host.
+  /// The device's work between groups takes the time that it takes. But a group waits for all its ranks to
+  /// come to it, and one that still computes looks like one that is lost: choose more than the longest time
+  /// by which ranks come apart, at most that of a rank's longest step. The default is more than the 5 minutes
+  /// that a step of a backward takes of 16M tokens on 8 GPUs, with 32 heads of dim 128.
+  std::chrono::milliseconds timeout = std::chrono::minutes(10);
 };
 
 /// One rank of an NCCL communicator, for messages in device memory, used by one thread at a time. It borrows
@@ -41,10 +46,12 @@ struct NcclOptions {
 /// work a success that it is not. Peers hear of it as an error of theirs or by their time-outs. To go on,
 /// build another communicator among those that live. With a blocking communicator NCCL's own calls, in which
 /// ranks connect, may wait for a lost peer without end; one of `config.blocking = 0` obeys the time-out
-/// everywhere.
+/// everywhere. Nobody sees whose call a message is of: NCCL compares nothing, so that ranks which call two
+/// layers in different orders get each other's keys.
 class Nccl {
  public:
-  /// What Status::native says where the code is transport_failed; any other value is an ncclResult_t.
+  /// What Status::native says where the code is transport_failed; any other value is an ncclResult_t. `said`
+  /// has it in words.
   enum Failure : int {
     bad_message = -1,  ///< the peer is no rank, the size is negative or the pointer null
     group_open = -2    ///< start() before the finish() of the last group
@@ -80,10 +87,12 @@ class Nccl {
   Status precede(cudaStream_t stream) noexcept;
 
   /// Waits on the host until `stream`, which waits for this transport's by events, or is it, has done its
-  /// work. A Status that is not ok names step, peer and label of a message of the group that was under way.
+  /// work. A Status that is not ok names step, peer and label of a message of the group that was under way;
+  /// `capturing`, of a stream that is being captured, is no failure.
   Status wait(cudaStream_t stream) noexcept;
 
-  /// Gathers the terms of all ranks and waits for them. After a disagreement all is as before.
+  /// Gathers the terms of all ranks and waits for them. After a disagreement, or where a rank cannot be
+  /// constructed, all is as before.
   Status agree(Terms const& terms) noexcept;
 
   /// Sends a byte to each of `to` and receives one from each of `from`, and waits: NCCL connects two ranks
@@ -91,10 +100,9 @@ class Nccl {
   Status connect(std::span<int const> to, std::span<int const> from) noexcept;
 
   /// Aborts the communicator: for a rank that gives up.
-  void withdraw() noexcept { static_cast<void>(give_up({.code = Code::peer_failed})); }
+  void withdraw(Status const& why = {.code = Code::withdrawn}) noexcept { static_cast<void>(give_up(why)); }
 
  private:
-  using Values = std::array<std::int64_t, Terms::capacity>;
   using Clock = std::chrono::steady_clock;
 
   /// What is known of a group when it is late.
@@ -106,10 +114,10 @@ class Nccl {
   };
 
   struct FreeDevice {
-    void operator()(Values* memory) const noexcept { cudaFree(memory); }
+    void operator()(Statement* memory) const noexcept { cudaFree(memory); }
   };
   struct FreePinned {
-    void operator()(Values* memory) const noexcept { cudaFreeHost(memory); }
+    void operator()(Statement* memory) const noexcept { cudaFreeHost(memory); }
   };
   struct DestroyEvent {
     void operator()(cudaEvent_t event) const noexcept { cudaEventDestroy(event); }
@@ -124,18 +132,20 @@ class Nccl {
   Status lost(ncclResult_t result) noexcept;
   Status timed_out() noexcept;
   Status give_up(Status status) noexcept;
-  Status broken() const noexcept { return {.code = Code::peer_failed, .rank = rank_}; }
+  Status broken() const noexcept { return cause_; }
+  static bool captures(cudaStream_t stream) noexcept;
   Group under_way() const noexcept;
   std::uint32_t progress() const noexcept {
     return *reinterpret_cast<std::uint32_t const volatile*>(pinned_.get());
   }
-  Values* pinned(int index) const noexcept { return pinned_.get() + 1 + index; }
+  Statement* pinned(int index) const noexcept { return pinned_.get() + 1 + index; }
 
   ncclComm_t comm_;
   cudaStream_t stream_;
   NcclOptions options_;
   int rank_ = 0;
   int world_ = 1;
+  Status cause_;  ///< of a failure, after which every call says the same
   bool open_ = false;
   bool precedes_ = false;  ///< the last start() has enqueued a group, and nobody was made to wait for it
   decltype(&cuStreamWriteValue32) write_value_ = nullptr;
@@ -148,8 +158,8 @@ class Nccl {
   std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, DestroyEvent> begun_;  // before a group's kernel
 
   // The word, this rank's terms, then those of all; in both memories.
-  std::unique_ptr<Values, FreePinned> pinned_;
-  std::unique_ptr<Values, FreeDevice> device_;
+  std::unique_ptr<Statement, FreePinned> pinned_;
+  std::unique_ptr<Statement, FreeDevice> device_;
 };
 static_assert(Transport<Nccl>);
 
@@ -190,17 +200,20 @@ inline Nccl::Nccl(ncclComm_t comm, cudaStream_t stream, NcclOptions const& optio
   check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
   begun_.reset(event);
   void* memory = nullptr;
-  std::size_t const bytes = (static_cast<std::size_t>(world_) + 2) * sizeof(Values);
+  std::size_t const bytes = (static_cast<std::size_t>(world_) + 2) * sizeof(Statement);
   check_cuda(cudaMallocHost(&memory, bytes));
-  pinned_.reset(static_cast<Values*>(memory));
+  pinned_.reset(static_cast<Statement*>(memory));
   *pinned_ = {};
   check_cuda(cudaMalloc(&memory, bytes));
-  device_.reset(static_cast<Values*>(memory));
+  device_.reset(static_cast<Statement*>(memory));
 }
 
 inline Status Nccl::start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
   if (comm_ == nullptr) return broken();
-  if (open_) return give_up({.code = Code::transport_failed, .native = group_open});
+  if (open_)
+    return give_up({.code = Code::transport_failed,
+                    .native = group_open,
+                    .said = "a call is under way on this endpoint"});
   auto const unsound = [&](auto const& messages) -> Status {
     for (auto const& m : messages)
       if (!is_sound(m, world_))
@@ -208,7 +221,8 @@ inline Status Nccl::start(std::span<Send const> sends, std::span<Receive const> 
                 .subject = m.label,
                 .step = m.step,
                 .peer = m.peer,
-                .native = bad_message};
+                .native = bad_message,
+                .said = "the message's peer is no rank, its size is negative or its pointer null"};
     return {};
   };
   if (Status const status = unsound(sends); !status.ok()) return give_up(status);
@@ -248,6 +262,7 @@ inline Status Nccl::precede(cudaStream_t stream) noexcept {
 
 inline Status Nccl::wait(cudaStream_t stream) noexcept {
   if (comm_ == nullptr) return broken();
+  if (captures(stream)) return {.code = Code::capturing, .subject = "the stream", .rank = rank_};
   auto deadline = Clock::now() + options_.timeout;
   for (std::uint32_t seen = progress();; std::this_thread::yield()) {
     bool const late = Clock::now() >= deadline;
@@ -259,7 +274,8 @@ inline Status Nccl::wait(cudaStream_t stream) noexcept {
     if (work == cudaSuccess) return {};
     if (work != cudaErrorNotReady)
       return give_up({.code = Code::device_failed, .subject = "the stream", .native = work});
-    if (std::uint32_t const now = progress(); now != seen) {
+    // Between groups, where the word is even, nobody is late: the device works.
+    if (std::uint32_t const now = progress(); now != seen || now % 2 == 0) {
       seen = now;
       deadline = Clock::now() + options_.timeout;
     } else if (late) {
@@ -270,19 +286,20 @@ inline Status Nccl::wait(cudaStream_t stream) noexcept {
 
 inline Status Nccl::agree(Terms const& terms) noexcept {
   if (comm_ == nullptr) return broken();
-  *pinned(0) = terms.values;
-  Values *const mine = device_.get(), *const all = device_.get() + 1;
-  auto const copy = [&](Values* to, Values const* from, int count) {
-    std::size_t const bytes = static_cast<std::size_t>(count) * sizeof(Values);
+  if (captures(stream_)) return {.code = Code::capturing, .subject = "the stream", .rank = rank_};
+  *pinned(0) = {terms.values, terms.failure};
+  Statement *const mine = device_.get(), *const all = device_.get() + 1;
+  auto const copy = [&](Statement* to, Statement const* from, int count) {
+    std::size_t const bytes = static_cast<std::size_t>(count) * sizeof(Statement);
     return cuda([&] { return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_); });
   };
   Status status = copy(mine, pinned(0), 1);
   if (status.ok())
     status = enqueue({.label = "terms"},
-                     [&] { return ncclAllGather(mine, all, sizeof(Values), ncclInt8, comm_, stream_); });
+                     [&] { return ncclAllGather(mine, all, sizeof(Statement), ncclInt8, comm_, stream_); });
   if (status.ok()) status = copy(pinned(1), all, world_);
   if (status.ok()) status = wait(stream_);
-  return status.ok() ? first_difference(terms, {pinned(1), static_cast<std::size_t>(world_)}) : status;
+  return status.ok() ? verdict(terms, {pinned(1), static_cast<std::size_t>(world_)}) : status;
 }
 
 inline Status Nccl::connect(std::span<int const> to, std::span<int const> from) noexcept {
@@ -359,11 +376,13 @@ inline Status Nccl::settle(ncclResult_t result) noexcept {
 
 inline Status Nccl::lost(ncclResult_t result) noexcept {
   Group const group = under_way();
-  return give_up({.code = result == ncclRemoteError ? Code::peer_failed : Code::transport_failed,
+  bool const peer = result == ncclRemoteError;
+  return give_up({.code = peer ? Code::peer_failed : Code::transport_failed,
                   .subject = group.label,
                   .step = group.step,
                   .peer = group.peer,
-                  .native = result});
+                  .native = result,
+                  .said = peer ? "" : ncclGetErrorString(result)});
 }
 
 inline Status Nccl::timed_out() noexcept {
@@ -383,11 +402,21 @@ inline Nccl::Group Nccl::under_way() const noexcept {
 }
 
 inline Status Nccl::give_up(Status status) noexcept {
-  if (comm_ != nullptr) static_cast<void>(ncclCommAbort(comm_));
+  status.rank = rank_;
+  if (comm_ == nullptr) return status;
+  static_cast<void>(ncclCommAbort(comm_));
   comm_ = nullptr;
   open_ = false;
-  status.rank = rank_;
+  cause_ = status;
   return status;
+}
+
+/// Whether what is enqueued on `stream` goes into a CUDA graph: to ask the stream how far it is would spoil
+/// it.
+inline bool Nccl::captures(cudaStream_t stream) noexcept {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  cudaError_t const error = cudaStreamIsCapturing(stream, &status);
+  return error == cudaErrorStreamCaptureImplicit || status != cudaStreamCaptureStatusNone;
 }
 
 }  // namespace lightseq

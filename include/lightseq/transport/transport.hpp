@@ -8,14 +8,18 @@
 
 namespace lightseq {
 
-/// `bytes` bytes at `data` for `peer`. `label` is what an error calls them, a literal, and `step` where it
-/// places them, for transports that find errors later.
+/// `bytes` bytes at `data` for `peer`. `label` is what an error calls them, a literal; `step`, `object` and
+/// `backward` say which call they belong to, as an Origin does.
 struct Send {
   void const* data = nullptr;
   std::int64_t bytes = 0;
   int peer = 0;
   char const* label = "";
   int step = -1;
+  int object = -1;
+  bool backward = false;
+
+  constexpr Origin origin() const { return {object, backward, step}; }
 };
 
 /// Room for the `bytes` bytes that `peer` sends.
@@ -25,7 +29,16 @@ struct Receive {
   int peer = 0;
   char const* label = "";
   int step = -1;
+  int object = -1;
+  bool backward = false;
+
+  constexpr Origin origin() const { return {object, backward, step}; }
 };
+
+/// Whether both ends of a message are of the same call; also where one of them does not say.
+constexpr bool same_call(Origin const& sent, Origin const& awaited) {
+  return sent.object < 0 || awaited.object < 0 || sent == awaited;
+}
 
 /// Whether a message names a rank and memory that can exist.
 template <class Message>
@@ -48,16 +61,21 @@ inline char const* label_of(std::span<Send const> sends, std::span<Receive const
 /// until all of them have arrived and what was sent may be overwritten. The n-th message from a rank to
 /// another meets the n-th receive there; both ends of a message are in the same group. Neither call
 /// allocates or throws; a Status that is not ok names the peer and, as subject, the label, and leaves the
-/// transport failed for good: every later call fails too.
+/// transport failed for good: every later call fails too, on the rank that failed first with the same
+/// Status.
 ///
 /// A transport may also have `Status agree(Terms const&)`, which every rank calls once for each DistAttn that
-/// it constructs, all in the same order, and which may allocate. Where a rank's terms differ from those of
-/// another, all get the same `disagreement`. It may wait for the other ranks, no longer than a time-out, or,
-/// where one thread may construct several ranks, compare with those that have called and tell these in their
-/// next call. agree_by_messages() is one that waits. A transport without it is trusted.
+/// it constructs, all in the same order, and which may allocate. A rank whose construction fails calls it
+/// too, with its Terms::failure. Where a rank's terms differ from those of another, all get the same
+/// `disagreement`, and where one has failed, the same `not_constructed`. It may wait for the other ranks, no
+/// longer than a time-out, or, where one thread may construct several ranks, compare with those that have
+/// called and tell these in their next call. agree_by_messages() is one that waits. A transport without it is
+/// trusted. One that compares the origins of messages has `int agreements() const`, how many agree() was
+/// called for: a DistAttn takes its number from it, and a call that meets another call is `out_of_order`.
 ///
 /// And it may have `Status connect(std::span<int const> to, std::span<int const> from)`, which every rank
-/// calls once for each DistAttn, with the ranks that it will send to and receive from. And, on a GPU whose
+/// calls once for each DistAttn, with the ranks that it will send to and receive from. And
+/// `void withdraw(Status const& why)`, for a rank that gives up: the others hear why. And, on a GPU whose
 /// kernels move the messages, `Status precede(cudaStream_t)`: what is enqueued there behind it does not keep
 /// the messages of the last start() from beginning.
 template <class T>
