@@ -142,9 +142,9 @@ class DistAttn {
   /// Fills out.o and out.lse. Allocates nothing, throws nothing. On a Status that is not ok the outputs are
   /// invalid, and once a call has begun so is the object, see failure(); a wrong argument is found before any
   /// message is sent, and the other ranks wait for this one until it withdraws from the transport or their
-  /// time is out. On a GPU it enqueues all this on `stream` and on the transport's, waits for nothing that
-  /// they do, and may be captured into a CUDA graph. A HostTrace or CudaTrace as `trace` takes note of when
-  /// works, exchanges and merges ran.
+  /// time is out. On a GPU, which must be the current one as it was at construction, it enqueues all this on
+  /// `stream` and on the transport's, waits for nothing that they do, and may be captured into a CUDA graph.
+  /// A HostTrace or CudaTrace as `trace` takes note of when works, exchanges and merges ran.
   template <class Trace = NoTrace const>
   Status forward(Inputs<Element> const& in, Outputs<Element> const& out, std::span<std::byte> workspace,
                  Stream const& stream = {}, Trace& trace = no_trace) noexcept {
@@ -153,6 +153,7 @@ class DistAttn {
                                             array_argument("lse", out.lse, stats_elements())};
     if (Status const status = check_arguments(arguments, workspace, forward_bytes_); !status.ok())
       return status;
+    if (Status const status = check_device(); !status.ok()) return status;
     if (!failure_.ok()) return failure_;
     record_.begin_call();
     std::byte* const base = aligned_base(workspace.data());
@@ -185,6 +186,7 @@ class DistAttn {
                                             kv_argument("dv", out.dv)};
     if (Status const status = check_arguments(arguments, workspace, backward_bytes_); !status.ok())
       return status;
+    if (Status const status = check_device(); !status.ok()) return status;
     if (!failure_.ok()) return failure_;
     record_.begin_call();
     std::byte* const base = aligned_base(workspace.data());
@@ -203,6 +205,7 @@ class DistAttn {
   /// late, with a Status that names step, payload and peer.
   Status wait(Stream const& stream = {}) noexcept {
     if (!failure_.ok()) return failure_;
+    if (Status const status = check_device(); !status.ok()) return status;
     failure_ = Queue(kernels_, stream, *transport_).wait(*transport_);
     if (!failure_.ok()) record_.fail(failure_);
     return failure_;
@@ -261,6 +264,11 @@ class DistAttn {
   }
 
   Status ended(Status const& status) noexcept { return failure_ = status; }
+
+  Status check_device() const noexcept {
+    if constexpr (requires { kernels_.check_device(); }) return kernels_.check_device();
+    return {};
+  }
 
   std::int64_t stats_elements() const { return share_.extents.batch * share_.extents.heads * tokens(); }
 
