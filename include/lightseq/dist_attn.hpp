@@ -109,9 +109,9 @@ class DistAttn {
   /// Fills out.o and out.lse. Allocates nothing, throws nothing. On a Status that is not ok the outputs are
   /// invalid, and once a call has begun so is the object, see failure(); a wrong argument is found before any
   /// message is sent, and the other ranks wait for this one until it withdraws from the transport or their
-  /// time is out. On a GPU it enqueues all this on `stream` and on the transport's, waits for nothing that
-  /// they do, and may be captured into a CUDA graph. A HostTrace or CudaTrace as `trace` takes note of when
-  /// works, exchanges and merges ran.
+  /// time is out. On a GPU, which must be the current one as it was at construction, it enqueues all this on
+  /// `stream` and on the transport's, waits for nothing that they do, and may be captured into a CUDA graph.
+  /// A HostTrace or CudaTrace as `trace` takes note of when works, exchanges and merges ran.
   template <class Trace = NoTrace const>
   Status forward(Inputs<Element> const& in, Outputs<Element> const& out, std::span<std::byte> workspace,
                  Stream const& stream = {}, Trace& trace = no_trace) noexcept {
@@ -120,6 +120,7 @@ class DistAttn {
                                             array_argument("lse", out.lse, stats_elements())};
     if (Status const status = check_arguments(arguments, workspace, forward_bytes_); !status.ok())
       return status;
+    if (Status const status = check_device(); !status.ok()) return status;
     if (!failure_.ok()) return failure_;
     record_.begin_call();
     std::byte* const base = aligned_base(workspace.data());
@@ -152,6 +153,7 @@ class DistAttn {
                                             kv_argument("dv", out.dv)};
     if (Status const status = check_arguments(arguments, workspace, backward_bytes_); !status.ok())
       return status;
+    if (Status const status = check_device(); !status.ok()) return status;
     if (!failure_.ok()) return failure_;
     record_.begin_call();
     std::byte* const base = aligned_base(workspace.data());
@@ -171,6 +173,7 @@ class DistAttn {
   /// be awaited: that is `capturing`, and no failure.
   Status wait(Stream const& stream = {}) noexcept {
     if (!failure_.ok()) return failure_;
+    if (Status const status = check_device(); !status.ok()) return status;
     Status const status = Queue(kernels_, stream, *transport_).wait(*transport_);
     if (status.ok() || status.code == Code::capturing) return status;
     record_.fail(status);
@@ -281,6 +284,11 @@ class DistAttn {
   }
 
   Status ended(Status const& status) noexcept { return failure_ = status; }
+
+  Status check_device() const noexcept {
+    if constexpr (requires { kernels_.check_device(); }) return kernels_.check_device();
+    return {};
+  }
 
   std::int64_t stats_elements() const { return share_.extents.batch * share_.extents.heads * tokens(); }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "lightseq/checkpoint.hpp"
+#include "lightseq/core/device.cuh"
 #include "lightseq/core/event.cuh"
 #include "lightseq/core/status.hpp"
 #include "lightseq/exec/workspace.hpp"
@@ -36,6 +37,7 @@ class OffloadSlot {
 
   /// Makes `compute` wait for the copy under way, if there is one: then the memory is its to read and write.
   Status wait(cudaStream_t compute) noexcept {
+    if (Status const status = device_.check(); !status.ok()) return status;
     if (!std::exchange(copying_, false)) return {};
     return status("the wait for a copy", cudaStreamWaitEvent(compute, copied_.get(), 0));
   }
@@ -43,6 +45,7 @@ class OffloadSlot {
   /// Copies `bytes` on the stream of copies, from or to this memory, behind what is on `compute` now. Of no
   /// bytes there is nothing to wait for.
   Status copy(void* to, void const* from, std::int64_t bytes, cudaStream_t compute) noexcept {
+    if (Status const status = device_.check(); !status.ok()) return status;
     if (bytes == 0) return {};
     cudaError_t error = cudaEventRecord(used_.get(), compute);
     if (error == cudaSuccess) error = cudaStreamWaitEvent(copies_, used_.get(), 0);
@@ -61,6 +64,7 @@ class OffloadSlot {
 
   std::span<std::byte> memory_;
   cudaStream_t copies_;
+  OwnDevice device_;
   Event used_, copied_;
   bool copying_ = false;  // a copy was enqueued and no stream of compute has waited for it
 };

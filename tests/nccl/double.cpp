@@ -293,7 +293,7 @@ ncclResult_t ncclAllGather(void const* from, void* to, size_t count, ncclDataTyp
 // CUDA
 
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = thread_calls().device;
   return fails("cudaGetDevice") ? cudaErrorUnknown : cudaSuccess;
 }
 char const* cudaGetErrorString(cudaError_t) { return "as the test wants"; }

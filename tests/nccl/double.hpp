@@ -72,6 +72,7 @@ struct ThreadCalls {
   int count = 0;                              ///< of the calls that can fail
   int failing = -1;                           ///< the one of them that does
   bool capturing = false;                     ///< a CUDA graph
+  int device = 0;                             ///< the current one
   std::string failed;                         ///< the name of the call that did
   int version = NCCL_VERSION_CODE;            ///< of the library
   std::chrono::milliseconds report_takes{0};  ///< the device's work before it reports that a group begins

@@ -348,5 +348,24 @@ TEST_CASE("wrong use breaks a rank, and tells which message is wrong") {
         }).message() == "rank 0 has withdrawn: for the test");
 }
 
+TEST_CASE("while another device is current a message is refused with both numbers") {
+  for (bool const agrees : {true, false}) {
+    DoubleWorld world(1);
+    Nccl nccl(world[0], world.stream(0));
+    char from = 0, to = 0;
+    Send const send{&from, 1, 0, "kv"};
+    Receive const receive{&to, 1, 0, "kv"};
+    CHECK(nccl.start({&send, 1}, {&receive, 1}).ok());
+    CHECK(nccl.finish().ok());
+    thread_calls().device = 2;
+    CHECK(nccl.wait(nccl.stream()).ok());  // which asks for a stream alone
+    Status const status = agrees ? nccl.agree({}) : nccl.start({&send, 1}, {&receive, 1});
+    thread_calls().device = 0;
+    CHECK(status.message() == "rank 0: GPU 2 is current, but the object was constructed with GPU 0");
+    CHECK(world.aborted(0) == 1);
+  }
+  CHECK(allocated_blocks() == 0);
+}
+
 }  // namespace
 }  // namespace lightseq::test

@@ -23,6 +23,7 @@ enum class Code {
   peer_failed,          ///< `peer` gave up, or the group was left broken by an earlier failure
   transport_failed,     ///< the transport reported the error `native`
   device_failed,        ///< the device refused `subject` with the error `native`
+  wrong_device,         ///< GPU `have` is current, the object was constructed with GPU `need`
   disagreement,     ///< ranks were built differently: `subject` is `have` on `peer`, `need` on rank `native`,
                     ///< in `words`; where these are the same for both the numbers mean nothing, and `subject`
                     ///< differs
@@ -130,6 +131,9 @@ struct [[nodiscard]] Status {
         return where + "the transport failed" + (said.empty() ? " with code " + number(native) : Text());
       case Code::device_failed:
         return where + "the device refused " + name + " with code " + number(native);
+      case Code::wrong_device:
+        return where + "GPU " + number(have) + " is current, but the object was constructed with GPU " +
+               number(need);
       case Code::disagreement:
         return "the ranks disagree: " + disagreement();
       case Code::not_constructed:

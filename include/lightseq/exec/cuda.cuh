@@ -9,6 +9,7 @@
 #include <span>
 #include <type_traits>
 
+#include "lightseq/core/device.cuh"
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/event.cuh"
 #include "lightseq/core/problem.hpp"
@@ -108,6 +109,9 @@ struct Cuda {
       write_value_ = reinterpret_cast<decltype(write_value_)>(function);
       if (Status const status = final_.prepare_chunks(); !status.ok()) fail(status.message());
     }
+
+    /// Whether the device that was current at construction still is.
+    Status check_device() const noexcept { return device_.check(); }
 
     static constexpr std::int64_t forward_scratch_bytes() { return Partial::workspace_bytes; }
     std::int64_t backward_scratch_bytes() const { return backward_scratch_bytes_; }
@@ -248,6 +252,7 @@ struct Cuda {
       if (error != cudaSuccess) fail("CUDA finds no GPU: ", cudaGetErrorString(error));
     }
 
+    OwnDevice device_;
     Event forked_, joined_;
     Partial partial_;  // writes floats, for more keys to come
     Final final_;      // writes elements

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "lightseq/core/device.cuh"
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/event.cuh"
 #include "lightseq/core/terms.hpp"
@@ -33,7 +34,8 @@ class CudaLocal {
   int world() const noexcept { return host_.world(); }
   cudaStream_t stream() const noexcept { return stream_; }
 
-  /// Begins a group of messages in device memory. Refuses what Local refuses, with Local's codes.
+  /// Begins a group of messages in device memory. Refuses what Local refuses, with Local's codes; fails while
+  /// another device is current than at the world's construction.
   Status start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept;
 
   /// Enqueues the group's copies, and waits on the host until the peers have enqueued theirs. It meets the
@@ -79,6 +81,7 @@ class CudaLocal {
 
   Local& host_;
   cudaStream_t stream_;
+  OwnDevice device_;
 
   // Both kinds of event are recorded again only when nobody can still mean the record before:
   // `ready_` in the next start(), which comes after this rank has heard from all receivers of the last group,
@@ -112,7 +115,6 @@ class CudaLocalWorld {
   /// if there is none, the time-out is out of bounds or CUDA refuses an event.
   explicit CudaLocalWorld(std::span<cudaStream_t const> streams, LocalOptions const& options = {})
       : hosts_(static_cast<int>(streams.size()), for_hosts(options)) {
-    check(cudaGetDevice(&device_));
     std::size_t const capacity = streams.size() * Local::messages_per_peer;
     for (std::size_t i = 0; i < streams.size(); ++i) {
       CudaLocal& rank = *ranks_.emplace_back(new CudaLocal(hosts_[static_cast<int>(i)], streams[i]));
@@ -151,7 +153,7 @@ class CudaLocalWorld {
   cudaEvent_t new_event() { return events_.emplace_back(make_event()).get(); }
 
   LocalWorld hosts_;
-  int device_ = 0;  // the current one at construction
+  OwnDevice device_;
   std::vector<Event> events_;
   std::vector<std::unique_ptr<CudaLocal>> ranks_;
 };
@@ -159,6 +161,7 @@ class CudaLocalWorld {
 inline Status CudaLocal::start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
   // What Local refuses is left to it. It does not read what it refuses, so device memory will do.
   if (open_ || !fit(sends) || !fit(recvs)) return host_.start(sends, recvs);
+  if (Status const status = device_.check(); !status.ok()) return give_up(status);
   if (!sends.empty())
     if (cudaError_t const error = cudaEventRecord(ready_, stream_); error != cudaSuccess)
       return refused(sends.front().label, sends.front().peer, error);
@@ -198,6 +201,7 @@ inline Status CudaLocal::finish() noexcept {
 
 inline Status CudaLocal::rendezvous(cudaStream_t stream) noexcept {
   constexpr char const* label = "rendezvous";
+  if (Status const status = device_.check(); !status.ok()) return give_up(status);
   cudaEvent_t const mine = met_[meetings_++ % 2];
   if (cudaError_t const error = cudaEventRecord(mine, stream); error != cudaSuccess)
     return refused(label, -1, error);
@@ -274,7 +278,7 @@ inline Status CudaLocal::refused(char const* label, int peer, cudaError_t error)
 template <class F>
 void run_ranks(CudaLocalWorld& world, F f) {
   run_ranks(world.hosts_, [&](Local& host) {
-    CudaLocalWorld::check(cudaSetDevice(world.device_));
+    CudaLocalWorld::check(cudaSetDevice(world.device_.number()));
     f(world[host.rank()]);
   });
 }

@@ -74,7 +74,8 @@ class Nccl {
   /// The borrowed communicator; null after a failure.
   ncclComm_t communicator() const noexcept { return comm_; }
 
-  /// Enqueues a group's messages. Nobody else compares their sizes: both ends must agree.
+  /// Enqueues a group's messages. Nobody else compares their sizes: both ends must agree. Fails while another
+  /// device is current than the communicator's.
   Status start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept;
 
   Status finish() noexcept {
@@ -146,6 +147,7 @@ class Nccl {
   int rank_ = 0;
   int world_ = 1;
   Status cause_;  ///< of a failure, after which every call says the same
+  int gpu_ = 0;
   bool open_ = false;
   bool precedes_ = false;  ///< the last start() has enqueued a group, and nobody was made to wait for it
   decltype(&cuStreamWriteValue32) write_value_ = nullptr;
@@ -183,12 +185,12 @@ inline Nccl::Nccl(ncclComm_t comm, cudaStream_t stream, NcclOptions const& optio
 
   if (Status const status = settle(ncclInProgress); !status.ok())
     refuse("NCCL's communicator is not ready: ", status.message());
-  int theirs = 0, ours = 0;
+  int ours = 0;
   check(ncclCommCount(comm_, &world_));
   check(ncclCommUserRank(comm_, &rank_));
-  check(ncclCommCuDevice(comm_, &theirs));
+  check(ncclCommCuDevice(comm_, &gpu_));
   check_cuda(cudaGetDevice(&ours));
-  if (ours != theirs) refuse("the communicator is of GPU ", theirs, ", but GPU ", ours, " is current");
+  if (ours != gpu_) refuse("the communicator is of GPU ", gpu_, ", but GPU ", ours, " is current");
 
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
@@ -324,6 +326,9 @@ inline Status Nccl::connect(std::span<int const> to, std::span<int const> from) 
 /// Enqueues NCCL operations as one group, between two reports of the device.
 template <class F>
 Status Nccl::enqueue(Group group, F const& operations) noexcept {
+  int current = 0;
+  if (Status const status = cuda([&] { return cudaGetDevice(&current); }); !status.ok()) return status;
+  if (current != gpu_) return give_up({.code = Code::wrong_device, .have = current, .need = gpu_});
   group.number = ++groups_;
   recent_[group.number % recent_.size()] = group;
   if (Status const status = report(2 * group.number - 1); !status.ok()) return status;

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cuda_runtime.h>
+
+#include "lightseq/core/error.hpp"
+#include "lightseq/core/status.hpp"
+
+namespace lightseq {
+
+/// The GPU that was current when this was constructed: the one of its owner's events and kernels.
+class OwnDevice {
+ public:
+  /// Throws Error, with CUDA's words, if there is none.
+  OwnDevice() {
+    if (cudaError_t const error = cudaGetDevice(&number_); error != cudaSuccess)
+      fail("CUDA finds no GPU: ", cudaGetErrorString(error));
+  }
+
+  int number() const noexcept { return number_; }
+
+  /// Not ok, with both numbers, while another one is current.
+  Status check() const noexcept {
+    int current = 0;
+    if (cudaError_t const error = cudaGetDevice(&current); error != cudaSuccess)
+      return {.code = Code::device_failed, .subject = "to say which is current", .native = error};
+    if (current != number_) return {.code = Code::wrong_device, .have = current, .need = number_};
+    return {};
+  }
+
+ private:
+  int number_ = 0;
+};
+
+}  // namespace lightseq
