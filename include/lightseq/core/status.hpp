@@ -21,7 +21,8 @@ enum class Code {
   transport_failed,     ///< the transport reported the error `native`
   device_failed,        ///< the device refused `subject` with the error `native`
   disagreement  ///< ranks were built differently: `subject` is `have` on `peer`, `need` on rank `native`, in
-                ///< `words`; where these are the same for both the numbers mean nothing, and `subject` differs
+                ///< `words`; where these are the same for both the numbers mean nothing, and `subject`
+                ///< differs
 };
 
 /// Says a number in words. Allocates.

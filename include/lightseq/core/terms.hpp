@@ -63,11 +63,13 @@ struct Terms {
 };
 
 /// A mask or schedule that names its values, so that ranks which disagree are told them: `name_values(terms)`
-/// adds each, under names of its own ("the window's left"), or some of them, at most max_named_values. What it
-/// leaves out is compared all the same.
+/// adds each, under names of its own ("the window's left"), or some of them, at most max_named_values. What
+/// it leaves out is compared all the same.
 inline constexpr std::size_t max_named_values = 7;
 template <class T>
-concept NamesValues = requires(T const value, Terms& terms) { value.name_values(terms); };
+concept NamesValues = requires(T const value, Terms& terms) {
+  value.name_values(terms);
+};
 
 /// Compares `mine` with the values of another rank: ok, or a disagreement that names the first that differs.
 inline Status compare(Terms const& mine, int rank, std::array<std::int64_t, Terms::capacity> const& theirs,
