@@ -201,8 +201,8 @@ void for_each_timeline(Case const& c, M const& mask, Pass pass, Visit visit) {
                       if (chosen.count(name) == 0) return;
                       Planner const planner(schedule, mask, c.world, c.problem.seqlen,
                                             routes(two_level<decltype(schedule)>).front());
-                      Simulation s = simulate(planner, pass, c.extents, c.topology, c.compute, true);
-                      if (serves_mask(planner, s)) done.emplace(name, std::move(s));
+                      if (!serves_mask(planner)) return;
+                      done.emplace(name, simulate(planner, pass, c.extents, c.topology, c.compute, true));
                     });
   if (options.at("--schedule") != "all")
     for (std::string const& name : list("--schedule"))
@@ -321,10 +321,10 @@ double efficiency(Case const& c, S const& schedule, M const& mask) {
   double best = -1;
   for (Route const route : routes(two_level<S>)) {
     Planner const planner(schedule, mask, c.world, c.problem.seqlen, route);
+    if (!serves_mask(planner)) return -1;
     double flops = 0, seconds = 0;
     for (Pass const pass : c.passes) {
       Simulation const s = simulate(planner, pass, c.extents, c.topology, c.compute);
-      if (!serves_mask(planner, s)) return -1;
       flops += s.flops;
       seconds += s.makespan;
     }

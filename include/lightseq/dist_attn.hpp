@@ -41,12 +41,14 @@ struct DefaultTraits {
 template <int HeadDim, Mask M, Schedule S, class Traits = DefaultTraits>
 class DistAttn {
   static_assert(is_head_dim(HeadDim), "lightseq: the head dim must be a multiple of 8 from 8 to 256");
-  static_assert(Comparable<M>,
-                "lightseq: ranks cannot compare this mask, as it holds floats, padding or containers: give it "
-                "'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
-  static_assert(Comparable<S>,
-                "lightseq: ranks cannot compare this schedule, as it holds floats, padding or containers: give "
-                "it 'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
+  static_assert(
+      Comparable<M>,
+      "lightseq: ranks cannot compare this mask, as it holds floats, padding or containers: give it "
+      "'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
+  static_assert(
+      Comparable<S>,
+      "lightseq: ranks cannot compare this schedule, as it holds floats, padding or containers: give "
+      "it 'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
   static_assert(laws::Proof<S, M>::holds > 0);
 
  public:

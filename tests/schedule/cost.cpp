@@ -100,6 +100,7 @@ struct Messages {
   Pass pass() const { return Pass::forward; }
   int64_t rows(int) const { return 1; }
   int64_t pairs(Work const&) const { return 0; }
+  double tiles(Work const&, int64_t) const { return 0; }
   void fill(int rank, int, Step& out) const {
     out = {};
     for (auto const& m : list) {

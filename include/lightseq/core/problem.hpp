@@ -33,6 +33,16 @@ constexpr std::int64_t checked_product(Sizes... sizes) {
   return fits ? product : -1;
 }
 
+/// The sum of two sizes that are not negative, or the largest that 63 bits hold.
+constexpr std::int64_t capped_sum(std::int64_t a, std::int64_t b) {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  return a > most - b ? most : a + b;
+}
+
+/// The widest thing ever made of a problem, a workspace with all its messages on ranks that share one token,
+/// has not as many bytes for each element of q.
+inline constexpr std::int64_t most_bytes_an_element = 256;
+
 /// The problem with its defaults filled in. Throws Error, with the numbers, on one that makes no sense.
 inline Problem validated(Problem problem, int head_dim) {
   if (problem.batch < 1) fail("batch is ", problem.batch, ", it must be at least 1");
@@ -42,8 +52,7 @@ inline Problem validated(Problem problem, int head_dim) {
   if (problem.kv_heads == 0) problem.kv_heads = problem.heads;
   if (problem.heads % problem.kv_heads != 0)
     fail("heads is ", problem.heads, ", which is not a multiple of kv_heads, ", problem.kv_heads);
-  // The widest thing ever made of a problem is a few float tensors: 64 bytes an element covers them all.
-  if (checked_product(problem.batch, problem.seqlen, problem.heads, head_dim, 64) < 0)
+  if (checked_product(problem.batch, problem.seqlen, problem.heads, head_dim, most_bytes_an_element) < 0)
     fail("batch ", problem.batch, " x seqlen ", problem.seqlen, " x heads ", problem.heads, " x head dim ",
          head_dim, " overflows 63 bits");
   if (!(problem.scale >= 0) || problem.scale > std::numeric_limits<float>::max())

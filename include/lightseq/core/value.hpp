@@ -9,7 +9,6 @@
 #include <tuple>
 #include <type_traits>
 
-#include "lightseq/core/element.hpp"
 #include "lightseq/core/error.hpp"
 
 /// What ranks ask of the values that a mask or a schedule holds: whether they make sense, and whether all
@@ -62,8 +61,6 @@ constexpr void add_value(Checksum& sum, T const& value) {
     auto const bits = std::bit_cast<std::int64_t>(static_cast<double>(value));
     constexpr std::int64_t exponent = 0x7ff0000000000000, magnitude = 0x7fffffffffffffff;
     sum.add((bits & magnitude) == 0 ? 0 : (bits & magnitude) > exponent ? exponent + 1 : bits);
-  } else if constexpr (Element<T>) {
-    add_value(sum, static_cast<float>(value));
   } else if constexpr (std::is_pointer_v<T>) {
     static_assert(!std::is_pointer_v<T>,
                   "lightseq: an address says nothing of what it points at: give digest_of() a std::span");

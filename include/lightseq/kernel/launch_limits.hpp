@@ -23,9 +23,8 @@ inline void check_launchable(Problem const& problem, std::int64_t max_rows) {
   // The smallest tile has 32 rows, and each of a shard's two segments begins a tile of its own.
   std::int64_t const tiles = (max_rows + 31) / 32 + (max_rows > 1 ? 1 : 0);
   if (tiles > max_launch_tiles / problem.batch / problem.heads)
-    fail("a shard of ", max_rows, " tokens has up to ", tiles, " tiles for each of ", problem.batch,
-         " x ", problem.heads, " batches x heads, the GPU kernels serve at most ", max_launch_tiles,
-         " in all");
+    fail("a shard of ", max_rows, " tokens has up to ", tiles, " tiles for each of ", problem.batch, " x ",
+         problem.heads, " batches x heads, the GPU kernels serve at most ", max_launch_tiles, " in all");
 }
 
 }  // namespace lightseq

@@ -99,6 +99,7 @@ std::vector<Advice> advise(Problem const& asked, int head_dim, std::int64_t elem
   std::vector<Advice> ranking;
   for_each_schedule(
       world, cluster.ranks_per_node, [&](char const* name, char const* partition, auto schedule) {
+        if (!serves_mask(Planner(schedule, mask, world, problem.seqlen))) return;
         for (Route const route : {Route::owner, Route::neighbour}) {
           Advice advice;
           advice.schedule = name;
@@ -110,7 +111,6 @@ std::vector<Advice> advise(Problem const& asked, int head_dim, std::int64_t elem
           for (Pass const pass : {Pass::forward, Pass::backward}) {
             if (pass == Pass::backward && !with_backward) continue;
             Simulation const s = simulate(planner, pass, extents, cluster, compute);
-            if (!serves_mask(planner, s)) return;
             (pass == Pass::forward ? advice.forward_seconds : advice.backward_seconds) = s.makespan;
             double const share = 1.0 / world;
             double const work = share * s.sum(&RankCost::work), merge = share * s.sum(&RankCost::merge);
@@ -119,8 +119,8 @@ std::vector<Advice> advise(Problem const& asked, int head_dim, std::int64_t elem
             advice.merge += merge;
             advice.message_wait += waits;
             advice.idle += std::max(0.0, s.makespan - work - merge - waits);
-            advice.bytes_sent += s.most_bytes_sent();
-            advice.bytes_between += s.most_bytes_between();
+            advice.bytes_sent = capped_sum(advice.bytes_sent, s.most_bytes_sent());
+            advice.bytes_between = capped_sum(advice.bytes_between, s.most_bytes_between());
             advice.workspace_bytes = std::max(advice.workspace_bytes, s.most_workspace_bytes());
           }
           if (simulated) simulated(advice);

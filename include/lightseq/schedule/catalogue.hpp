@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "lightseq/core/error.hpp"
 #include "lightseq/schedule/balanced.hpp"
-#include "lightseq/schedule/cost.hpp"
+#include "lightseq/schedule/planner.hpp"
 #include "lightseq/schedule/ring.hpp"
 #include "lightseq/schedule/two_level_ring.hpp"
 
@@ -21,12 +22,14 @@ void for_each_schedule(int world, int ranks_per_node, Visit visit) {
   visit("TwoLevelStripedRing", "striped", TwoLevelStripedRing{ranks_per_node});
 }
 
-/// Whether the works of a simulated pass hold as many visible pairs as the mask shows: those of a schedule
-/// that does not serve the mask, as Balanced where a query sees later shards, do not.
+/// Whether a schedule serves a mask in this world: whether every rank can plan. Balanced does not where a
+/// query may see a later shard.
 template <Schedule S, Mask M>
-bool serves_mask(Planner<S, M> const& planner, Simulation const& simulation) {
-  Segment const all{0, planner.seqlen()};
-  return simulation.pairs == visible_pairs(planner.mask(), all, all);
+bool serves_mask(Planner<S, M> const& planner) try {
+  for (int rank = 0; rank < planner.world(); ++rank) planner.check(rank);
+  return true;
+} catch (Error const&) {
+  return false;
 }
 
 }  // namespace lightseq

@@ -14,14 +14,14 @@ namespace lightseq {
 /// How long a rank's device takes for a work and for a merge. Rates that are infinite, and seconds that are
 /// zero, are left out of account.
 struct ComputeModel {
-  double forward_flops = std::numeric_limits<double>::infinity();   ///< of visible pairs, per second
+  double forward_flops = std::numeric_limits<double>::infinity();   ///< of the pairs of a work, per second
   double backward_flops = std::numeric_limits<double>::infinity();  ///< the same of the backward
   double carry_bytes = std::numeric_limits<double>::infinity();     ///< per second, of partial results that
                                                                     ///< the forward continues
   double memory_bytes = std::numeric_limits<double>::infinity();    ///< per second, of merges and zeroing
-  double launch = 0;        ///< seconds that every work and every merge takes besides
-  int units = 0;            ///< multiprocessors; 0: any work fills the device
-  std::int64_t tile = 128;  ///< rows, of queries or in the backward of keys, that one of them takes at once
+  double launch = 0;  ///< seconds that every work and every merge takes besides
+  int units = 0;  ///< multiprocessors, which compute whole tiles; 0: any work fills the device, pair by pair
+  std::int64_t tile = 128;  ///< rows, of queries and of keys, that one of them takes at once
   double peak_flops = 0;    ///< what efficiency refers to; 0: forward_flops
 
   /// FLOPs of one visible pair: two matrix products in the forward, five in the backward.
@@ -32,7 +32,7 @@ struct ComputeModel {
 
   /// What a work is made of.
   struct WorkSize {
-    double pairs = 0;          ///< visible
+    double pairs = 0;          ///< that it computes: the visible ones or, with units, those of visible tiles
     std::int64_t q_rows = 0;   ///< of the queries
     std::int64_t kv_rows = 0;  ///< of the keys
     bool continues = false;    ///< forward: adds to a partial result of earlier steps
@@ -48,7 +48,8 @@ struct ComputeModel {
     if (units > 0) {
       auto const left = static_cast<double>(units - exchange_units);
       std::int64_t const rows = forward ? work.q_rows : work.kv_rows;
-      auto const tiles = static_cast<double>(extents.batch * extents.heads * ((rows + tile - 1) / tile));
+      auto const tiles = static_cast<double>(extents.batch * extents.heads) *
+                         static_cast<double>(rows / tile + (rows % tile > 0 ? 1 : 0));
       rate *= std::min(left, tiles) / units;
     }
     return launch + (flops > 0 ? flops / rate : 0) + carry_seconds(work, extents, forward);

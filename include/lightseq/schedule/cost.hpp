@@ -24,12 +24,12 @@ struct RankCost {
   double merge = 0;         ///< adding up results
   double peer_wait = 0;     ///< waits for a peer that has not come to the step yet
   double message_wait = 0;  ///< waits for bytes that are on their way: communication that no work hides
-  std::int64_t pairs = 0;   ///< visible pairs of its works
+  std::int64_t pairs = 0;   ///< visible pairs of its works, see visible_pairs()
   std::int64_t bytes_sent = 0;
   std::int64_t workspace_bytes = 0;  ///< messages and accumulators, without the kernels' scratch
 };
 
-/// Bytes that pass a port in a pass.
+/// Bytes that pass a port in a pass, at most 2^63 - 1, as all bytes here.
 struct Traffic {
   std::int64_t out = 0;
   std::int64_t in = 0;
@@ -106,11 +106,12 @@ inline constexpr std::int64_t max_simulated_seqlen = std::int64_t{1} << 31;
 /// simplified.) Left out: the packing of a rank's own tensors before the first step and the rounding of
 /// results after the last.
 ///
-/// `Steps` has `world()`, `steps()`, `pass()`, `rows(shard)`, `pairs(work)` and `fill(rank, step, out)`.
+/// `Steps` has `world()`, `steps()`, `pass()`, `rows(shard)`, `pairs(work)`, `tiles(work, tile)` and
+/// `fill(rank, step, out)`.
 template <class Steps>
 class Simulator {
  public:
-  /// Throws Error on an impossible topology or model, and on a sequence that is too long.
+  /// Throws Error on an impossible topology or model, and on a sequence or messages that are too long.
   Simulator(Steps const& steps, Extents const& extents, Topology const& topology, ComputeModel const& compute,
             bool with_timeline = false)
       : steps_(steps),
@@ -136,6 +137,11 @@ class Simulator {
     }
     if (seqlen > max_simulated_seqlen)
       fail("the sequence has ", seqlen, " tokens, at most ", max_simulated_seqlen, " can be simulated");
+    std::int64_t const heads = std::max(extents.heads, extents.kv_heads);
+    std::int64_t const element = std::max(most_bytes_an_element, 64 * extents.element_bytes);
+    if (checked_product(extents.batch, max_rows_, heads, extents.head_dim, element) < 0)
+      fail("the messages of ", max_rows_, " tokens with batch ", extents.batch, ", ", heads,
+           " heads and head dim ", extents.head_dim, " overflow 63 bits");
   }
 
   /// Runs it, once.
@@ -148,7 +154,7 @@ class Simulator {
     }
     for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
       RankCost& cost = result_.ranks[rank];
-      result_.pairs += cost.pairs;
+      result_.pairs = capped_sum(result_.pairs, cost.pairs);
       result_.makespan = std::max(result_.makespan, cost.end);
       std::int64_t const rows = steps_.rows(static_cast<int>(rank));
       cost.workspace_bytes = ranks_[rank].footprint.bytes(extents_, steps_.pass(), rows, max_rows_);
@@ -211,9 +217,11 @@ class Simulator {
 
   double work_seconds(int rank, Work const& work, RankCost& cost) const {
     std::int64_t const pairs = steps_.pairs(work);
-    cost.pairs += pairs;
+    cost.pairs = capped_sum(cost.pairs, pairs);
+    auto const tile = static_cast<double>(compute_.tile);
     ComputeModel::WorkSize size;
-    size.pairs = static_cast<double>(pairs);
+    size.pairs =
+        compute_.units > 0 ? steps_.tiles(work, compute_.tile) * tile * tile : static_cast<double>(pairs);
     size.q_rows = row_span(work.rows, steps_.rows(work.q)).count;
     size.kv_rows = steps_.rows(work.kv);
     size.continues = work.q == rank && ranks_[index(rank)].step > 0;
@@ -245,9 +253,9 @@ class Simulator {
     }
     end += link.latency;
     if (topology_.fetched_by_receiver) end = std::max(end, ranks_[index(to)].work_end);
-    traffic[source].out += bytes;
-    traffic[target].in += bytes;
-    result_.ranks[index(from)].bytes_sent += bytes;
+    for (std::int64_t* const sum :
+         {&traffic[source].out, &traffic[target].in, &result_.ranks[index(from)].bytes_sent})
+      *sum = capped_sum(*sum, bytes);
     int const step = ranks_[index(from)].step;
     if (with_timeline_) {
       Transfer seen = message;
@@ -309,6 +317,7 @@ struct PlannedSteps {
   Pass pass() const { return of; }
   std::int64_t rows(int shard) const { return planner.shard(shard).rows(); }
   std::int64_t pairs(Work const& work) const { return visible_pairs(planner, work); }
+  double tiles(Work const& work, std::int64_t tile) const { return visible_tiles(planner, work, tile); }
   void fill(int rank, int step, Step& out) const { planner.fill(rank, step, of, out); }
 };
 
@@ -327,6 +336,7 @@ struct FinishedSteps {
   Pass pass() const { return plans.empty() ? Pass::forward : plans[0].pass; }
   std::int64_t rows(int shard) const { return planner.shard(shard).rows(); }
   std::int64_t pairs(Work const& work) const { return visible_pairs(planner, work); }
+  double tiles(Work const& work, std::int64_t tile) const { return visible_tiles(planner, work, tile); }
   void fill(int rank, int step, Step& out) const {
     auto const& steps = plans[static_cast<std::size_t>(rank)].steps;
     out = static_cast<std::size_t>(step) < steps.size() ? steps[static_cast<std::size_t>(step)] : Step{};

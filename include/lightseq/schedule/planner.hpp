@@ -103,6 +103,36 @@ class Planner {
     });
   }
 
+  /// What a rank can see of the laws, in O(steps): step 0 is local, readers are named right, and its own
+  /// queries meet every shard of keys that they see exactly once. Throws Error, with the numbers, on a
+  /// breach.
+  void check(int rank) const {
+    if (rank < 0 || rank >= world_) fail("rank is ", rank, ", it must be in 0 ... ", world_ - 1);
+    std::vector<int> lower(static_cast<std::size_t>(world_)), upper(lower);
+    auto const count = [&](int worker, int step) {
+      std::optional<Work> const w = schedule_.at(worker, step, world_);
+      if (!w || w->q != rank || w->kv < 0 || w->kv >= world_) return;
+      auto const kv = static_cast<std::size_t>(w->kv);
+      if (w->rows != Rows::upper) ++lower[kv];
+      if (w->rows != Rows::lower) ++upper[kv];
+    };
+    for (int step = 0; step < schedule_steps(); ++step) {
+      check_work(rank, step);
+      count(rank, step);
+      for_each_reader(rank, step, [&](int reader) {
+        if (reader < 0 || reader >= world_)
+          fail("the schedule's reader(", rank, ", ", step, ", ", world_, ") is ", reader,
+               "; it must be in 0 ... ", world_ - 1, ", and the shard itself where no other rank reads it");
+        count(reader, step);
+      });
+    }
+    for (int kv = 0; kv < world_; ++kv) {
+      auto const at = static_cast<std::size_t>(kv);
+      check_count(Work{rank, kv, Rows::lower}, lower[at], "lower");
+      check_count(Work{rank, kv, Rows::upper}, upper[at], "upper");
+    }
+  }
+
  private:
   /// The inputs that a rank lacks for its work at `step`, each with the peer that sends it.
   template <class Visit>
@@ -163,35 +193,6 @@ class Planner {
     if (w->q != rank)
       visit(Transfer{pass == Pass::forward ? Payload::out : Payload::dq, w->q, w->rows, w->q});
     if (w->kv != rank && pass == Pass::backward) visit(Transfer{Payload::dkv, w->kv, Rows::all, w->kv});
-  }
-
-  /// What this rank can see of the laws, in O(steps): step 0 is local, readers are named right, and its own
-  /// queries meet every shard of keys that they see exactly once.
-  void check(int rank) const {
-    if (rank < 0 || rank >= world_) fail("rank is ", rank, ", it must be in 0 ... ", world_ - 1);
-    std::vector<int> lower(static_cast<std::size_t>(world_)), upper(lower);
-    auto const count = [&](int worker, int step) {
-      std::optional<Work> const w = schedule_.at(worker, step, world_);
-      if (!w || w->q != rank || w->kv < 0 || w->kv >= world_) return;
-      auto const kv = static_cast<std::size_t>(w->kv);
-      if (w->rows != Rows::upper) ++lower[kv];
-      if (w->rows != Rows::lower) ++upper[kv];
-    };
-    for (int step = 0; step < schedule_steps(); ++step) {
-      check_work(rank, step);
-      count(rank, step);
-      for_each_reader(rank, step, [&](int reader) {
-        if (reader < 0 || reader >= world_)
-          fail("the schedule's reader(", rank, ", ", step, ", ", world_, ") is ", reader,
-               "; it must be in 0 ... ", world_ - 1, ", and the shard itself where no other rank reads it");
-        count(reader, step);
-      });
-    }
-    for (int kv = 0; kv < world_; ++kv) {
-      auto const at = static_cast<std::size_t>(kv);
-      check_count(Work{rank, kv, Rows::lower}, lower[at], "lower");
-      check_count(Work{rank, kv, Rows::upper}, upper[at], "upper");
-    }
   }
 
   void check_work(int rank, int step) const {

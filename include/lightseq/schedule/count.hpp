@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "lightseq/mask/causal.hpp"
+#include "lightseq/mask/sliding_window.hpp"
+#include "lightseq/schedule/planner.hpp"
+
+/// How much of the attention matrix a mask shows: pairs, and the tiles that kernels cut it into.
+namespace lightseq {
+
+/// A sum on the way to which 63 bits are not enough.
+__extension__ typedef __int128 WideInt;
+
+/// The number, or the nearest that 63 bits hold.
+constexpr std::int64_t saturated(WideInt number) {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  return number > most ? most : static_cast<std::int64_t>(number);
+}
+
+/// How many tiles of `tile` rows some rows take, the last of them perhaps not full.
+constexpr std::int64_t tiles_of(std::int64_t rows, std::int64_t tile) {
+  return rows / tile + (rows % tile > 0 ? 1 : 0);
+}
+
+/// How many pairs of a query and a key, of segments with one stride, have the key at most `reach` positions
+/// after the query; before it if that is negative.
+constexpr WideInt pairs_in_reach(Segment const& queries, Segment const& keys, std::int64_t reach) {
+  // Row i sees clamp(i + first, 0, keys.rows) keys, so this is a difference of two sums over all lower rows.
+  std::int64_t const distance = queries.begin - keys.begin + reach;
+  std::int64_t const stride = queries.stride;
+  std::int64_t const nearest = (distance >= 0 ? distance / stride : -((stride - 1 - distance) / stride)) + 1;
+  std::int64_t const first = std::clamp(nearest, -queries.rows, keys.rows);  // beyond, rows see none or all
+  auto const sum_up_to = [&](std::int64_t row) {
+    if (row <= 0) return WideInt{0};
+    std::int64_t const ramp = std::min(row, keys.rows);
+    return WideInt{ramp} * (WideInt{ramp} + 1) / 2 + WideInt{row - ramp} * keys.rows;
+  };
+  return sum_up_to(queries.rows - 1 + first) - sum_up_to(first - 1);
+}
+
+/// Of a mask under which distance alone decides: how many earlier and later keys a query sees.
+struct Reach {
+  std::int64_t left = 0, right = 0;
+};
+
+/// That of a mask of the library, at most so far that sums of two do not overflow.
+template <Mask M>
+constexpr Reach reach_of(M const& mask) {
+  constexpr std::int64_t far = std::int64_t{1} << 61;  // beyond any token
+  if constexpr (std::is_same_v<M, SlidingWindow>)
+    return {std::min(mask.left, far), std::min(mask.right, far)};
+  else
+    return {far, 0};
+}
+template <class M>
+inline constexpr bool has_reach = std::is_same_v<M, Causal> || std::is_same_v<M, SlidingWindow>;
+
+/// Rows of queries against rows of keys.
+struct RowRectangle {
+  Segment queries, keys;
+};
+
+/// Cuts a rectangle into quarters, and again those that the mask neither hides nor shows whole, down to tiles
+/// of `tile` rows, as long as at most `questions` are asked of cover(): so the time has a bound whatever the
+/// mask. Calls `full(part)` and `open(part)`; open parts are larger than a tile where the questions ran out.
+template <Mask M, class Full, class Open>
+void for_each_part(M const& mask, Segment const& queries, Segment const& keys, std::int64_t tile,
+                   std::int64_t questions, Full full, Open open) {
+  std::vector<RowRectangle> parts, finer;
+  auto const judge = [&](Segment const& q, Segment const& k) {
+    if (q.rows == 0 || k.rows == 0) return;
+    --questions;
+    Cover const cover = mask.cover(q.hull(), k.hull());
+    if (cover == Cover::full) full(RowRectangle{q, k});
+    if (cover != Cover::partial) return;
+    if (q.rows <= tile && k.rows <= tile)
+      open(RowRectangle{q, k});
+    else
+      finer.push_back({q, k});
+  };
+  auto const first_half = [&](Segment const& s) {
+    return std::min(s.rows, tiles_of(s.rows, 2 * tile) * tile);
+  };
+  judge(queries, keys);
+  while (!finer.empty() && std::ssize(finer) <= questions / 4) {
+    parts.swap(finer);
+    finer.clear();
+    for (auto const& [q, k] : parts) {
+      std::int64_t const q_half = first_half(q), k_half = first_half(k);
+      for (Segment const& half : {q.slice(0, q_half), q.slice(q_half, q.rows - q_half)}) {
+        judge(half, k.slice(0, k_half));
+        judge(half, k.slice(k_half, k.rows - k_half));
+      }
+    }
+  }
+  for (RowRectangle const& part : finer) open(part);
+}
+
+/// Questions that a count may ask of a mask, where nothing else is said.
+inline constexpr std::int64_t default_questions = 1 << 16;
+
+/// How many (query, key) pairs of two segments are visible, at most 2^63 - 1. For the library's masks in O(1)
+/// where the strides are the same. For others in at most so many questions of cover(): exact where these
+/// suffice, as many as a mask's edge is long; what is open when they run out is sampled.
+template <Mask M>
+std::int64_t visible_pairs(M const& mask, Segment const& queries, Segment const& keys,
+                           std::int64_t questions = default_questions) {
+  if (queries.rows == 0 || keys.rows == 0) return 0;
+  if constexpr (has_reach<M>)
+    if (queries.stride == keys.stride) {
+      Reach const reach = reach_of(mask);
+      return saturated(pairs_in_reach(queries, keys, reach.right) -
+                       pairs_in_reach(queries, keys, -reach.left - 1));
+    }
+  WideInt pairs = 0;
+  auto const all = [](RowRectangle const& part) { return WideInt{part.queries.rows} * part.keys.rows; };
+  auto const sampled = [&](RowRectangle const& part) {
+    auto const& [q, k] = part;
+    std::int64_t const samples = std::min<std::int64_t>(8, std::max(q.rows, k.rows));
+    std::int64_t seen = 0;
+    for (std::int64_t i = 0; i < samples; ++i) {
+      // Rows and columns spread over the part, in an order of their own.
+      std::int64_t const row = q.rows / samples * i + i % q.rows, j = (3 * i + 1) % samples;
+      std::int64_t const column = k.rows / samples * j + j % k.rows;
+      seen += mask.visible(q.position(std::min(row, q.rows - 1)), k.position(std::min(column, k.rows - 1)));
+    }
+    pairs += all(part) * seen / samples;
+  };
+  for_each_part(
+      mask, queries, keys, 1, questions, [&](RowRectangle const& part) { pairs += all(part); }, sampled);
+  return saturated(pairs);
+}
+
+/// How many tiles of `tile` x `tile` rows, cut from the first row on, hold a pair that lies in reach. Both
+/// segments have one stride.
+inline double tiles_in_reach(Segment const& queries, Segment const& keys, Reach const& reach,
+                             std::int64_t tile) {
+  WideInt tiles = 0;
+  // All whole tiles together, and a last one that is not: then the tiles of each part are alike.
+  auto const parts = [&](Segment const& s) {
+    std::int64_t const whole = s.rows / tile * tile;
+    return std::pair(s.slice(0, whole), s.slice(whole, s.rows - whole));
+  };
+  auto const [whole_q, last_q] = parts(queries);
+  auto const [whole_k, last_k] = parts(keys);
+  for (Segment const& q : {whole_q, last_q})
+    for (Segment const& k : {whole_k, last_k}) {
+      if (q.rows == 0 || k.rows == 0) continue;
+      std::int64_t const step = q.stride * tile;
+      std::int64_t const q_span = (std::min(q.rows, tile) - 1) * q.stride;
+      std::int64_t const k_span = (std::min(k.rows, tile) - 1) * k.stride;
+      std::int64_t const q_tiles = tiles_of(q.rows, tile), k_tiles = tiles_of(k.rows, tile);
+      // A tile's first key is in reach of its last query, but its last key is not beyond that of its first.
+      tiles += pairs_in_reach({q.begin + q_span, q_tiles, step}, {k.begin, k_tiles, step}, reach.right) -
+               pairs_in_reach({q.begin, q_tiles, step}, {k.begin + k_span, k_tiles, step}, -reach.left - 1);
+    }
+  return static_cast<double>(tiles);
+}
+
+/// How many tiles of `tile` x `tile` rows, cut from the first row of both segments on, hold a visible pair: a
+/// kernel computes these, whole, however little of one is visible. Exact for the library's masks where the
+/// strides are the same. For others by at most so many questions of cover(): a tile that it leaves open
+/// counts, and so do all tiles of a part that is open when these run out.
+template <Mask M>
+double visible_tiles(M const& mask, Segment const& queries, Segment const& keys, std::int64_t tile,
+                     std::int64_t questions = default_questions) {
+  if (queries.rows == 0 || keys.rows == 0) return 0;
+  tile = std::min(tile, std::max(queries.rows, keys.rows));
+  if constexpr (has_reach<M>)
+    if (queries.stride == keys.stride) return tiles_in_reach(queries, keys, reach_of(mask), tile);
+  double tiles = 0;
+  auto const all = [&](RowRectangle const& part) {
+    tiles += static_cast<double>(tiles_of(part.queries.rows, tile)) *
+             static_cast<double>(tiles_of(part.keys.rows, tile));
+  };
+  for_each_part(mask, queries, keys, tile, questions, all, all);
+  return tiles;
+}
+
+/// Questions for each work of a planner's world, so that all of them together are some millions at most.
+template <Schedule S, Mask M>
+std::int64_t questions_a_work(Planner<S, M> const& planner) {
+  std::int64_t const works = std::int64_t{planner.world()} * std::max(1, planner.schedule_steps());
+  return std::clamp<std::int64_t>((1 << 20) / works, 32, default_questions);
+}
+
+/// Calls `count(queries, keys)` with the segments of a work.
+template <Schedule S, Mask M, class Count>
+void for_each_segment_pair(Planner<S, M> const& planner, Work const& work, Count count) {
+  Positions const shard = planner.shard(work.q);
+  RowSpan const span = row_span(work.rows, shard.rows());
+  for (Segment const& q : shard.slice(span.first, span.count).segments)
+    for (Segment const& k : planner.shard(work.kv).segments) count(q, k);
+}
+
+/// How many visible pairs a work computes: exact or, for masks with a long edge in a large world, sampled.
+template <Schedule S, Mask M>
+std::int64_t visible_pairs(Planner<S, M> const& planner, Work const& work) {
+  std::int64_t const questions = questions_a_work(planner);
+  WideInt pairs = 0;
+  for_each_segment_pair(planner, work, [&](Segment const& q, Segment const& k) {
+    pairs += visible_pairs(planner.mask(), q, k, questions);
+  });
+  return saturated(pairs);
+}
+
+/// How many tiles of `tile` x `tile` rows of a work hold a visible pair.
+template <Schedule S, Mask M>
+double visible_tiles(Planner<S, M> const& planner, Work const& work, std::int64_t tile) {
+  std::int64_t const questions = questions_a_work(planner);
+  double tiles = 0;
+  for_each_segment_pair(planner, work, [&](Segment const& q, Segment const& k) {
+    tiles += visible_tiles(planner.mask(), q, k, tile, questions);
+  });
+  return tiles;
+}
+
+}  // namespace lightseq
