@@ -23,7 +23,7 @@ using Attn = lightseq::DistAttn<head_dim, lightseq::Causal, lightseq::Balanced, 
 int run() {
   lightseq::Mpi comm(MPI_COMM_WORLD);  // works on a duplicate
   lightseq::Problem const problem{.batch = 1, .seqlen = 700, .heads = 8, .kv_heads = 2};
-  Attn attn(comm, problem);  // throws on every rank if one is given another problem
+  Attn attn(comm, problem);  // throws the same on every rank if one is given another problem or has no room
   std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()));
   auto sequence = lightseq::testing::random_sequence<float>(problem, head_dim, 1);  // alike on all ranks
   auto mine = part_of(sequence, attn.positions());
@@ -31,7 +31,9 @@ int run() {
   lightseq::Status status = attn.forward(mine.inputs(), mine.outputs(), workspace);
   if (status.ok()) status = attn.backward(mine.backward_inputs(), mine.gradients(), workspace);
   if (!status.ok()) {
-    // A peer died, or stopped for longer than the time-out. The outputs are invalid, and so is `attn`.
+    // A peer died, or stopped for longer than the time-out. The outputs are invalid, and so is `attn`. MPI
+    // may still write to `workspace` and read the tensors: they stay until the process ends, here at once.
+    // Who goes on keeps them, for instance by release() of the unique_ptr that holds them.
     std::printf("%s\nthe latest messages of rank %d:\n%s", status.message().c_str(), comm.rank(),
                 attn.flight_record().text().c_str());
     MPI_Abort(MPI_COMM_WORLD, 1);
@@ -58,7 +60,12 @@ int run() {
 
 int main(int argc, char** argv) {
   MPI_Init(&argc, &argv);
-  int const result = run();
-  MPI_Finalize();
-  return result;
+  try {
+    int const result = run();
+    MPI_Finalize();
+    return result;
+  } catch (lightseq::Error const& error) {
+    std::printf("%s\n", error.what());
+    MPI_Abort(MPI_COMM_WORLD, 1);
+  }
 }

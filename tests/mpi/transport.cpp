@@ -180,14 +180,15 @@ TEST_CASE("a message of another call than the awaited one is refused, with both"
   };
   std::vector<Case> cases;
   // Numbers beyond a tag's bits too, as long as they are near each other.
-  for (int const object : {0, 1, 510, 511, 100000})
-    for (int const step : {0, 1, 1023, 1024, 100000})
-      for (int const away : {-1, 1, 5})
-        for (bool const backward : {false, true}) {
-          cases.push_back({{object, backward, step}, {object, backward, std::max(0, step + away)}});
-          cases.push_back({{object, backward, step}, {std::max(0, object + away), backward, step}});
-          cases.push_back({{object, backward, step}, {object, !backward, step}});
-        }
+  bool backward = false;
+  for (int const object : {0, 511, 100000})
+    for (int const step : {0, 1024})
+      for (int const away : {-1, 5}) {
+        backward = !backward;
+        cases.push_back({{object, backward, step}, {object, backward, std::max(0, step + away)}});
+        cases.push_back({{object, backward, step}, {std::max(0, object + away), backward, step}});
+        cases.push_back({{object, backward, step}, {object, !backward, step}});
+      }
   cases.push_back({{-1, false, 3}, {7, true, 4}});
   cases.push_back({{7, true, 3}, {-1, false, 4}});
   for (Case const& c : cases) {

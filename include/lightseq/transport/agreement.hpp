@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -36,19 +37,23 @@ inline Status verdict(Terms const& mine, std::span<Statement const> all) {
 /// verdict(). For transports of host memory whose groups may hold a message for every rank. Allocates.
 template <Transport T>
 Status agree_by_messages(T& transport, Terms const& mine) {
-  Statement const own{mine.values, mine.failure};
-  std::vector<Statement> all(static_cast<std::size_t>(transport.world()), own);
+  auto const own = static_cast<std::size_t>(transport.rank());
+  auto kept = std::make_unique<std::vector<Statement>>(static_cast<std::size_t>(transport.world()));
+  std::vector<Statement>& all = *kept;
+  all[own] = {mine.values, mine.failure};
   std::vector<Send> sends;
   std::vector<Receive> recvs;
   for (int peer = 0; peer < transport.world(); ++peer)
     if (peer != transport.rank()) {
-      constexpr auto bytes = std::int64_t{sizeof own};
-      sends.push_back({&own, bytes, peer, "terms"});
+      constexpr auto bytes = std::int64_t{sizeof(Statement)};
+      sends.push_back({&all[own], bytes, peer, "terms"});
       recvs.push_back({&all[static_cast<std::size_t>(peer)], bytes, peer, "terms"});
     }
   Status status = transport.start(sends, recvs);
   if (status.ok()) status = transport.finish();
-  return status.ok() ? verdict(mine, all) : status;
+  if (status.ok()) return verdict(mine, all);
+  static_cast<void>(kept.release());  // a transport that has failed may still write there
+  return status;
 }
 
 }  // namespace lightseq
