@@ -20,6 +20,7 @@ enum class Code {
   peer_failed,          ///< `peer` gave up, or the group was left broken by an earlier failure
   transport_failed,     ///< the transport reported the error `native`
   device_failed,        ///< the device refused `subject` with the error `native`
+  not_compiled,         ///< `subject` was not compiled for `other`, which the device needs
   disagreement  ///< ranks were built differently: `subject` is `have` on `peer`, `need` on rank `native`
 };
 
@@ -78,6 +79,8 @@ struct [[nodiscard]] Status {
         return where + "the transport failed with code " + number(native);
       case Code::device_failed:
         return where + "the device refused " + name + " with code " + number(native);
+      case Code::not_compiled:
+        return where + name + " is empty in this program, which was not compiled for " + other;
       case Code::disagreement:
         return "the ranks disagree: " + name + " is " + number(have) + " on rank " + number(peer) + " and " +
                number(need) + " on rank " + number(native);
