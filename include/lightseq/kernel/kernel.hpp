@@ -25,7 +25,7 @@ struct Finished {
 /// it is o = sum(w v) and sum = sum(w), so that o / sum is the result so far. `top` is any number that keeps
 /// the weights from overflowing, such as the largest exponent. Nothing is divided or rounded between two
 /// parts: the parts of a sequence add up as its tiles do, whatever the size of the scores. Where no key was
-/// seen, o and sum are 0 and top is -inf.
+/// seen, o and sum are 0 and top is Merge::none; where all scores are -inf, top is Merge::least.
 template <class F>
 struct Partial {
   Tensor<F> o;           ///< [batch, queries.rows(), heads, dim]
