@@ -68,8 +68,7 @@ TEST_CASE("a world of one equals the plain kernel bit for bit") {
   };
   ForwardCall<float> forward;
   fill(forward);
-  forward.o = plain.o.data();
-  forward.lse = stats(plain.lse.data());
+  forward.out = {plain.o.data(), stats(plain.lse.data())};
   host::forward<head_dim>(forward, Causal{}, scratch);
   BackwardCall<float> backward;
   fill(backward);
