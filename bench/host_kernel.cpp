@@ -62,8 +62,7 @@ struct Sequence {
     forward.k = k.data();
     forward.v = v.data();
     forward.queries = forward.keys = {{{0, tokens, 1}, {}}};
-    forward.o = o.data();
-    forward.lse = RowStats<float>::packed(lse.data(), 1, tokens);
+    forward.out = {o.data(), RowStats<float>::packed(lse.data(), 1, tokens)};
     forward.scale = softmax_scale(0, D);
   }
 
@@ -71,7 +70,7 @@ struct Sequence {
   std::vector<T> q = random_vector<T>(tokens * D, 1), k = random_vector<T>(tokens * D, 2),
                  v = random_vector<T>(tokens * D, 3);
   std::vector<float> o = std::vector<float>(q.size()), lse = std::vector<float>(q.size() / D);
-  ForwardCall<T> forward;
+  ForwardCall<T, Finished<float>> forward;
 };
 
 template <int D, Element T, Mask M>
@@ -95,7 +94,7 @@ void backward(benchmark::State& state, M const& mask) {
   call.k = p.forward.k;
   call.v = p.forward.v;
   call.d_o = d_o.data();
-  call.lse = p.forward.lse;
+  call.lse = p.forward.out.lse;
   call.delta = RowStats<float>::packed(delta.data(), 1, p.tokens);
   call.queries = call.keys = p.forward.queries;
   call.dq = dq.data();

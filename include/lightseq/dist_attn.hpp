@@ -220,6 +220,8 @@ class DistAttn {
     forward_layout_.arrived =
         forward.take(one_launch_ ? std::ssize(forward_plan_.steps) * std::int64_t{sizeof(std::uint32_t)} : 0);
     forward_layout_.o = forward.take(in_place ? 0 : q_bytes);
+    forward_layout_.top = forward.take(share_.extents.stats_bytes(share_.rows()));
+    forward_layout_.sum = forward.take(share_.extents.stats_bytes(share_.rows()));
     forward_layout_.scratch = forward.take(kernels_.forward_scratch_bytes());
 
     forward_bytes_ = forward.bytes();

@@ -117,6 +117,17 @@ class Scratch {
   std::byte* data_;
 };
 
+/// Memory of a partial result.
+struct Part {
+  std::vector<float> o, top, sum;
+
+  Partial<float> view(std::int64_t heads, std::int64_t rows) {
+    return {o.data(), RowStats<float>::packed(top.data(), heads, rows),
+            RowStats<float>::packed(sum.data(), heads, rows)};
+  }
+  friend bool operator==(Part const&, Part const&) = default;
+};
+
 /// One attention between two shards, with its inputs.
 template <int D, Element T>
 struct Case {
@@ -147,12 +158,25 @@ struct Case {
   }
 
   template <class Out, class Stat>
-  ForwardCall<T, Out, Stat> forward_call(std::vector<Out>& o, std::vector<Stat>& lse) const {
-    ForwardCall<T, Out, Stat> call;
+  ForwardCall<T, Finished<Out, Stat>> forward_call(std::vector<Out>& o, std::vector<Stat>& lse) const {
+    ForwardCall<T, Finished<Out, Stat>> call;
     fill(call);
-    call.o = o.data();
-    call.lse = rows(lse);
+    call.out = {o.data(), rows(lse)};
     return call;
+  }
+
+  /// The same with a partial result.
+  ForwardCall<T, Partial<float>> partial_call(Part& part) const {
+    ForwardCall<T, Partial<float>> call;
+    fill(call);
+    call.out = part.view(heads, queries.rows());
+    return call;
+  }
+
+  /// A partial result for these queries, of NaNs.
+  Part poisoned_part() const {
+    return {poisoned_vector<float>(size(q_shape)), poisoned_vector<float>(row_count()),
+            poisoned_vector<float>(row_count())};
   }
 
   template <class Grad>

@@ -20,6 +20,10 @@ Strides gapped(Shape const& s) {
 }
 std::int64_t gapped_size(Shape const& s) { return s.batch * s.tokens * s.heads * (s.dim + 3); }
 
+RowStats<float> stats(Floats& values, Shape const& s) {
+  return RowStats<float>::packed(values.data(), s.heads, s.tokens);
+}
+
 /// Element (row, d) of a gapped tensor is element row * (dim + 3) + d.
 std::size_t gapped_index(Shape const& s, std::int64_t row, std::int64_t d) {
   return static_cast<std::size_t>(row * (s.dim + 3) + d);
@@ -59,10 +63,9 @@ TEST_CASE("zero, clear and add touch every element and no gap") {
     auto rounded = poisoned_vector<bfloat16>(gapped_size(s));
     auto const poison = rounded;
     std::int64_t const rows = s.batch * s.heads * s.tokens;
-    Floats lse = poisoned_vector<float>(rows);
+    Floats top = poisoned_vector<float>(rows), none = top;
     host::zero(Tensor<float>(zeroed.data(), gapped(s)), s);
-    host::clear(Tensor<float>(cleared.data(), gapped(s)),
-                RowStats<float>::packed(lse.data(), s.heads, s.tokens), s);
+    host::clear({Tensor<float>(cleared.data(), gapped(s)), stats(top, s), stats(none, s)}, s);
     host::add(Tensor(from.data()), Tensor<float const>(sum.data(), gapped(s)),
               Tensor<bfloat16>(rounded.data(), gapped(s)), s);
     host::add(Tensor(from.data()), Tensor<float const>(sum.data(), gapped(s)),
@@ -77,7 +80,8 @@ TEST_CASE("zero, clear and add touch every element and no gap") {
       right = right && std::memcmp(&rounded[at], &want, sizeof want) == 0;
     });
     CHECK(right);
-    CHECK(std::all_of(lse.begin(), lse.end(), [](float x) { return x == -INFINITY; }));
+    CHECK(top == Floats(top.size(), Merge::none));
+    CHECK(none == Floats(none.size(), 0.0f));
   }
 }
 
@@ -106,46 +110,113 @@ TEST_CASE_TEMPLATE("delta is the sum of o * d_o of every row", T, float, bfloat1
   }
 }
 
-TEST_CASE("merge weighs two partial results by their LSE, and reads no o whose LSE is -inf") {
-  for (Shape const& s : shapes()) {
-    std::int64_t const rows = s.batch * s.heads * s.tokens;
-    Floats lse = random_vector<float>(rows, 1), from_lse = random_vector<float>(rows, 2);
-    Floats o = random_vector<float>(size(s), 3), from_o = random_vector<float>(size(s), 4);
-    std::vector<double> want_lse(lse.size()), want_o(o.size());
-    for (std::int64_t b = 0; b < s.batch; ++b)
-      for (std::int64_t h = 0; h < s.heads; ++h)
-        for (std::int64_t t = 0; t < s.tokens; ++t) {
-          auto const row = static_cast<std::size_t>((b * s.heads + h) * s.tokens + t);
-          auto const begin = static_cast<std::size_t>(((b * s.tokens + t) * s.heads + h) * s.dim);
-          std::int64_t const kind = random_between(0, 4);  // every second row has an empty side
-          if (kind == 0 || kind == 2) lse[row] = -INFINITY;
-          if (kind == 1 || kind == 2) from_lse[row] = -INFINITY;
-          double const a = std::exp(double{lse[row]}), c = std::exp(double{from_lse[row]});
-          want_lse[row] = std::log(a + c);
-          for (std::size_t i = begin; i < begin + static_cast<std::size_t>(s.dim); ++i) {
-            want_o[i] = a + c > 0 ? (a * o[i] + c * from_o[i]) / (a + c) : 0;
-            if (a == 0) o[i] = NAN;
-            if (c == 0) from_o[i] = NAN;
-          }
-        }
-    std::vector<float> to = poisoned_vector<float>(static_cast<std::int64_t>(o.size())), lse_again = lse;
-    auto const merge_into = [&](std::vector<float>& target, std::vector<float>& own) {
-      host::merge(Tensor<float const>(from_o.data()),
-                  RowStats<float const>::packed(from_lse.data(), s.heads, s.tokens),
-                  Tensor<float const>(o.data()), RowStats<float>::packed(own.data(), s.heads, s.tokens),
-                  Tensor(target.data()), s);
-    };
-    merge_into(to, lse_again);
-    merge_into(o, lse);
-    INFO("seed ", run_seed());
-    CHECK(relative_error(o, want_o) < 1e-6);
-    CHECK(to == o);
-    CHECK(lse_again == lse);
-    bool lse_right = true;
-    for (std::size_t row = 0; row < lse.size(); ++row)
-      lse_right = lse_right && (lse[row] == want_lse[row] || std::abs(lse[row] - want_lse[row]) < 1e-6);
-    CHECK(lse_right);
+/// A random partial result; one row in five has seen no key.
+Part random_part(Shape const& s, std::uint64_t stream) {
+  std::int64_t const rows = s.batch * s.heads * s.tokens;
+  Part part{random_vector<float>(size(s), stream), random_vector<float>(rows, stream + 1), Floats()};
+  for (float& top : part.top) {
+    part.sum.push_back(1 + static_cast<float>(random_between(0, 1000)) / 100);
+    if (random_between(0, 4) == 0) top = Merge::none, part.sum.back() = 0;
   }
+  host::for_each_row(s, [&](std::int64_t b, std::int64_t t, std::int64_t h) {
+    if (part.sum[static_cast<std::size_t>((b * s.heads + h) * s.tokens + t)] == 0)
+      std::fill_n(part.o.begin() + ((b * s.tokens + t) * s.heads + h) * s.dim, s.dim, 0.0f);
+  });
+  return part;
+}
+
+/// What parts are together, in double.
+struct Whole {
+  std::vector<double> o, lse;
+};
+Whole whole_of(std::vector<Part> const& parts, Shape const& s) {
+  Whole whole{std::vector<double>(parts[0].o.size()), std::vector<double>(parts[0].top.size())};
+  host::for_each_row(s, [&](std::int64_t b, std::int64_t t, std::int64_t h) {
+    auto const row = static_cast<std::size_t>((b * s.heads + h) * s.tokens + t);
+    auto const begin = static_cast<std::size_t>(((b * s.tokens + t) * s.heads + h) * s.dim);
+    double sum = 0;
+    for (Part const& p : parts) sum += std::exp2(double{p.top[row]}) * p.sum[row];
+    whole.lse[row] = std::log(sum);
+    for (std::size_t i = begin; sum > 0 && i < begin + static_cast<std::size_t>(s.dim); ++i)
+      for (Part const& p : parts) whole.o[i] += std::exp2(double{p.top[row]}) * p.o[i] / sum;
+  });
+  return whole;
+}
+
+TEST_CASE("merge and finish are sums in double, merging in place or into a finished result alike") {
+  for (Shape const& s : shapes()) {
+    Part const from = random_part(s, 1), own = random_part(s, 4);
+    auto const finished = [&](auto const& finish, Floats o) {
+      Floats lse = poisoned_vector<float>(static_cast<std::int64_t>(own.top.size()));
+      finish(Finished<float>{o.data(), stats(lse, s)});
+      return std::pair(o, lse);
+    };
+    auto const view = [&](Part& part) { return part.view(s.heads, s.tokens); };
+    auto const check = [&](auto const& got, std::vector<Part> const& parts) {
+      Whole const want = whole_of(parts, s);
+      CHECK(relative_error(got.first, want.o) < 1e-6);
+      CHECK(lse_error(got.second, want.lse) < 1e-6);
+    };
+    Part a = from, b = own;
+    Floats const poison = poisoned_vector<float>(size(s));
+    INFO("seed ", run_seed());
+    auto const alone =
+        finished([&](auto const& to) { host::finish(Partial<float const>(view(b)), to, s); }, poison);
+    check(alone, {own});
+    auto const at_once = finished(
+        [&](auto const& to) {
+          host::merge(Partial<float const>(view(a)), Partial<float const>(view(b)), to, s);
+        },
+        poison);
+    check(at_once, {from, own});
+    CHECK(b == own);
+    auto const over_own = finished(
+        [&](auto const& to) {
+          Partial<float const> const same{to.o, view(b).top, view(b).sum};
+          host::merge(Partial<float const>(view(a)), same, to, s);
+        },
+        own.o);
+    CHECK(over_own == at_once);
+    host::merge(Partial<float const>(view(a)), view(b), s);
+    check(finished([&](auto const& to) { host::finish(Partial<float const>(view(b)), to, s); }, poison),
+          {from, own});
+    CHECK(a == from);
+  }
+}
+
+TEST_CASE("NaN stays NaN through merge and finish, and keys without a softmax are none") {
+  Shape const s{1, 1, 1, 8};
+  float const nan = std::numeric_limits<float>::quiet_NaN();
+  Part const none{Floats(8, 0.0f), {Merge::none}, {0}}, some{Floats(8, 2.0f), {3}, {2}},
+      lost{Floats(8, nan), {3}, {nan}}, early{Floats(8, nan), {Merge::none}, {nan}},
+      least{Floats(8, 0.0f), {Merge::least}, {0}};
+  auto const merged = [&](Part from, Part own) {
+    Floats o = poisoned_vector<float>(8), lse{7};
+    host::merge(Partial<float const>(from.view(1, 1)), Partial<float const>(own.view(1, 1)),
+                Finished<float>{o.data(), stats(lse, s)}, s);
+    Part again = own;
+    host::merge(Partial<float const>(from.view(1, 1)), again.view(1, 1), s);
+    Floats other_o = poisoned_vector<float>(8), other_lse{7};
+    host::finish(Partial<float const>(again.view(1, 1)), Finished<float>{other_o.data(), stats(other_lse, s)},
+                 s);
+    CHECK(std::isnan(other_lse[0]) == std::isnan(lse[0]));
+    CHECK(std::isnan(other_o[0]) == std::isnan(o[0]));
+    CHECK(std::isnan(lse[0]) == std::isnan(o[0]));
+    return std::pair(o[0], lse[0]);
+  };
+  for (Part const& x : {none, some, lost, early, least}) {
+    for (Part const& poisoned : {lost, early}) {
+      CHECK(std::isnan(merged(x, poisoned).second));
+      CHECK(std::isnan(merged(poisoned, x).second));
+    }
+  }
+  CHECK(std::isnan(merged(none, least).second));
+  CHECK(std::isnan(merged(least, none).second));
+  CHECK(std::isnan(merged(least, least).second));
+  CHECK(merged(some, least) == merged(some, none));
+  CHECK(merged(least, some) == merged(some, none));
+  CHECK(merged(none, none) == std::pair(0.0f, -INFINITY));
+  CHECK(merged(some, none).first == 1);
 }
 
 }  // namespace lightseq::test

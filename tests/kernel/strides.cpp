@@ -62,8 +62,7 @@ TEST_CASE_TEMPLATE("strided tensors give the bits of packed ones, and nothing el
   forward.q = q.tensor;
   forward.k = k.tensor;
   forward.v = v.tensor;
-  forward.o = o.tensor;
-  forward.lse = lse_rows;
+  forward.out = {o.tensor, lse_rows};
   Scratch const scratch(std::max(host::forward_scratch_bytes<dim>(), host::backward_scratch_bytes<dim>()));
   host::forward<dim>(forward, Holes{}, scratch.data());
   CHECK(o.values() == want.o);

@@ -24,8 +24,9 @@ TEST_CASE("every vector width equals the oracle") {
 }
 
 TEST_CASE("the scratch has one size, whatever vectors a file is compiled for") {
-  CHECK(sizeof(host::Forward<40, 4, float, float, Full>::Scratch) == host::forward_scratch_bytes<40>());
-  CHECK(sizeof(host::Forward<40, 16, bfloat16, bfloat16, Causal>::Scratch) ==
+  CHECK(sizeof(host::Forward<40, 4, float, Finished<float>, Full>::Scratch) ==
+        host::forward_scratch_bytes<40>());
+  CHECK(sizeof(host::Forward<40, 16, bfloat16, Partial<float>, Causal>::Scratch) ==
         host::forward_scratch_bytes<40>());
   CHECK(sizeof(host::Backward<40, 4, float, Full>::Scratch) == host::backward_scratch_bytes<40>());
   CHECK(sizeof(host::Backward<40, 16, bfloat16, Causal>::Scratch) == host::backward_scratch_bytes<40>());

@@ -50,10 +50,10 @@ Volume sent_by_all(Planner<S, M> const& planner, Pass pass) {
 }
 
 /// A forward in which `kv` rows of keys go out to others' queries and `q` rows of queries to others' keys:
-/// there go K and V, or Q; back come O and LSE for the queries. The backward: K and V, or Q, dO, LSE and
+/// there go K and V, or Q; back come O, top and sum for the queries. The backward: K and V, or Q, dO, LSE and
 /// delta; back come dK and dV, or dQ.
 Volume traffic(Pass pass, int64_t kv, int64_t q) {
-  return pass == Pass::forward ? Volume{2 * q, 2 * kv, q} : Volume{3 * q, 4 * kv, 2 * q};
+  return pass == Pass::forward ? Volume{2 * q, 2 * kv, 2 * q} : Volume{3 * q, 4 * kv, 2 * q};
 }
 
 /// Checks all ranks' traffic, for shards of n rows, both passes and routes; `expected(world)` gives the
@@ -105,7 +105,7 @@ TEST_CASE("Balanced: what each rank sends") {
       if (world % 2 == 0 && rank < world / 2) kv += n, out += n / 2;
       if (world % 2 == 0 && rank >= world / 2) q += n / 2;
       Planner const planner(Balanced{}, Causal{}, world, n * world);
-      CHECK(sent_by(planner, planner.plan(rank, Pass::forward)) == Volume{q + out, 2 * kv, out});
+      CHECK(sent_by(planner, planner.plan(rank, Pass::forward)) == Volume{q + out, 2 * kv, 2 * out});
     }
 }
 
@@ -145,7 +145,7 @@ TEST_CASE("a message's bytes are those of its tensors, each rounded up to the al
         for (Pass const pass : {Pass::forward, Pass::backward})
           CHECK(bytes(Payload::kv, pass) == 2 * rounded(kv * element));
         CHECK(bytes(Payload::q, Pass::forward) == rounded(q * element));
-        CHECK(bytes(Payload::out, Pass::forward) == rounded(q * 4) + stats);
+        CHECK(bytes(Payload::out, Pass::forward) == rounded(q * 4) + 2 * stats);
         CHECK(bytes(Payload::q, Pass::backward) == 2 * rounded(q * element) + 2 * stats);
         CHECK(bytes(Payload::dq, Pass::backward) == rounded(q * 4));
         CHECK(bytes(Payload::dkv, Pass::backward) == 2 * rounded(kv * 4));

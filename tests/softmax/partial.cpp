@@ -3,7 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <random>
 
@@ -13,35 +15,40 @@ using namespace lightseq;
 
 namespace {
 
-auto const library = [](float lse_a, float lse_b) { return merge(lse_a, lse_b); };
+auto const library = [](float top_a, float top_b) { return merge(top_a, top_b); };
 
-/// As merge(), but wrong: it forgets the earlier sum, or lets -inf become NaN.
-auto const forgetful = [](float lse_a, float lse_b) { return Merge{0, 1, lse_b > lse_a ? lse_b : lse_a}; };
+/// As merge(), but wrong: it forgets the earlier sum.
+auto const forgetful = [](float top_a, float top_b) { return Merge{0, 1, top_b > top_a ? top_b : top_a}; };
 
 }  // namespace
 
 TEST_CASE("partial results are a commutative monoid") { test::check_merger(library); }
 
-TEST_CASE("any grouping of parts gives the same result") { test::check_merges_any_tree(library); }
+TEST_CASE("any grouping of parts gives the same result, whatever the size of the scores") {
+  test::check_merges_any_tree(library);
+}
 
 TEST_CASE("the measure of roundings notices a wrong merge") {
-  test::Partial const x{{1, 2, 3}, 0}, y{{3, 2, 1}, 1};
-  CHECK(test::roundings_apart(test::merged(forgetful, x, y), test::merged_at_once({x, y})) > 1e5);
-  CHECK(test::roundings_apart(test::merged(library, x, y), test::merged_at_once({x, y})) < 2);
-  CHECK(test::roundings_apart(x, {}) > 1e5);
+  test::PartialRow const x{{1, 2, 3}, 0, 1}, y{{3, 2, 1}, 1, 2};
+  auto const apart = [&](auto const& merger) {
+    return test::roundings_apart(test::finished_at_once({test::merged(merger, x, y)}),
+                                 test::finished_at_once({x, y}));
+  };
+  CHECK(apart(forgetful) > 1e5);
+  CHECK(apart(library) < 2);
+  CHECK(test::roundings_apart(test::finished_at_once({x}), {}) > 1e5);
 }
 
 TEST_CASE("two empty results are an empty result") {
-  Merge const m = merge(test::minus_infinity, test::minus_infinity);
+  Merge const m = merge(Merge::none, Merge::none);
   CHECK(m.a == 0);
   CHECK(m.b == 0);
-  CHECK(m.lse == test::minus_infinity);
+  CHECK(m.top == Merge::none);
 }
 
-TEST_CASE("no pair of LSEs gives a NaN, and the weights add up to 1") {
-  std::mt19937_64 random(test::run_seed());
-  float const extremes[] = {test::minus_infinity,
-                            std::numeric_limits<float>::lowest(),
+TEST_CASE("no pair of tops gives a NaN, and the larger one's weight is 1") {
+  float const extremes[] = {Merge::none,
+                            Merge::least,
                             -1e30f,
                             -1000,
                             -88,
@@ -57,24 +64,53 @@ TEST_CASE("no pair of LSEs gives a NaN, and the weights add up to 1") {
   for (float const a : extremes)
     for (float const b : extremes) {
       Merge const m = merge(a, b);
-      CHECK_FALSE(std::isnan(m.lse));
-      CHECK(m.a >= 0);
-      CHECK(m.b >= 0);
-      if (a == test::minus_infinity && b == test::minus_infinity) continue;
-      CHECK(m.a + m.b == doctest::Approx(1).epsilon(1e-6));
-      CHECK(m.lse >= std::max(a, b));
+      CHECK(m.top == std::max(a, b));
+      if (a == Merge::none && b == Merge::none) continue;
+      CHECK(std::max(m.a, m.b) == 1);
+      CHECK(std::min(m.a, m.b) >= 0);
     }
 }
 
-TEST_CASE("equal LSEs weigh alike, and a difference of ln 3 weighs 1 to 3") {
-  for (float const lse : {-1000.0f, 0.0f, 12.5f}) {
-    Merge const m = merge(lse, lse);
-    CHECK(m.a == 0.5f);
-    CHECK(m.b == 0.5f);
-    CHECK(m.lse == doctest::Approx(lse + std::log(2.0)));
+TEST_CASE("what is NaN or infinite stays NaN, on either side and whatever its bits") {
+  for (std::uint32_t const bits : {0x7fc00000u, 0xffffffffu, 0x7fc00001u, 0x7f800000u}) {
+    float const lost = std::bit_cast<float>(bits);
+    for (float const other : {Merge::none, Merge::least, -3.0f, 0.0f, 1e30f}) {
+      CHECK(std::isnan(merge(lost, other).a));
+      CHECK(std::isnan(merge(other, lost).b));
+    }
+    CHECK(std::isnan(finished_lse(lost, std::nanf(""))));
+    CHECK(std::isnan(finished_factor(lost, std::nanf(""))));
   }
-  Merge const m = merge(0, std::log(3.0f));
-  CHECK(m.a == doctest::Approx(0.25));
-  CHECK(m.b == doctest::Approx(0.75));
-  CHECK(m.lse == doctest::Approx(std::log(4.0)));
+}
+
+TEST_CASE("equal tops weigh alike, and a difference of 2 weighs 1 to 4") {
+  for (float const top : {-1000.0f, 0.0f, 12.5f, 1e9f}) {
+    Merge const m = merge(top, top);
+    CHECK(m.a == 1);
+    CHECK(m.b == 1);
+    CHECK(m.top == top);
+  }
+  Merge const m = merge(0, 2);
+  CHECK(m.a == 0.25f);
+  CHECK(m.b == 1);
+  CHECK(m.top == 2);
+}
+
+TEST_CASE("a finished LSE is right to its last bit, and tells no keys from keys without a softmax") {
+  std::mt19937_64 random(test::run_seed());
+  std::normal_distribution<float> normal;
+  for (float const spread : {0.0f, 1.0f, 1000.0f, 1e6f, 1e9f})
+    for (int run = 0; run < 1000; ++run) {
+      float const top = spread * normal(random), sum = 1 + 100 * std::abs(normal(random));
+      long double const exact =
+          (static_cast<long double>(top) + std::log2(static_cast<long double>(sum))) * std::log(2.0L);
+      float const got = finished_lse(top, sum);
+      auto const step = static_cast<long double>(std::nextafter(std::abs(got), 1e30f)) - std::abs(got);
+      REQUIRE(std::abs(static_cast<long double>(got) - exact) <= 0.51L * step);
+      CHECK(finished_factor(top, sum) == 1 / sum);
+    }
+  CHECK(finished_lse(Merge::none, 0) == Merge::none);
+  CHECK(finished_factor(Merge::none, 0) == 0);
+  CHECK(std::isnan(finished_lse(Merge::least, 0)));
+  CHECK(std::isnan(finished_factor(Merge::least, 5)));
 }

@@ -8,7 +8,7 @@
 #include "lightseq/mask/full.hpp"
 #include "lightseq/mask/sliding_window.hpp"
 
-/// The masks that everything is tested under: the library's and two as a user would write them.
+/// The masks that everything is tested under: the library's and some as a user would write them.
 namespace lightseq::test {
 
 /// Every query sees the first `prefix` keys, and all up to itself.
@@ -42,6 +42,37 @@ struct Documents {
 };
 static_assert(Mask<Documents>);
 
+/// Every query sees the keys that are at least `distance` back, so never itself.
+struct FarBack {
+  std::int64_t distance = 1;
+
+  LIGHTSEQ_HD constexpr bool visible(std::int64_t query, std::int64_t key) const {
+    return query - key >= distance;
+  }
+  LIGHTSEQ_HD constexpr Cover cover(Range queries, Range keys) const {
+    if (queries.end - 1 - keys.begin < distance) return Cover::none;
+    return queries.begin - (keys.end - 1) >= distance ? Cover::full : Cover::partial;
+  }
+};
+static_assert(Mask<FarBack>);
+
+/// Padding: these queries see these keys, up to themselves if `causal`, and all others nothing.
+struct Within {
+  Range queries = {}, keys = {};
+  std::int64_t causal = 0;
+
+  LIGHTSEQ_HD constexpr bool visible(std::int64_t query, std::int64_t key) const {
+    return queries.begin <= query && query < queries.end && keys.begin <= key && key < keys.end &&
+           (causal == 0 || key <= query);
+  }
+  LIGHTSEQ_HD constexpr Cover cover(Range q, Range k) const {
+    bool const apart = q.end <= queries.begin || queries.end <= q.begin || k.end <= keys.begin ||
+                       keys.end <= k.begin || (causal != 0 && q.end <= k.begin);
+    return apart ? Cover::none : Cover::partial;
+  }
+};
+static_assert(Mask<Within>);
+
 /// Values of a mask to test it with.
 template <class M>
 std::vector<M> samples() {
@@ -60,13 +91,23 @@ inline std::vector<Documents> samples<Documents>() {
   return {{7, false}, {30, true}};
 }
 
+template <>
+inline std::vector<FarBack> samples<FarBack>() {
+  return {{1}, {6}, {40}};
+}
+template <>
+inline std::vector<Within> samples<Within>() {
+  return {{{0, 17}, {0, 17}, 1}, {{0, 1000}, {5, 1000}, 1}, {{9, 21}, {3, 40}, 0}};
+}
+
 /// Calls `f(mask, name)` with every sample of every mask. A new mask is named here.
 template <class F>
 void for_each_mask(F f) {
   auto const each = [&]<class M>(M const&) {
     for (M const& mask : samples<M>()) f(mask, typeid(M).name());
   };
-  each(Full{}), each(Causal{}), each(SlidingWindow{}), each(PrefixLm{}), each(Documents{});
+  each(Full{}), each(Causal{}), each(SlidingWindow{}), each(PrefixLm{}), each(Documents{}), each(FarBack{}),
+      each(Within{});
 }
 
 /// Whether no query sees a later key, as Balanced demands; asked of the first 256 positions.

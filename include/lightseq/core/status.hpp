@@ -23,6 +23,7 @@ enum class Code {
   peer_failed,          ///< `peer` gave up, or the group was left broken by an earlier failure
   transport_failed,     ///< the transport reported the error `native`
   device_failed,        ///< the device refused `subject` with the error `native`
+  not_compiled,         ///< `subject` was not compiled for `other`, which the device needs
   wrong_device,         ///< GPU `have` is current, the object was constructed with GPU `need`
   disagreement,     ///< ranks were built differently: `subject` is `have` on `peer`, `need` on rank `native`,
                     ///< in `words`; where these are the same for both the numbers mean nothing, and `subject`
@@ -134,6 +135,8 @@ struct [[nodiscard]] Status {
       case Code::wrong_device:
         return where + "GPU " + number(have) + " is current, but the object was constructed with GPU " +
                number(need);
+      case Code::not_compiled:
+        return where + name + " is empty in this program, which was not compiled for " + other;
       case Code::disagreement:
         return "the ranks disagree: " + disagreement();
       case Code::not_constructed:

@@ -59,10 +59,11 @@ class BackwardPass {
       sums_ = {at(layout.dq, share_.q_shape(rows)), at(layout.dk, share_.kv_shape(rows)),
                at(layout.dv, share_.kv_shape(rows))};
     }
+    int key_works = 0;
     for (Step const& step : exchange.plan().steps) {
       if (auto const& work = step.work; work.has_value()) {
         bool const can = Queue::zeroes_and_rounds, all = can && work->rows == Rows::all;
-        if (work->kv == share_.rank) key_touches_.add(can, false);
+        if (work->kv == share_.rank) key_touches_.add(can, false), ++key_works;
         if (work->q == share_.rank) query_touches_.add(all, all);
       }
       for (Transfer const& t : step.recvs) {
@@ -70,7 +71,7 @@ class BackwardPass {
         if (t.payload == Payload::dq) query_touches_.add(false, t.rows == Rows::all);
       }
     }
-    one_touch_ = Queue::writes_key_gradients && key_touches_.count == 1;
+    one_work_ = Queue::writes_key_gradients && key_touches_.count == 1 && key_works == 1;
   }
 
   Queue& queue() { return queue_; }
@@ -79,7 +80,7 @@ class BackwardPass {
   void begin() {
     queue_.delta(in_.o, in_.d_o, delta_, share_.q_shape(share_.rows()));
     if (!query_touches_.first_zeroes) queue_.zero(sums_.dq, share_.q_shape(share_.rows()));
-    if (!one_touch_ && !key_touches_.first_zeroes) {
+    if (!one_work_ && !key_touches_.first_zeroes) {
       queue_.zero(sums_.dk, share_.kv_shape(share_.rows()));
       queue_.zero(sums_.dv, share_.kv_shape(share_.rows()));
     }
@@ -105,7 +106,7 @@ class BackwardPass {
         queue_.zero(sums.dv, share_.kv_shape(rows));
       }
       attend(step, work, kv.kv_wide(0), kv.kv_wide(1), sums);
-    } else if (one_touch_) {
+    } else if (one_work_) {
       if constexpr (Queue::writes_key_gradients) attend(step, work, in_.k, in_.v, out_);
     } else {
       attend(step, work, in_.k, in_.v, sums_);
@@ -130,7 +131,7 @@ class BackwardPass {
     if constexpr (std::is_same_v<T, float>) return;
     std::int64_t const rows = share_.rows();
     if (!query_touches_.last_rounds) queue_.copy(sums_.dq, out_.dq, share_.q_shape(rows));
-    if (one_touch_ || key_touches_.last_rounds) return;
+    if (one_work_ || key_touches_.last_rounds) return;
     queue_.copy(sums_.dk, out_.dk, share_.kv_shape(rows));
     queue_.copy(sums_.dv, out_.dv, share_.kv_shape(rows));
   }
@@ -207,7 +208,7 @@ class BackwardPass {
   RowStats<float> delta_;
   Gradients<float> sums_;
   Touches query_touches_, key_touches_;  ///< of the own dq, and of the own dk and dv
-  bool one_touch_ = false;               ///< of dk and dv
+  bool one_work_ = false;                ///< gives dk and dv, and nothing else does
 };
 
 }  // namespace lightseq

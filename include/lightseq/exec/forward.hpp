@@ -29,13 +29,14 @@ struct Outputs {
 /// Where the forward keeps things in its workspace.
 struct ForwardLayout {
   MessageBuffers messages;
-  Buffer o;        ///< the float accumulator, where o itself cannot be it
-  Buffer arrived;  ///< a flag for each step's chunk, where one launch attends all of them
-  Buffer scratch;  ///< the kernel's
+  Buffer o;         ///< the float accumulator, where o itself cannot be it
+  Buffer top, sum;  ///< the accumulator's
+  Buffer arrived;   ///< a flag for each step's chunk, where one launch attends all of them
+  Buffer scratch;   ///< the kernel's
 };
 
-/// One forward of one rank; see execute(). Whatever touches rows for the last time writes o; what comes
-/// before writes the float accumulator.
+/// One forward of one rank; see execute(). Whatever touches rows for the last time writes o and lse; what
+/// comes before writes the accumulator, a partial result.
 template <class Queue, class T, Mask M, Partition P, Transport C>
 class ForwardPass {
  public:
@@ -46,15 +47,18 @@ class ForwardPass {
         share_(exchange.share()),
         mask_(mask),
         in_(in),
-        o_(out.o),
+        out_{out.o,
+             RowStats<float>::packed(out.lse, exchange.share().extents.heads, exchange.share().rows())},
         scratch_(base + layout.scratch.offset),
         arrived_(reinterpret_cast<std::uint32_t*>(base + layout.arrived.offset)) {
     std::int64_t const rows = share_.rows();
-    lse_ = RowStats<float>::packed(out.lse, share_.extents.heads, rows);
+    auto const floats = [&](Buffer const& buffer) { return reinterpret_cast<float*>(base + buffer.offset); };
     if constexpr (std::is_same_v<T, float>)
-      sum_ = out.o;
+      own_.o = out.o;
     else
-      sum_ = {reinterpret_cast<float*>(base + layout.o.offset), Strides::packed(share_.q_shape(rows))};
+      own_.o = {floats(layout.o), Strides::packed(share_.q_shape(rows))};
+    own_.top = RowStats<float>::packed(floats(layout.top), share_.extents.heads, rows);
+    own_.sum = RowStats<float>::packed(floats(layout.sum), share_.extents.heads, rows);
 
     std::vector<Step> const& steps = exchange_.plan().steps;
     for (std::size_t step = 0; step < steps.size(); ++step) {
@@ -76,22 +80,19 @@ class ForwardPass {
     });
     // Without work at step 0 nobody begins the rows, and whatever comes continues them.
     Plan const& plan = exchange_.plan();
-    if (plan.steps.empty() || !plan.steps[0].work) queue_.clear(sum_, lse_, share_.q_shape(share_.rows()));
+    if (plan.steps.empty() || !plan.steps[0].work) queue_.clear(own_, share_.q_shape(share_.rows()));
   }
 
   void attend(std::size_t step, Work const& work) {
     RowSpan const span = share_.span(work.q, work.rows);
     if (work.q != share_.rank) {
-      Message<float> const out = exchange_.outgoing(Payload::out, step, span.count);
-      ForwardCall<T> call = call_of<float>(step, work);
+      auto call = call_of(step, work, part_of(exchange_.outgoing(Payload::out, step, span.count)));
       call.q = exchange_.template incoming<T>(Payload::q, step, span.count).q_wide(0);
-      call.o = out.q_wide(0);
-      call.lse = out.stats(0);
       queue_.forward(call, mask_, scratch_);
     } else if (next_finishes(work.rows)) {
-      attend_own(o_, step, work, span);
+      attend_own(from(out_, span.first), step, work, span);
     } else {
-      attend_own(sum_, step, work, span);
+      attend_own(from(own_, span.first), step, work, span);
     }
   }
 
@@ -110,40 +111,36 @@ class ForwardPass {
     std::size_t count = 0;
     for (std::size_t step = 0; step < steps.size(); ++step) {
       if (!steps[step].work) continue;
-      ForwardCall<T, T> const call = call_of<T>(step, *steps[step].work);
+      auto const call = call_of(step, *steps[step].work, out_);
       chunks[count++] = {call.k, call.v, call.keys, step > 0 ? arrived_ + step : nullptr};
     }
     if (count == 0) return;
-    ForwardCall<T, T> call = call_of<T>(0, {share_.rank, share_.rank});
+    auto call = call_of(0, {share_.rank, share_.rank}, out_);
     call.q = in_.q;
-    call.o = o_;
-    call.lse = lse_;
     queue_.forward(call, {chunks.data(), count}, mask_, scratch_);
     finished_[0] = finished_[1] = true;
   }
 
   void merge(std::size_t step, Transfer const& result) {
     RowSpan const span = share_.span(result.shard, result.rows);
-    Message<float> const part = exchange_.template incoming<float>(Payload::out, step - 1, span.count);
-    auto const merge_into = [&](auto const& to) {
-      queue_.merge(part.q_wide(0), part.stats(0), sum_.from(span.first), lse_.from(span.first),
-                   to.from(span.first), share_.q_shape(span.count));
-    };
+    Partial<float const> const part =
+        part_of(exchange_.template incoming<float>(Payload::out, step - 1, span.count));
+    Partial<float> const own = from(own_, span.first);
     if (next_finishes(result.rows))
-      merge_into(o_);
+      queue_.merge(part, Partial<float const>(own), from(out_, span.first), share_.q_shape(span.count));
     else
-      merge_into(sum_);
+      queue_.merge(part, own, share_.q_shape(span.count));
   }
 
-  /// Rows whose last touch was of more rows, some of them not for the last time, are still in the
-  /// accumulator.
+  /// Rows that nothing touched, or whose last touch was of more rows, some of them not for the last time, are
+  /// still in the accumulator.
   void end() {
-    if constexpr (!std::is_same_v<T, float>)
-      for (Rows const rows : {Rows::lower, Rows::upper}) {
-        if (finished_[half(rows)]) continue;
-        RowSpan const span = share_.span(share_.rank, rows);
-        queue_.copy(sum_.from(span.first), o_.from(span.first), share_.q_shape(span.count));
-      }
+    for (Rows const rows : {Rows::lower, Rows::upper}) {
+      if (finished_[half(rows)]) continue;
+      RowSpan const span = share_.span(share_.rank, rows);
+      queue_.finish(Partial<float const>(from(own_, span.first)), from(out_, span.first),
+                    share_.q_shape(span.count));
+    }
   }
 
  private:
@@ -168,9 +165,21 @@ class ForwardPass {
     return finishes;
   }
 
-  template <class Out>
-  ForwardCall<T, Out> call_of(std::size_t step, Work const& work) const {
-    ForwardCall<T, Out> call;
+  static Finished<T> from(Finished<T> const& all, std::int64_t first) {
+    return {all.o.from(first), all.lse.from(first)};
+  }
+  static Partial<float> from(Partial<float> const& all, std::int64_t first) {
+    return {all.o.from(first), all.top.from(first), all.sum.from(first)};
+  }
+  static Partial<float> part_of(Message<float> const& message) {
+    return {message.q_wide(0), message.stats(0), message.stats(1)};
+  }
+
+  /// The call for a work, but for its queries.
+  template <class Result>
+  ForwardCall<T, Result> call_of(std::size_t step, Work const& work, Result const& out) const {
+    ForwardCall<T, Result> call;
+    call.out = out;
     share_.describe(work, call);
     call.k = in_.k;
     call.v = in_.v;
@@ -182,16 +191,11 @@ class ForwardPass {
     return call;
   }
 
-  template <class Out>
-  void attend_own(Tensor<Out> const& to, std::size_t step, Work const& work, RowSpan const& span) {
-    ForwardCall<T, Out> call = call_of<Out>(step, work);
+  template <class Result>
+  void attend_own(Result const& to, std::size_t step, Work const& work, RowSpan const& span) {
+    auto call = call_of(step, work, to);
     call.q = in_.q.from(span.first);
-    call.o = to.from(span.first);
-    call.lse = lse_.from(span.first);
-    if (step > 0) {
-      call.o_in = sum_.from(span.first);
-      call.lse_in = call.lse;
-    }
+    if (step > 0) call.carried = from(own_, span.first);
     queue_.forward(call, mask_, scratch_);
   }
 
@@ -200,11 +204,10 @@ class ForwardPass {
   Share<P> const& share_;
   M const& mask_;
   Inputs<T> in_;
-  Tensor<T> o_;
+  Finished<T> out_;
+  Partial<float> own_;  ///< the accumulator
   std::byte* scratch_;
   std::uint32_t* arrived_;
-  Tensor<float> sum_;
-  RowStats<float> lse_;
   int touches_ = 0, touch_ = 0;
   int last_touch_[2] = {};
   bool finished_[2] = {};

@@ -69,6 +69,7 @@ struct Host {
       static void add(auto const&... arguments) noexcept { host::add(arguments...); }
       static void delta(auto const&... arguments) noexcept { host::delta(arguments...); }
       static void merge(auto const&... arguments) noexcept { host::merge(arguments...); }
+      static void finish(auto const&... arguments) noexcept { host::finish(arguments...); }
     };
   };
 };

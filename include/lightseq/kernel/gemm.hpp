@@ -71,6 +71,21 @@ void gemm(int rows, int depth, A a, B b, C c) {
   });
 }
 
+/// c += a b as gemm(), but the products of visible pairs alone: visible(i, n) answers for element (i, n) of
+/// a. What gemm() gives where all hidden elements of a are zero and b is finite, to the bit; slow.
+template <int Columns, class A, class B, class C, class Visible>
+void gemm_of_visible(int rows, int depth, A a, B b, C c, Visible const& visible) {
+  for (int i = 0; i < rows; ++i) {
+    float sums[Columns] = {};
+    for (int n = 0; n < depth; ++n) {
+      if (!visible(i, n)) continue;
+      float const factor = a.data[i * A::row + n * A::column];
+      for (int d = 0; d < Columns; ++d) sums[d] = b.data[n * B::row + d] * factor + sums[d];
+    }
+    for (int d = 0; d < Columns; ++d) c.data[i * C::row + d] = sums[d] + c.data[i * C::row + d];
+  }
+}
+
 }  // namespace lightseq::host
 
 LIGHTSEQ_EXACT_MATH_END

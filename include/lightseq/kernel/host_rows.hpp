@@ -2,12 +2,12 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <type_traits>
 
 #include "lightseq/core/element.hpp"
 #include "lightseq/core/exact_math.hpp"
 #include "lightseq/core/tensor.hpp"
+#include "lightseq/kernel/kernel.hpp"
 #include "lightseq/softmax/partial.hpp"
 
 LIGHTSEQ_EXACT_MATH_BEGIN
@@ -54,13 +54,14 @@ void zero(Tensor<T> to, Shape const& shape) noexcept {
   });
 }
 
-/// (o, lse) becomes attention over no keys: (0, -inf).
-template <class T>
-void clear(Tensor<T> o, RowStats<float> lse, Shape const& shape) noexcept {
-  zero(o, shape);
+/// `to` becomes attention over no keys.
+inline void clear(Partial<float> const& to, Shape const& shape) noexcept {
+  zero(to.o, shape);
   for (std::int64_t batch = 0; batch < shape.batch; ++batch)
-    for (std::int64_t head = 0; head < shape.heads; ++head)
-      std::fill_n(lse.at(batch, head), shape.tokens, -std::numeric_limits<float>::infinity());
+    for (std::int64_t head = 0; head < shape.heads; ++head) {
+      std::fill_n(to.top.at(batch, head), shape.tokens, Merge::none);
+      std::fill_n(to.sum.at(batch, head), shape.tokens, 0.0f);
+    }
 }
 
 /// to = sums + from; `to` may be sums.
@@ -96,24 +97,53 @@ void delta(Tensor<Out> o, Tensor<Gradient> d_o, RowStats<float> delta, Shape con
   });
 }
 
-/// (to, lse) becomes the merge of (from_o, from_lse) and (o, lse); `to` may be o. An o whose lse is -inf may
-/// hold anything.
+/// to = o / sum and its LSE; to.o may be own.o.
 template <class Out>
-void merge(Tensor<float const> from_o, RowStats<float const> from_lse, Tensor<float const> o,
-           RowStats<float> lse, Tensor<Out> to, Shape const& shape) noexcept {
-  from_o = from_o.resolved(shape);
-  o = o.resolved(shape);
-  to = to.resolved(shape);
+void finish(Partial<float const> own, Finished<Out> to, Shape const& shape) noexcept {
+  own.o = own.o.resolved(shape);
+  to.o = to.o.resolved(shape);
   for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
-    float& own = lse.at(batch, head)[token];
-    Merge const m = lightseq::merge(own, from_lse.at(batch, head)[token]);
-    own = m.lse;
-    float const* const other = from_o.at(batch, token, head);
-    float const* const source = o.at(batch, token, head);
-    Out* const target = to.at(batch, token, head);
-    // A weight of zero drops its side: zero times a NaN would be a NaN.
-    for (std::int64_t d = 0; d < shape.dim; ++d)
-      target[d] = Out((m.a == 0 ? 0.0f : m.a * source[d]) + (m.b == 0 ? 0.0f : m.b * other[d]));
+    float const top = own.top.at(batch, head)[token], sum = own.sum.at(batch, head)[token];
+    float const factor = finished_factor(top, sum);
+    float const* const source = own.o.at(batch, token, head);
+    Out* const target = to.o.at(batch, token, head);
+    for (std::int64_t d = 0; d < shape.dim; ++d) target[d] = Out(source[d] * factor);
+    to.lse.at(batch, head)[token] = finished_lse(top, sum);
+  });
+}
+
+/// `into` becomes the merge of both.
+inline void merge(Partial<float const> from, Partial<float> into, Shape const& shape) noexcept {
+  from.o = from.o.resolved(shape);
+  into.o = into.o.resolved(shape);
+  for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
+    float& top = into.top.at(batch, head)[token];
+    float& sum = into.sum.at(batch, head)[token];
+    Merge const m = lightseq::merge(top, from.top.at(batch, head)[token]);
+    top = m.top;
+    sum = m.a * sum + m.b * from.sum.at(batch, head)[token];
+    float const* const source = from.o.at(batch, token, head);
+    float* const target = into.o.at(batch, token, head);
+    for (std::int64_t d = 0; d < shape.dim; ++d) target[d] = m.a * target[d] + m.b * source[d];
+  });
+}
+
+/// `to` becomes the merge of both, finished; to.o may be own.o.
+template <class Out>
+void merge(Partial<float const> from, Partial<float const> own, Finished<Out> to,
+           Shape const& shape) noexcept {
+  from.o = from.o.resolved(shape);
+  own.o = own.o.resolved(shape);
+  to.o = to.o.resolved(shape);
+  for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
+    Merge const m = lightseq::merge(own.top.at(batch, head)[token], from.top.at(batch, head)[token]);
+    float const sum = m.a * own.sum.at(batch, head)[token] + m.b * from.sum.at(batch, head)[token];
+    float const factor = finished_factor(m.top, sum);
+    float const* const source = own.o.at(batch, token, head);
+    float const* const other = from.o.at(batch, token, head);
+    Out* const target = to.o.at(batch, token, head);
+    for (std::int64_t d = 0; d < shape.dim; ++d) target[d] = Out((m.a * source[d] + m.b * other[d]) * factor);
+    to.lse.at(batch, head)[token] = finished_lse(m.top, sum);
   });
 }
 

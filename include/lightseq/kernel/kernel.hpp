@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "lightseq/core/element.hpp"
 #include "lightseq/core/exact_math.hpp"
@@ -15,19 +16,37 @@ namespace lightseq {
 /// A head dim that every device's kernels serve.
 constexpr bool is_head_dim(int head_dim) { return head_dim >= 8 && head_dim <= 256 && head_dim % 8 == 0; }
 
-/// Attention of some queries to some keys: o = softmax(scale * q k^T, where visible) v and, per query,
-/// lse = ln(sum(exp(scale * q.k))). A query that sees no key gets o = 0 and lse = -inf. Query head h uses
-/// key/value head h / (heads / kv_heads). If o_in is not null the call continues from the (o, lse) of keys
-/// attended before; o_in and lse_in may be o and lse. No pointer is null but o_in.data and lse_in.data.
-template <class T, class Out = float, class Stat = float>
+/// Attention over all the keys that a query sees: o = softmax(scale * q k^T) v and lse = ln(sum(exp(scale *
+/// q.k))). A query that sees no key has o = 0 and lse = -inf.
+template <class Out, class Stat = float>
+struct Finished {
+  Tensor<Out> o;       ///< [batch, queries.rows(), heads, dim]
+  RowStats<Stat> lse;  ///< [batch, heads, queries.rows()]
+};
+
+/// Attention over some of the keys, with others to come. With the weights w = 2^(scale * log2(e) * q.k - top)
+/// it is o = sum(w v) and sum = sum(w), so that o / sum is the result so far. `top` is any number that keeps
+/// the weights from overflowing, such as the largest exponent. Nothing is divided or rounded between two
+/// parts: the parts of a sequence add up as its tiles do, whatever the size of the scores. Where no key was
+/// seen, o and sum are 0 and top is Merge::none; where all scores are -inf, top is Merge::least.
+template <class F>
+struct Partial {
+  Tensor<F> o;           ///< [batch, queries.rows(), heads, dim]
+  RowStats<F> top, sum;  ///< [batch, heads, queries.rows()]
+
+  operator Partial<F const>() const requires(!std::is_const_v<F>) { return {o, top, sum}; }
+};
+
+/// Attention of some queries to some keys. Query head h uses key/value head h / (heads / kv_heads). `Result`
+/// is Finished or Partial<float>. If carried.o is not null the call continues from what was attended before;
+/// `carried` may be what is written.
+template <class T, class Result = Finished<T>>
 struct ForwardCall {
   Tensor<T const> q;     ///< [batch, queries.rows(), heads, dim]
   Tensor<T const> k, v;  ///< [batch, keys.rows(), kv_heads, dim]
   Positions queries = {}, keys = {};
-  Tensor<float const> o_in = {};
-  RowStats<float const> lse_in = {};
-  Tensor<Out> o;       ///< [batch, queries.rows(), heads, dim]
-  RowStats<Stat> lse;  ///< [batch, heads, queries.rows()]
+  Partial<float const> carried = {};
+  Result out;
   std::int64_t batch = 1, heads = 1, kv_heads = 1;
   float scale = 1;
 };

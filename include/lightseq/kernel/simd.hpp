@@ -68,11 +68,12 @@ template <int Width>
 }
 
 /// 2^x with a relative error under 1e-7; exactly 1 at 0, exactly 0 below -125, so also at -inf. A NaN stays
-/// a NaN. x must be below 128.
+/// a NaN, whatever its bits. x must be below 127.
 template <int Width>
 [[gnu::always_inline]] inline Floats<Width> exp2(Floats<Width> x) {
-  // Adding 1.5 * 2^23 leaves x rounded to an integer in the low bits of the sum.
-  float const magic = 12582912.0f;
+  // Adding 1.5 * 2^23 leaves x rounded to an integer in the low bits of the sum; 127 more make it an
+  // exponent.
+  float const magic = 12582912.0f + 127;
   Floats<Width> const shifted = x + magic;
   Floats<Width> const f = x - (shifted - magic);
   // Minimax polynomial for 2^f on [-1/2, 1/2] with the constant term held at 1.
@@ -82,10 +83,10 @@ template <int Width>
   p = p * f + 0x1.ebfbdcp-3f;
   p = p * f + 0x1.62e430p-1f;
   p = p * f + 1.0f;
-  auto const exponent = std::bit_cast<Words<Width>>(shifted) << 23;
-  auto const power = std::bit_cast<Words<Width>>(p) + exponent;
+  // A product, as a sum of bits would turn some NaNs into numbers.
+  auto const power = p * std::bit_cast<Floats<Width>>(std::bit_cast<Words<Width>>(shifted) << 23);
   auto const vanishes = std::bit_cast<Words<Width>>(x < -125.0f);
-  return std::bit_cast<Floats<Width>>(power & ~vanishes);
+  return std::bit_cast<Floats<Width>>(std::bit_cast<Words<Width>>(power) & ~vanishes);
 }
 
 /// Calls f with the constants 0, ..., Count - 1; never a loop, so arrays indexed by them live in registers.

@@ -37,7 +37,7 @@ class Footprint {
     std::int64_t const q_bytes = extents.q_wide_bytes(rows, sizeof(float));
     std::int64_t const kv_bytes = extents.kv_wide_bytes(rows, sizeof(float));
     bool const in_place = extents.element_bytes == sizeof(float);
-    if (pass == Pass::forward) return sum + (in_place ? 0 : q_bytes);
+    if (pass == Pass::forward) return sum + 2 * extents.stats_bytes(rows) + (in_place ? 0 : q_bytes);
     return sum + extents.stats_bytes(rows) + (in_place ? 0 : q_bytes + 2 * kv_bytes);
   }
 

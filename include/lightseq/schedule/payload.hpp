@@ -18,7 +18,7 @@ constexpr char const* name(Pass pass) { return pass == Pass::forward ? "forward"
 enum class Payload {
   kv,   ///< K and V
   q,    ///< forward: Q; backward: Q, dO, LSE and delta
-  out,  ///< forward: partial O and LSE, both float
+  out,  ///< forward: partial O, with its top and sum, all float
   dq,   ///< backward: partial dQ, float
   dkv   ///< backward: partial dK and dV, float
 };
@@ -48,7 +48,7 @@ constexpr Parts parts(Payload payload, Pass pass) {
     case Payload::q:
       return pass == Pass::forward ? Parts{1, 0, 0} : Parts{2, 0, 2};
     case Payload::out:
-      return {1, 0, 1};
+      return {1, 0, 2};
     case Payload::dq:
       return {1, 0, 0};
     case Payload::dkv:
