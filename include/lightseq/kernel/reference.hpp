@@ -60,12 +60,12 @@ void softmax_row(double const* q, std::int64_t at, double const* k, Positions co
   for (double& weight : row.weights) weight = std::exp(weight - row.lse);
 }
 
-/// The call in double. It has no o_in: the oracle attends all keys at once.
+/// The call in double. It carries nothing: the oracle attends all keys at once.
 template <int HeadDim, class T, Mask M>
-void forward(ForwardCall<T, double, double> const& call, M const& mask) {
+void forward(ForwardCall<T, Finished<double, double>> const& call, M const& mask) {
   Shape const queries{call.batch, call.queries.rows(), call.heads, HeadDim};
   Shape const keys{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
-  Tensor<double> const o = call.o.resolved(queries);
+  Tensor<double> const o = call.out.o.resolved(queries);
   Row row;
   for (std::int64_t batch = 0; batch < call.batch; ++batch)
     for (std::int64_t head = 0; head < call.heads; ++head) {
@@ -82,7 +82,7 @@ void forward(ForwardCall<T, double, double> const& call, M const& mask) {
           for (int d = 0; d < HeadDim; ++d) sums[d] += row.weights[n] * v_row[d];
         }
         std::copy_n(sums, HeadDim, o.at(batch, i, head));
-        call.lse.at(batch, head)[i] = row.lse;
+        call.out.lse.at(batch, head)[i] = row.lse;
       }
     }
 }

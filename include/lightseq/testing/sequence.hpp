@@ -132,10 +132,9 @@ Dense dense(Sequence<T> const& s, M const& mask, float scale = 0, bool gradients
   };
   d.o.resize(s.o.size());
   d.lse.resize(s.lse.size());
-  ForwardCall<T, double, double> forward;
+  ForwardCall<T, Finished<double, double>> forward;
   fill(forward);
-  forward.o = d.o.data();
-  forward.lse = RowStats<double>::packed(d.lse.data(), forward.heads, all.rows());
+  forward.out = {d.o.data(), RowStats<double>::packed(d.lse.data(), forward.heads, all.rows())};
   reference::forward<HeadDim>(forward, mask);
   if (!gradients) return d;
   d.dq.resize(s.q.size());

@@ -362,9 +362,11 @@ struct Forward {
       start(softmax, o);
       RowSum carried[2] = {};
       auto const load_carried = [&] {
-        if (!stages_o || !continues) return;
+        if constexpr (stages_o) {
+          if (!continues) return;
 #pragma unroll
-        for (int r = 0; r < 2; ++r) carried[r] = load_sum(launch.carried, rows, r);
+          for (int r = 0; r < 2; ++r) carried[r] = load_sum(launch.carried, rows, r);
+        }
       };
       auto const rescale = [&] {
 #pragma unroll
