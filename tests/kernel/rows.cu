@@ -168,6 +168,7 @@ struct Part {
         break;
       case 2:  // has no softmax
         std::fill_n(row, shape.dim, quiet_nan), s = quiet_nan;
+        if (below(2) == 0) t = -infinity;
         break;
       case 3:
         row[below(shape.dim)] = quiet_nan;
@@ -213,8 +214,8 @@ struct Pair {
   /// o divided and, in place of `top`, the LSE.
   static Want divided(Want want, std::int64_t dim) {
     for (std::size_t row = 0; row < want.sum.size(); ++row) {
-      bool const empty = want.top[row] == -infinity;
       double const sum = want.sum[row];
+      bool const empty = want.top[row] == -infinity && sum == 0;
       for (auto i = row * static_cast<std::size_t>(dim); i < (row + 1) * static_cast<std::size_t>(dim); ++i)
         want.o[i] = empty ? 0 : want.o[i] / sum;
       want.top[row] = empty      ? -infinity

@@ -133,22 +133,25 @@ struct ForwardResult {
   std::vector<float> top, sum;  ///< of a Partial one
 };
 
-/// What a result says of its rows.
-template <class T>
-ForwardResult<Finished<T>> const& finished(ForwardResult<Finished<T>> const& result) {
+/// What a result says of a case's rows.
+template <class Case, class T>
+ForwardResult<Finished<T>> const& finished(Case const&, ForwardResult<Finished<T>> const& result) {
   return result;
 }
-inline ForwardResult<Finished<float>> finished(ForwardResult<Partial<float>> const& part) {
-  ForwardResult<Finished<float>> result;
-  std::size_t const dim = part.sum.empty() ? 1 : part.o.size() / part.sum.size();
+template <int HeadDim, class T>
+ForwardResult<Finished<float>> finished(ForwardCase<HeadDim, T> const& c,
+                                        ForwardResult<Partial<float>> const& part) {
+  ForwardResult<Finished<float>> result{part.o, {}, {}, {}};
   for (std::size_t row = 0; row < part.sum.size(); ++row) {
-    bool const empty = part.top[row] == -INFINITY;
     double const sum = part.sum[row], lse = (part.top[row] + std::log2(sum)) * std::log(2.0);
+    bool const empty = sum == 0 && part.top[row] == -INFINITY;
     result.lse.push_back(empty ? -INFINITY : sum == 0 ? NAN : static_cast<float>(lse));
-  }
-  for (std::size_t i = 0; i < part.o.size(); ++i) {
-    bool const empty = part.top[i / dim] == -INFINITY;
-    result.o.push_back(empty ? part.o[i] : static_cast<float>(part.o[i] / double{part.sum[i / dim]}));
+    // o is [batch, token, head, dim] and the sums are [batch, head, token].
+    std::size_t const tokens = static_cast<std::size_t>(c.queries.rows()),
+                      heads = static_cast<std::size_t>(c.heads);
+    std::size_t const batch = row / tokens / heads, head = row / tokens % heads, token = row % tokens;
+    float* const o = result.o.data() + ((batch * tokens + token) * heads + head) * HeadDim;
+    for (int d = 0; d < HeadDim && !empty; ++d) o[d] = static_cast<float>(o[d] / sum);
   }
   return result;
 }
@@ -239,7 +242,7 @@ void check_result(ForwardCase<HeadDim, T> const& c, M const& mask, ForwardResult
                   double slack = 1) {
   std::vector<double> o, lse;
   c.oracle(mask, o, lse);
-  auto const& got = finished(result);
+  auto const& got = finished(c, result);
   INFO(words(c));
   CHECK(relative_error(got.o, o) < slack * o_tolerance<T>);
   CHECK(lse_error(got.lse, lse) < slack * lse_tolerance);
@@ -366,17 +369,20 @@ double finite_error(std::vector<Got> got, std::vector<double> want) {
   return relative_error(got, want);
 }
 
-/// As check_result(), where the oracle has numbers; elsewhere the result has none either.
-template <int HeadDim, class T, class Result, class M>
-void check_poisoned(ForwardCase<HeadDim, T> const& c, M const& mask, ForwardResult<Result> const& result) {
+/// As check_result(), where the oracle has numbers; elsewhere the results have none either.
+template <int HeadDim, class T, class M, class... Results>
+void check_poisoned(ForwardCase<HeadDim, T> const& c, M const& mask, Results const&... results) {
   std::vector<double> o, lse;
   c.oracle(mask, o, lse);
-  auto const& got = finished(result);
   INFO(words(c));
-  CHECK(equally_finite(got.o, o));
-  CHECK(equally_finite(got.lse, lse));
-  CHECK(finite_error(got.o, o) < 2 * o_tolerance<T>);
-  CHECK(finite_error(got.lse, lse) < 2 * lse_tolerance);
+  auto const check = [&](auto const& result) {
+    auto const& got = finished(c, result);
+    CHECK(equally_finite(got.o, o));
+    CHECK(equally_finite(got.lse, lse));
+    CHECK(finite_error(got.o, o) < 2 * o_tolerance<T>);
+    CHECK(finite_error(got.lse, lse) < 2 * lse_tolerance);
+  };
+  (check(results), ...);
 }
 
 /// Puts `poison` into one row of a tensor, or into one of its elements.
@@ -400,7 +406,7 @@ template <template <int, class, class, Mask> class Kernel, int HeadDim, class T,
 void check_poison(M const& mask, std::uint64_t stream) {
   std::mt19937_64 random(stream_seed(stream));
   for (std::uint64_t i = 0; i < 12; ++i) {
-    auto c = some_case<HeadDim, T>(stream + 10 * i, i % 2 == 0 ? 200 : 600);
+    auto c = some_case<HeadDim, T>(stream + 10 * i, i % 2 == 0 ? 150 : 400);
     if (i % 3 != 2) c.keys = {{{0, c.keys.rows(), 1}, {}}}, c.queries = {{{0, c.queries.rows(), 1}, {}}};
     float const poison = i % 4 == 0 ? INFINITY : i % 4 == 1 ? -INFINITY : NAN;
     for (int tensor = 0; tensor < 3; ++tensor) {
@@ -412,9 +418,9 @@ void check_poison(M const& mask, std::uint64_t stream) {
       if (tensor == 0) put(d.q, d.q_strides, d.query_shape(), poison, whole, random);
       if (tensor == 1) put(d.k, d.kv_strides, d.key_shape(), poison, whole, random);
       if (tensor == 2) put(d.v, d.kv_strides, d.key_shape(), poison, whole, random);
-      check_poisoned(d, mask, run_forward<Kernel, Finished<T>>(d, mask));
-      check_poisoned(d, mask, run_parts<Kernel, Finished<T>>(d, mask, 3));
-      check_poisoned(d, mask, run_parts<Kernel, Partial<float>>(d, mask, 2));
+      check_poisoned(d, mask, run_forward<Kernel, Finished<T>>(d, mask),
+                     run_parts<Kernel, Finished<T>>(d, mask, 3),
+                     run_parts<Kernel, Partial<float>>(d, mask, 2));
     }
   }
 }
@@ -448,8 +454,8 @@ void check_no_softmax(std::uint64_t stream) {
     for (std::int64_t token = first; token < std::min<std::int64_t>(first + 60, 300); ++token)
       *Tensor<T>{c.k.data(), c.kv_strides}.at(0, token, 0) = T(-INFINITY);
   for (std::int64_t const parts : {1, 2, 3, 5}) {
-    check_poisoned(c, Causal{}, run_parts<Kernel, Finished<T>>(c, Causal{}, parts));
-    check_poisoned(c, Causal{}, run_parts<Kernel, Partial<float>>(c, Causal{}, parts));
+    check_poisoned(c, Causal{}, run_parts<Kernel, Finished<T>>(c, Causal{}, parts),
+                   run_parts<Kernel, Partial<float>>(c, Causal{}, parts));
     check_poisoned(c, SlidingWindow{20, 0}, run_parts<Kernel, Finished<T>>(c, SlidingWindow{20, 0}, parts));
   }
 }
@@ -477,7 +483,7 @@ void check_scale(M const& mask, float scale, std::uint64_t stream) {
   c.oracle(mask, o, lse);
   INFO(words(c));
   auto const check = [&](auto const& result) {
-    auto const& got = finished(result);
+    auto const& got = finished(c, result);
     CHECK(relative_error(got.o, o) < o_tolerance<T>);
     CHECK(lse_error(got.lse, lse) < (scale > 1 ? 3e-7 : lse_tolerance));
   };

@@ -143,7 +143,7 @@ struct ChunkedRun {
   }
 
   /// The result where every chunk is there before the launch.
-  ForwardResult<Out> run_at_once() {
+  ForwardResult<Result> run_at_once() {
     poison(nullptr);
     for (std::size_t i = 0; i < chunks.size(); ++i) copy_chunk(i, nullptr);
     if (Status const status = launch(nullptr); !status.ok()) throw std::runtime_error(status.message());

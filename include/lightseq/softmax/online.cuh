@@ -173,15 +173,14 @@ struct OnlineSoftmax {
 /// The factor that makes a row's sum of weights 1: 0 where it has seen no key, infinite where none had a
 /// weight.
 __device__ __forceinline__ float inverse_of(float top, float sum) {
-  return top == -OnlineSoftmax::infinity ? 0.0f : 1.0f / sum;
+  return sum == 0 && top == -OnlineSoftmax::infinity ? 0.0f : 1.0f / sum;
 }
 
 /// The row's LSE, ln(2^top * sum), to the nearest float or the one beside it, whatever its size.
 __device__ __forceinline__ float lse_of(float top, float sum) {
   constexpr float ln_2 = 0.6931471805599453f;
   constexpr float ln_2_rest = static_cast<float>(0.6931471805599453 - static_cast<double>(ln_2));
-  if (top == -OnlineSoftmax::infinity) return top;
-  if (sum == 0) return OnlineSoftmax::nan;
+  if (sum == 0) return top == -OnlineSoftmax::infinity ? top : OnlineSoftmax::nan;
   float const product = __fmul_rn(top, ln_2);
   return product + (fmaf(top, ln_2_rest, fmaf(top, ln_2, -product)) + __logf(sum));
 }
