@@ -59,12 +59,12 @@ void measure(Case const& c, M const& mask) {
   auto const delta = RowStats<float>::packed(stats + rows * c.heads, c.heads, c.seqlen);
   Shape const shape{c.batch, c.seqlen, c.heads, HeadDim};
 
-  ForwardCall<T, T> forward;
-  forward.q = q, forward.k = k, forward.v = v, forward.o = o, forward.lse = lse;
+  ForwardCall<T> forward;
+  forward.q = q, forward.k = k, forward.v = v, forward.out = {o, lse};
   forward.queries = forward.keys = {{{0, c.seqlen, 1}, {}}};
   forward.batch = c.batch, forward.heads = c.heads, forward.kv_heads = c.kv_heads;
   forward.scale = softmax_scale(0, HeadDim);
-  sm90::ForwardKernel<HeadDim, T, T, M> forward_kernel;
+  sm90::ForwardKernel<HeadDim, T, Finished<T>, M> forward_kernel;
   check(forward_kernel.prepare());
   check(forward_kernel.launch(forward, mask, workspace, nullptr));
 

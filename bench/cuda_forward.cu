@@ -3,7 +3,7 @@
 //   bench_cuda_forward                                   a default selection of the Hopper kernel
 //   bench_cuda_forward TYPE MASK DIM BATCH SEQLEN HEADS KV_HEADS [portable] [carry | keys P | chunks P]
 // MASK is full, causal or a window's number of earlier keys. With `portable` the kernel for sm_80 and up runs
-// instead of the Hopper one. With `carry` a call continues from a result in float and writes one; with `keys
+// instead of the Hopper one. With `carry` a call continues from a partial result and writes one; with `keys
 // P` the queries are the last of P x SEQLEN tokens, and with `chunks P` the keys of those are a list of P
 // chunks besides. Prints a line of JSON a case: burst is the rate of some 15 ms of work after 350 ms of
 // idling, sustained that of 1 s after 0.7 s of the same work, in TFLOP/s of visible pairs. The difference
@@ -51,28 +51,31 @@ double pairs(Case const& c) {
   return n * window - window * window / 2;
 }
 
-template <template <int, class, class, Mask> class Kernel, int HeadDim, class T, class Out, class M>
+template <template <int, class, class, Mask> class Kernel, int HeadDim, class T, class Result, class M>
 void measure(Case const& c, M const& mask) {
   std::int64_t const rows = c.batch * c.seqlen;
   std::int64_t const q_size = rows * c.heads * HeadDim, kv_size = rows * c.parts * c.kv_heads * HeadDim;
   T* const q = filled<T>(q_size, 1);
   T* const k = filled<T>(kv_size, 2);
   T* const v = filled<T>(kv_size, 3);
-  Out* const o = filled<Out>(q_size, 4);
-  auto* const lse = filled<float>(rows * c.heads, 5);
+  auto* const o = filled<OutputOf<Result>>(q_size, 4);
+  auto* const top = filled<float>(rows * c.heads, 5);
+  auto* const sum = filled<float>(rows * c.heads, 7);
   auto* const workspace = filled<float>(4, 6);
-  ForwardCall<T, Out> call;
-  call.q = q, call.k = k, call.v = v, call.o = o;
-  call.lse = RowStats<float>::packed(lse, c.heads, c.seqlen);
-  if constexpr (std::is_same_v<Out, float>) {
-    call.o_in = o;
-    call.lse_in = RowStats<float const>::packed(lse, c.heads, c.seqlen);
+  auto const stats = [&](float* data) { return RowStats<float>::packed(data, c.heads, c.seqlen); };
+  ForwardCall<T, Result> call;
+  call.q = q, call.k = k, call.v = v, call.out.o = o;
+  if constexpr (is_finished<Result>) {
+    call.out.lse = stats(top);
+  } else {
+    call.out.top = stats(top), call.out.sum = stats(sum);
+    call.carried = call.out;
   }
   call.queries = {{{(c.parts - 1) * c.seqlen, c.seqlen, 1}, {}}};
   call.keys = {{{0, c.parts * c.seqlen, 1}, {}}};
   call.batch = c.batch, call.heads = c.heads, call.kv_heads = c.kv_heads;
   call.scale = softmax_scale(0, HeadDim);
-  Kernel<HeadDim, T, Out, M> kernel;
+  Kernel<HeadDim, T, Result, M> kernel;
   check(kernel.prepare());
   std::vector<KeyChunk<T>> chunks;
   for (std::int64_t part = c.list ? c.parts : 0; part-- > 0;) {
@@ -126,17 +129,18 @@ void measure(Case const& c, M const& mask) {
   std::fflush(stdout);
   check(cudaEventDestroy(begin));
   check(cudaEventDestroy(end));
-  for (void* const memory : {static_cast<void*>(q), static_cast<void*>(k), static_cast<void*>(v),
-                             static_cast<void*>(o), static_cast<void*>(lse), static_cast<void*>(workspace)})
+  for (void* const memory :
+       {static_cast<void*>(q), static_cast<void*>(k), static_cast<void*>(v), static_cast<void*>(o),
+        static_cast<void*>(top), static_cast<void*>(sum), static_cast<void*>(workspace)})
     check(cudaFree(memory));
 }
 
-template <template <int, class, class, Mask> class Kernel, int HeadDim, class T, class Out>
+template <template <int, class, class, Mask> class Kernel, int HeadDim, class T, class Result>
 void measure_mask(Case const& c) {
-  if (c.mask == "full") return measure<Kernel, HeadDim, T, Out>(c, Full{});
-  if (c.mask == "causal") return measure<Kernel, HeadDim, T, Out>(c, Causal{});
-  if constexpr (HeadDim == 128 && std::is_same_v<T, Out> && std::is_same_v<T, bfloat16>)
-    return measure<Kernel, HeadDim, T, Out>(c, SlidingWindow{std::atoll(c.mask.c_str()), 0});
+  if (c.mask == "full") return measure<Kernel, HeadDim, T, Result>(c, Full{});
+  if (c.mask == "causal") return measure<Kernel, HeadDim, T, Result>(c, Causal{});
+  if constexpr (HeadDim == 128 && std::is_same_v<Result, Finished<bfloat16>>)
+    return measure<Kernel, HeadDim, T, Result>(c, SlidingWindow{std::atoll(c.mask.c_str()), 0});
   std::fprintf(stderr, "no such mask here\n");
   std::exit(1);
 }
@@ -144,24 +148,24 @@ void measure_mask(Case const& c) {
 template <template <int, class, class, Mask> class Kernel>
 void measure_case(Case const& c) {
   if (c.type == "fp16") {
-    if (c.dim == 64) return measure_mask<Kernel, 64, float16, float16>(c);
-    return measure_mask<Kernel, 128, float16, float16>(c);
+    if (c.dim == 64) return measure_mask<Kernel, 64, float16, Finished<float16>>(c);
+    return measure_mask<Kernel, 128, float16, Finished<float16>>(c);
   }
   if (c.carry) {
-    if (c.dim == 64) return measure_mask<Kernel, 64, bfloat16, float>(c);
-    return measure_mask<Kernel, 128, bfloat16, float>(c);
+    if (c.dim == 64) return measure_mask<Kernel, 64, bfloat16, Partial<float>>(c);
+    return measure_mask<Kernel, 128, bfloat16, Partial<float>>(c);
   }
   switch (c.dim) {
     case 64:
-      return measure_mask<Kernel, 64, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 64, bfloat16, Finished<bfloat16>>(c);
     case 96:
-      return measure_mask<Kernel, 96, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 96, bfloat16, Finished<bfloat16>>(c);
     case 128:
-      return measure_mask<Kernel, 128, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 128, bfloat16, Finished<bfloat16>>(c);
     case 192:
-      return measure_mask<Kernel, 192, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 192, bfloat16, Finished<bfloat16>>(c);
     case 256:
-      return measure_mask<Kernel, 256, bfloat16, bfloat16>(c);
+      return measure_mask<Kernel, 256, bfloat16, Finished<bfloat16>>(c);
     default:
       std::fprintf(stderr, "no such head dim here\n");
       std::exit(1);

@@ -90,12 +90,11 @@ class DenseKernels {
   }
 
   void forward(Part const& part, std::span<KeyChunk<bfloat16> const> chunks, cudaStream_t stream) const {
-    ForwardCall<bfloat16, bfloat16> call;
+    ForwardCall<bfloat16> call;
     call.q = part.q;
     call.k = part.k;
     call.v = part.v();
-    call.o = part.o;
-    call.lse = RowStats<float>::packed(part.lse, part.heads, part.rows);
+    call.out = {part.o, RowStats<float>::packed(part.lse, part.heads, part.rows)};
     call.queries = part.positions;
     fill(call);
     if (chunks.empty()) {
@@ -157,7 +156,7 @@ class DenseKernels {
   std::int64_t heads_, kv_heads_;
   float *delta_, *dq_;
   std::byte *scratch_, *backward_scratch_;
-  sm90::ForwardKernel<head_dim, bfloat16, bfloat16, Causal> forward_;
+  sm90::ForwardKernel<head_dim, bfloat16, Finished<bfloat16>, Causal> forward_;
   Add add_;
   Write write_;
 };
@@ -211,7 +210,7 @@ class AllGather {
   }
 
  private:
-  using Chunks = sm90::ForwardKernel<head_dim, bfloat16, bfloat16, Causal>;
+  using Chunks = sm90::ForwardKernel<head_dim, bfloat16, Finished<bfloat16>, Causal>;
   bfloat16* keys(int rank) const { return kv_ + 2 * rank * part_.kv_size(); }
 
   ncclComm_t comm_;

@@ -61,10 +61,10 @@ inline double dense_error(std::vector<bfloat16> const& qkv, std::vector<bfloat16
   for (std::int64_t token = first; token < problem.seqlen; token += step)
     got.insert(got.end(), o.begin() + token * o_row, o.begin() + (token + 1) * o_row);
   lightseq::Inputs<bfloat16> const in = fused(qkv.data(), problem.seqlen);
-  lightseq::ForwardCall<bfloat16, double, double> call;
+  lightseq::ForwardCall<bfloat16, lightseq::Finished<double, double>> call;
   call.q = {in.q.from(first).data, {.token = step * qkv_row, .head = head_dim}};
-  call.k = in.k, call.v = in.v, call.o = want.data();
-  call.lse = lightseq::RowStats<double>::packed(lse.data(), problem.heads, samples);
+  call.k = in.k, call.v = in.v;
+  call.out = {want.data(), lightseq::RowStats<double>::packed(lse.data(), problem.heads, samples)};
   call.queries = {{{first, samples, step}, {}}}, call.keys = {{{0, problem.seqlen}, {}}};
   call.heads = problem.heads, call.kv_heads = problem.kv_heads;
   call.scale = lightseq::softmax_scale(problem.scale, head_dim);

@@ -145,105 +145,161 @@ constexpr double merge_tolerance = 1e-6 + (std::is_same_v<T, float>      ? 0
                                            : std::is_same_v<T, bfloat16> ? 0x1p-8
                                                                          : 0x1p-11);
 
-/// Two partial results. Sides that merge to nothing hold NaNs.
-struct Partials {
+/// A partial result with gaps in it, on host and device.
+struct Part {
   Shape shape;
-  Both<float> o{shape}, from{shape};
-  Stats lse{shape}, from_lse{shape};
-  std::vector<double> want_o, want_lse;  ///< in the order of host::for_each_row()
+  Both<float> o{shape};
+  Stats top{shape}, sum{shape};
 
-  explicit Partials(Shape const& s) : shape(s) {
-    o.host = random_vector<float>(static_cast<std::int64_t>(o.host.size()), 2);
-    from.host = random_vector<float>(static_cast<std::int64_t>(from.host.size()), 3);
-    host::for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
-      float &own = lse.at(batch, token, head), &other = from_lse.at(batch, token, head);
-      float const offset = static_cast<float>(below(201) - 100);  // an LSE may be anywhere
-      own = 4 * own + offset, other = 4 * other + offset;
-      switch (below(8)) {
-        case 0:
-          own = -infinity;
-          break;
-        case 1:
-          other = -infinity;
-          break;
-        case 2:
-          own = other = -infinity;
-          break;
-        case 3:
-          own = other + 200;
-          break;  // beyond what exp() can weigh
-        case 4:
-          other = own + 200;
-          break;
-      }
-      double const top = std::max(own, other);
-      double const a = top == -infinity ? 0 : std::exp(own - top),
-                   b = top == -infinity ? 0 : std::exp(other - top);
-      want_lse.push_back(a + b > 0 ? top + std::log(a + b) : -INFINITY);
-      bool const drop_own = own == -infinity || other >= own + 150;
-      bool const drop_other = other == -infinity || own >= other + 150;
-      float *const x = o.at(batch, token, head), *const y = from.at(batch, token, head);
-      for (std::int64_t d = 0; d < shape.dim; ++d) {
-        want_o.push_back(a + b > 0 ? (a * x[d] + b * y[d]) / (a + b) : 0);
-        if (drop_own) x[d] = quiet_nan;
-        if (drop_other) y[d] = quiet_nan;
-      }
-    });
-    o.upload(), from.upload(), lse.upload(), from_lse.upload();
+  void upload() { o.upload(), top.upload(), sum.upload(); }
+  Partial<float> on_device() { return {o.on_device(), top.on_device(), sum.on_device()}; }
+
+  /// Fills a row with one of the kinds that there are.
+  void fill(std::int64_t batch, std::int64_t token, std::int64_t head, float offset) {
+    float* const row = o.at(batch, token, head);
+    float &t = top.at(batch, token, head), &s = sum.at(batch, token, head);
+    t = 4 * t + offset, s = 0.5f + std::abs(s) * 50;
+    switch (below(10)) {
+      case 0:  // saw no key
+        std::fill_n(row, shape.dim, 0.0f), s = 0, t = -infinity;
+        break;
+      case 1:  // saw keys without weight
+        std::fill_n(row, shape.dim, 0.0f), s = 0, t = std::numeric_limits<float>::lowest();
+        break;
+      case 2:  // has no softmax
+        std::fill_n(row, shape.dim, quiet_nan), s = quiet_nan;
+        if (below(2) == 0) t = -infinity;
+        break;
+      case 3:
+        row[below(shape.dim)] = quiet_nan;
+        break;
+      case 4:  // beyond what exp2() can weigh
+        t += 400;
+        break;
+      case 5:
+        t = 1e9f + 64 * static_cast<float>(below(3));
+        break;
+    }
   }
 };
 
-template <int HeadDim, class Out>
+/// Two partial results, and what becomes of both or of the first, in the order of host::for_each_row().
+struct Pair {
+  Shape shape;
+  Part own{shape}, from{shape};
+  struct Want {
+    std::vector<double> o, top, sum;
+  } merged, alone;
+
+  explicit Pair(Shape const& s) : shape(s) {
+    own.o.host = random_vector<float>(static_cast<std::int64_t>(own.o.host.size()), 2);
+    from.o.host = random_vector<float>(static_cast<std::int64_t>(from.o.host.size()), 3);
+    host::for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
+      float const offset = static_cast<float>(below(2001) - 1000);
+      own.fill(batch, token, head, offset), from.fill(batch, token, head, offset);
+      double const x = own.top.at(batch, token, head), y = from.top.at(batch, token, head);
+      double const top = std::max(x, y), base = std::isinf(top) ? 0 : top;
+      double const a = std::exp2(x - base), b = std::exp2(y - base);
+      merged.top.push_back(top), alone.top.push_back(x);
+      merged.sum.push_back(a * own.sum.at(batch, token, head) + b * from.sum.at(batch, token, head));
+      alone.sum.push_back(own.sum.at(batch, token, head));
+      for (std::int64_t d = 0; d < shape.dim; ++d) {
+        merged.o.push_back(a * own.o.at(batch, token, head)[d] + b * from.o.at(batch, token, head)[d]);
+        alone.o.push_back(own.o.at(batch, token, head)[d]);
+      }
+    });
+    own.upload(), from.upload();
+  }
+
+  /// o divided and, in place of `top`, the LSE.
+  static Want divided(Want want, std::int64_t dim) {
+    for (std::size_t row = 0; row < want.sum.size(); ++row) {
+      double const sum = want.sum[row];
+      bool const empty = want.top[row] == -infinity && sum == 0;
+      for (auto i = row * static_cast<std::size_t>(dim); i < (row + 1) * static_cast<std::size_t>(dim); ++i)
+        want.o[i] = empty ? 0 : want.o[i] / sum;
+      want.top[row] = empty      ? -infinity
+                      : sum == 0 ? quiet_nan
+                                 : (want.top[row] + std::log2(sum)) * std::log(2.0);
+    }
+    return want;
+  }
+};
+
+/// The rows of a tensor that the device has changed, one behind the other. Nothing beside them has changed.
+template <class T>
+std::vector<T> changed_rows(Both<T>& tensor) {
+  std::vector<T> after = tensor.device.values(), rows;
+  host::for_each_row(tensor.shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
+    auto const begin = static_cast<std::size_t>(tensor.at(batch, token, head) - tensor.host.data());
+    for (std::size_t i = begin; i < begin + static_cast<std::size_t>(tensor.shape.dim); ++i)
+      rows.push_back(after[i]), after[i] = tensor.host[i];
+  });
+  CHECK(same(after, tensor.host));
+  return rows;
+}
+std::vector<float> changed_rows(Stats& stats) {
+  std::vector<float> after = stats.device.values(), rows;
+  host::for_each_row(stats.shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
+    auto const i = static_cast<std::size_t>(&stats.at(batch, token, head) - stats.host.data());
+    rows.push_back(after[i]), after[i] = stats.host[i];
+  });
+  CHECK(same(after, stats.host));
+  return rows;
+}
+
+/// Whether numbers are as near as the element type lets them be, and the others are no numbers either.
+template <class T>
+bool matches(std::vector<T> const& got, std::vector<double> const& want) {
+  bool all = got.size() == want.size();
+  for (std::size_t i = 0; all && i < got.size(); ++i) {
+    double const g = static_cast<float>(got[i]), w = want[i];
+    all = g == w || (std::isnan(g) && std::isnan(w)) ||
+          std::abs(g - w) <= 4 * merge_tolerance<T> * std::max(1.0, std::abs(w));
+  }
+  return all;
+}
+
+/// Checks a Finished result against what is wanted.
+template <class T>
+void check_finished(Both<T>& o, Stats& lse, Pair::Want const& want) {
+  CHECK(matches(changed_rows(o), want.o));
+  CHECK(matches(changed_rows(lse), want.top));
+}
+
+template <int HeadDim, class T>
 void merges_right(Shape const& shape, cudaStream_t stream) {
   CAPTURE(HeadDim);
   CAPTURE(shape.tokens);
-  Partials p(shape);
-  Both<Out> to{shape};
-  to.host = poisoned_vector<Out>(static_cast<std::int64_t>(to.host.size()));
-  to.upload();
-  auto const merge_into = [&](auto const& target) {
-    CHECK(rows::merge<HeadDim>(p.from.on_device(), p.from_lse.on_device(), p.o.on_device(), p.lse.on_device(),
-                               target, shape, stream) == cudaSuccess);
-  };
-  merge_into(to.on_device());
-  auto const got_lse = p.lse.device.values();
-  CHECK(same(p.o.device.values(), p.o.host));
-  CHECK(same(p.from.device.values(), p.from.host));
-  to.host = to.device.values();
-
-  // Row by row: what was wanted, and that all else is as it was.
-  std::vector<Out> got_o, gaps = to.host;
-  std::vector<double> rows_lse;
-  std::vector<float> lse_gaps_before = p.lse.host, lse_gaps_after = got_lse;
-  host::for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
-    auto const begin = static_cast<std::size_t>(to.at(batch, token, head) - to.host.data());
-    for (std::size_t d = begin; d < begin + HeadDim; ++d)
-      got_o.push_back(to.host[d]), gaps[d] = Out(quiet_nan);
-    auto const row = static_cast<std::size_t>(&p.lse.at(batch, token, head) - p.lse.host.data());
-    rows_lse.push_back(got_lse[row]);
-    lse_gaps_before[row] = lse_gaps_after[row] = 0;
-  });
-  CHECK(relative_error(got_o, p.want_o) < merge_tolerance<Out>);
-  bool lse_right = true;
-  for (std::size_t i = 0; i < rows_lse.size(); ++i)
-    lse_right =
-        lse_right && (rows_lse[i] == p.want_lse[i] ||
-                      std::abs(rows_lse[i] - p.want_lse[i]) <= 1e-6 * std::max(1.0, std::abs(p.want_lse[i])));
-  CHECK(lse_right);
-  CHECK(same(gaps, poisoned_vector<Out>(static_cast<std::int64_t>(gaps.size()))));
-  CHECK(same(lse_gaps_after, lse_gaps_before));
-
-  if constexpr (std::is_same_v<Out, float>) {
-    p.lse.upload();
-    merge_into(p.o.on_device());  // in place
-    p.o.host = p.o.device.values();
-    std::vector<float> again;
-    host::for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
-      float const* const row = p.o.at(batch, token, head);
-      again.insert(again.end(), row, row + HeadDim);
-    });
-    CHECK(same(again, got_o));
-    CHECK(same(p.lse.device.values(), got_lse));
+  Pair p(shape);
+  auto const merged = Pair::divided(p.merged, HeadDim), alone = Pair::divided(p.alone, HeadDim);
+  Both<T> o{shape};
+  Stats lse{shape};
+  fill_with_bits(o.host), fill_with_bits(lse.host);
+  Finished<T> const to{o.on_device(), lse.on_device()};
+  o.upload(), lse.upload();
+  CHECK(rows::merge<HeadDim>(p.from.on_device(), p.own.on_device(), to, shape, stream) == cudaSuccess);
+  check_finished(o, lse, merged);
+  o.upload(), lse.upload();
+  CHECK(rows::finish<HeadDim>(Partial<float const>(p.own.on_device()), to, shape, stream) == cudaSuccess);
+  check_finished(o, lse, alone);
+  for (Part* const part : {&p.own, &p.from}) {
+    CHECK(same(part->o.device.values(), part->o.host));
+    CHECK(same(part->top.device.values(), part->top.host));
+    CHECK(same(part->sum.device.values(), part->sum.host));
+  }
+  if constexpr (std::is_same_v<T, float>) {
+    // In place.
+    Finished<float> const over{p.own.o.on_device(), p.own.top.on_device()};
+    CHECK(rows::finish<HeadDim>(Partial<float const>(p.own.on_device()), over, shape, stream) == cudaSuccess);
+    check_finished(p.own.o, p.own.top, alone);
+    p.own.upload();
+    CHECK(rows::merge<HeadDim>(p.from.on_device(), p.own.on_device(), over, shape, stream) == cudaSuccess);
+    check_finished(p.own.o, p.own.top, merged);
+    p.own.upload();
+    CHECK(rows::merge<HeadDim>(p.from.on_device(), p.own.on_device(), shape, stream) == cudaSuccess);
+    check_finished(p.own.o, p.own.top, p.merged);
+    CHECK(matches(changed_rows(p.own.sum), p.merged.sum));
   }
 }
 
@@ -273,7 +329,8 @@ TEST_CASE("a copy, a clear and a merge reach beyond 2^31 elements") {
   constexpr std::int64_t far = (std::int64_t{1} << 31) + 64;
   constexpr Shape shape{2, 3, 1, 16};
   Streams const streams(1);
-  DeviceArray<float> const memory(far + 48), lse(6), other_lse(std::vector<float>(6, 1));
+  DeviceArray<float> const memory(far + 48), lse(6), sum(6), other_lse(std::vector<float>(6, 1)),
+      other_sum(std::vector<float>(6, 1));
   auto const values = random_vector<float>(96, 4);
   DeviceArray<float> const source(values), merged(96);
   DeviceArray<float> const second{std::vector<float>(values.begin() + 48, values.end())};
@@ -292,36 +349,36 @@ TEST_CASE("a copy, a clear and a merge reach beyond 2^31 elements") {
   auto const stats = [](DeviceArray<float> const& array) {
     return RowStats<float>::packed(array.data(), 1, 3);
   };
-  CHECK(rows::clear<16>(Tensor<float>(merged.data()), stats(lse), shape, streams[0]) == cudaSuccess);
-  CHECK(rows::merge<16>(Tensor<float const>(wide), RowStats<float const>(stats(other_lse)),
-                        Tensor<float const>(merged.data()), stats(lse), Tensor<float>(merged.data()), shape,
+  Partial<float> const none{merged.data(), stats(lse), stats(sum)};
+  CHECK(rows::clear<16>(none, shape, streams[0]) == cudaSuccess);
+  CHECK(rows::merge<16>(Partial<float const>{wide, stats(other_lse), stats(other_sum)}, none, shape,
                         streams[0]) == cudaSuccess);
   CHECK(same(merged.values(), values));
 
-  CHECK(rows::clear<16>(wide, stats(lse), shape, streams[0]) == cudaSuccess);
+  CHECK(rows::clear<16>(Partial<float>{wide, stats(lse), stats(sum)}, shape, streams[0]) == cudaSuccess);
   check_cuda(cudaDeviceSynchronize());
   CHECK(same(far_values(), std::vector<float>(48, 0)));
 }
 
-TEST_CASE_TEMPLATE("a clear on the GPU writes zeros and -inf and no gap", T, float, bfloat16, float16) {
+TEST_CASE("a clear on the GPU writes a result of no keys and no gap") {
   INFO("LIGHTSEQ_SEED=", run_seed());
   Streams const streams(1);
   for_each_head_dim([&](auto dim) {
     for (Shape const& shape : shapes(dim)) {
-      Both<T> o{shape};
-      Stats lse{shape};
-      fill_with_bits(o.host);
-      o.upload(), lse.upload();
-      CHECK(rows::clear<dim>(o.on_device(), lse.on_device(), shape, streams[0]) == cudaSuccess);
-      host::clear(o.on_host(), lse.on_host(), shape);
-      CHECK(same(o.device.values(), o.host));
-      CHECK(same(lse.device.values(), lse.host));
+      Part part{shape};
+      fill_with_bits(part.o.host), fill_with_bits(part.top.host), fill_with_bits(part.sum.host);
+      part.upload();
+      CHECK(rows::clear<dim>(part.on_device(), shape, streams[0]) == cudaSuccess);
+      auto const rows = static_cast<std::size_t>(shape.batch * shape.tokens * shape.heads);
+      CHECK(same(changed_rows(part.o), std::vector<float>(rows * dim, 0)));
+      CHECK(same(changed_rows(part.top), std::vector<float>(rows, -infinity)));
+      CHECK(same(changed_rows(part.sum), std::vector<float>(rows, 0)));
     }
   });
 }
 
-TEST_CASE_TEMPLATE("a merge on the GPU weighs two partial results, and what weighs nothing leaves no trace",
-                   T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("a merge on the GPU weighs two partial results, and what is no number stays none", T,
+                   float, bfloat16, float16) {
   INFO("LIGHTSEQ_SEED=", run_seed());
   Streams const streams(1);
   for_each_head_dim([&](auto dim) {
@@ -389,4 +446,24 @@ TEST_CASE_TEMPLATE("delta on the GPU is the sum of o * d_o of each row", T, bflo
       CHECK(same(got, delta.host));
     }
   });
+}
+
+TEST_CASE(
+    "what an earlier call of the application met with is no launch's error, and stays the application's") {
+  Streams const streams(1);
+  constexpr Shape shape{1, 3, 2, 16};
+  DeviceArray<float> const o(96), stats(18), delta(6);
+  DeviceArray<bfloat16> const x(96);
+  auto const of = [&](int i) { return RowStats<float>::packed(stats.data() + 6 * i, 2, 3); };
+  Partial<float> const part{o.data(), of(0), of(1)};
+  void* memory = nullptr;
+  REQUIRE(cudaMalloc(&memory, std::size_t{1} << 46) == cudaErrorMemoryAllocation);
+  CHECK(rows::clear<16>(part, shape, streams[0]) == cudaSuccess);
+  CHECK(rows::merge<16>(part, part, shape, streams[0]) == cudaSuccess);
+  CHECK(rows::finish<16>(Partial<float const>(part), Finished<float>{o.data(), of(2)}, shape, streams[0]) ==
+        cudaSuccess);
+  CHECK(rows::delta<16, bfloat16>(x.data(), x.data(), RowStats<float>::packed(delta.data(), 2, 3), shape,
+                                  streams[0]) == cudaSuccess);
+  CHECK(cudaGetLastError() == cudaErrorMemoryAllocation);
+  check_cuda(cudaDeviceSynchronize());
 }

@@ -60,9 +60,10 @@ struct Stream {
 };
 
 /// A case on the device, its keys in chunks of which each has memory of its own.
-template <int HeadDim, class T, class Out, class M>
+template <int HeadDim, class T, class Result, class M>
 struct ChunkedRun {
-  using Kernel = sm90::ForwardKernel<HeadDim, T, Out, M>;
+  using Kernel = sm90::ForwardKernel<HeadDim, T, Result, M>;
+  using Out = OutputOf<Result>;
 
   ChunkedRun(ForwardCase<HeadDim, T> const& problem, M const& m, std::vector<Piece> const& pieces)
       : c(problem),
@@ -72,12 +73,19 @@ struct ChunkedRun {
         v(c.v),
         o(c.extent(c.query_shape(), c.q_strides)),
         lse(c.rows()),
+        sum(c.rows()),
         flags(static_cast<std::int64_t>(pieces.size())),
         workspace(std::int64_t{Kernel::workspace_bytes}) {
     call.q = {q.data(), c.q_strides};
     call.queries = c.queries;
-    call.o = {o.data(), c.q_strides};
-    call.lse = RowStats<float>::packed(lse.data(), c.heads, c.queries.rows());
+    call.out.o = {o.data(), c.q_strides};
+    auto const stats = [&](DeviceArray<float> const& array) {
+      return RowStats<float>::packed(array.data(), c.heads, c.queries.rows());
+    };
+    if constexpr (is_finished<Result>)
+      call.out.lse = stats(lse);
+    else
+      call.out.top = stats(lse), call.out.sum = stats(sum);
     call.batch = c.batch, call.heads = c.heads, call.kv_heads = c.kv_heads, call.scale = c.scale;
     for (std::size_t i = 0; i < pieces.size(); ++i) {
       chunk_k.emplace_back(static_cast<std::int64_t>(c.k.size()));
@@ -99,7 +107,8 @@ struct ChunkedRun {
     check_cuda(cudaMemsetAsync(flags.data(), 0, chunks.size() * sizeof(std::uint32_t), stream));
     std::int64_t const o_size = c.extent(c.query_shape(), c.q_strides);
     check_cuda(cudaMemsetAsync(o.data(), 0xff, static_cast<std::size_t>(o_size) * sizeof(Out), stream));
-    check_cuda(cudaMemsetAsync(lse.data(), 0xff, static_cast<std::size_t>(c.rows()) * sizeof(float), stream));
+    for (float* const stats : {lse.data(), sum.data()})
+      check_cuda(cudaMemsetAsync(stats, 0xff, static_cast<std::size_t>(c.rows()) * sizeof(float), stream));
   }
 
   void copy_chunk(std::size_t i, cudaStream_t stream) {
@@ -117,9 +126,13 @@ struct ChunkedRun {
                          sm_margin);
   }
 
-  ForwardResult<Out> result() const {
+  ForwardResult<Result> result() const {
     std::vector<Out> const strided = o.values();
-    ForwardResult<Out> packed{{}, lse.values()};
+    ForwardResult<Result> packed;
+    if constexpr (is_finished<Result>)
+      packed.lse = lse.values();
+    else
+      packed.top = lse.values(), packed.sum = sum.values();
     for (std::int64_t b = 0; b < c.batch; ++b)
       for (std::int64_t t = 0; t < c.queries.rows(); ++t)
         for (std::int64_t h = 0; h < c.heads; ++h) {
@@ -130,7 +143,7 @@ struct ChunkedRun {
   }
 
   /// The result where every chunk is there before the launch.
-  ForwardResult<Out> run_at_once() {
+  ForwardResult<Result> run_at_once() {
     poison(nullptr);
     for (std::size_t i = 0; i < chunks.size(); ++i) copy_chunk(i, nullptr);
     if (Status const status = launch(nullptr); !status.ok()) throw std::runtime_error(status.message());
@@ -144,26 +157,28 @@ struct ChunkedRun {
   DeviceArray<T> q, k, v;
   std::vector<DeviceArray<T>> chunk_k, chunk_v;
   DeviceArray<Out> o;
-  DeviceArray<float> lse;
+  DeviceArray<float> lse, sum;  ///< lse is the top of a partial result
   DeviceArray<std::uint32_t> flags;
   DeviceArray<char> workspace;
-  ForwardCall<T, Out> call;
+  ForwardCall<T, Result> call;
   std::vector<KeyChunk<T>> chunks;
   Kernel kernel;
 };
 
-template <int HeadDim, class T, class Out, class M>
+template <int HeadDim, class T, class Result, class M>
 void check_lists(M const& mask, std::uint64_t stream) {
   for (int const pieces : {1, 2, 3, 5, 16}) {
     auto const c = some_case<HeadDim, T>(stream + 10 * static_cast<std::uint64_t>(pieces), 900);
     std::mt19937_64 random(stream_seed(stream + 5));
-    ChunkedRun<HeadDim, T, Out, M> run(c, mask, some_pieces(random, c.keys.rows(), pieces));
+    ChunkedRun<HeadDim, T, Result, M> run(c, mask, some_pieces(random, c.keys.rows(), pieces));
     auto const got = run.run_at_once();
     check_result(c, mask, got);
     if (pieces > 1) continue;
-    auto const single = run_forward<sm90::ForwardKernel, Out>(c, mask);
+    auto const single = run_forward<sm90::ForwardKernel, Result>(c, mask);
     CHECK(got.o == single.o);
     CHECK(got.lse == single.lse);
+    CHECK(got.top == single.top);
+    CHECK(got.sum == single.sum);
   }
 }
 
@@ -181,10 +196,10 @@ ForwardCase<HeadDim, T> many_tiles(std::uint64_t stream) {
 }
 
 /// Keys that come after the launch, one chunk a millisecond.
-template <int HeadDim, class T, class Out, class M, class SetFlag>
+template <int HeadDim, class T, class Result, class M, class SetFlag>
 void check_late(M const& mask, std::uint64_t seed, SetFlag const& set) {
   auto const c = many_tiles<HeadDim, T>(seed);
-  ChunkedRun<HeadDim, T, Out, M> run(c, mask, even_pieces(c.keys.rows(), 5));
+  ChunkedRun<HeadDim, T, Result, M> run(c, mask, even_pieces(c.keys.rows(), 5));
   auto const want = run.run_at_once();
   check_result(c, mask, want);
 
@@ -207,6 +222,8 @@ void check_late(M const& mask, std::uint64_t seed, SetFlag const& set) {
     auto const got = run.result();
     CHECK(got.o == want.o);
     CHECK(got.lse == want.lse);
+    CHECK(got.top == want.top);
+    CHECK(got.sum == want.sum);
   }
 }
 
@@ -214,34 +231,35 @@ void check_late(M const& mask, std::uint64_t seed, SetFlag const& set) {
 
 TEST_CASE("a list of key chunks gives on sm_90 what the oracle says, however the keys are cut") {
   REQUIRE(compute_capability() == 90);
-  check_lists<128, bfloat16, bfloat16>(Full{}, 100);
-  check_lists<128, bfloat16, bfloat16>(Causal{}, 300);
-  check_lists<128, bfloat16, float>(SlidingWindow{70, 20}, 500);
-  check_lists<128, float16, float16>(Documents{150}, 700);
-  check_lists<64, bfloat16, bfloat16>(Causal{}, 900);
-  check_lists<64, float16, float>(Full{}, 1100);
-  check_lists<192, bfloat16, bfloat16>(Causal{}, 1300);
+  check_lists<128, bfloat16, Finished<bfloat16>>(Full{}, 100);
+  check_lists<128, bfloat16, Finished<bfloat16>>(Causal{}, 300);
+  check_lists<128, bfloat16, Partial<float>>(SlidingWindow{70, 20}, 500);
+  check_lists<128, float16, Finished<float16>>(Documents{150}, 700);
+  check_lists<64, bfloat16, Finished<bfloat16>>(Causal{}, 900);
+  check_lists<64, float16, Partial<float>>(Full{}, 1100);
+  check_lists<192, bfloat16, Finished<bfloat16>>(Causal{}, 1300);
 }
 
 TEST_CASE("without chunks a query sees no key on sm_90, and more chunks than there is room for are refused") {
   REQUIRE(compute_capability() == 90);
   auto const c = some_case<128, bfloat16>(2000, 500);
-  ChunkedRun<128, bfloat16, float, Full> run(c, Full{}, std::vector<Piece>(17));
+  ChunkedRun<128, bfloat16, Partial<float>, Full> run(c, Full{}, std::vector<Piece>(17));
   CHECK(run.launch(nullptr).message() == "the number of chunks is 17, at most 16 is served");
   run.chunks.clear();
   run.poison(nullptr);
   REQUIRE(run.launch(nullptr).ok());
   auto const got = run.result();
   CHECK(got.o == std::vector<float>(got.o.size(), 0.0f));
-  CHECK(got.lse == std::vector<float>(got.lse.size(), -INFINITY));
+  CHECK(got.top == std::vector<float>(got.top.size(), -INFINITY));
+  CHECK(got.sum == std::vector<float>(got.sum.size(), 0.0f));
 }
 
 TEST_CASE("late: chunks may arrive while the sm_90 kernel runs, their flags set by a kernel") {
   REQUIRE(compute_capability() == 90);
   auto const set = [](std::uint32_t* flag, cudaStream_t stream) { set_flag<<<1, 1, 0, stream>>>(flag); };
-  check_late<128, bfloat16, bfloat16>(Full{}, 3000, set);
-  check_late<128, bfloat16, float>(Causal{}, 3100, set);
-  check_late<64, float16, float16>(Causal{}, 3200, set);
+  check_late<128, bfloat16, Finished<bfloat16>>(Full{}, 3000, set);
+  check_late<128, bfloat16, Partial<float>>(Causal{}, 3100, set);
+  check_late<64, float16, Finished<float16>>(Causal{}, 3200, set);
 }
 
 TEST_CASE("late: chunks may arrive while the sm_90 kernel runs, their flags set by the stream itself") {
@@ -255,13 +273,13 @@ TEST_CASE("late: chunks may arrive while the sm_90 kernel runs, their flags set 
   auto const set = [&](std::uint32_t* flag, cudaStream_t stream) {
     CHECK(write(stream, reinterpret_cast<CUdeviceptr>(flag), 1, 0) == CUDA_SUCCESS);
   };
-  check_late<128, bfloat16, bfloat16>(Causal{}, 4000, set);
+  check_late<128, bfloat16, Finished<bfloat16>>(Causal{}, 4000, set);
 }
 
 TEST_CASE("late: a captured sm_90 forward and the arrivals it waits for give the same bits when replayed") {
   REQUIRE(compute_capability() == 90);
   auto const c = many_tiles<128, bfloat16>(5000);
-  ChunkedRun<128, bfloat16, bfloat16, Causal> run(c, Causal{}, even_pieces(c.keys.rows(), 4));
+  ChunkedRun<128, bfloat16, Finished<bfloat16>, Causal> run(c, Causal{}, even_pieces(c.keys.rows(), 4));
   auto const want = run.run_at_once();
   check_result(c, Causal{}, want);
   run.use_flags();
@@ -290,6 +308,8 @@ TEST_CASE("late: a captured sm_90 forward and the arrivals it waits for give the
     auto const got = run.result();
     CHECK(got.o == want.o);
     CHECK(got.lse == want.lse);
+    CHECK(got.top == want.top);
+    CHECK(got.sum == want.sum);
   }
   check_cuda(cudaGraphExecDestroy(replay));
   check_cuda(cudaGraphDestroy(graph));

@@ -11,46 +11,42 @@ using namespace lightseq::test;
 
 namespace {
 
-/// Attends the keys in `parts` calls on one (o, lse). Rows of o that have seen no key hold no number before a
-/// call that continues from them.
+/// Attends the keys in `parts` calls on one result, which begins as that of no keys.
 template <int HeadDim, class T, class M>
 void check_in_place(M const& mask, std::uint64_t stream) {
   for (std::int64_t const parts : {2, 5}) {
     auto const c = some_case<HeadDim, T>(stream + 10 * static_cast<std::uint64_t>(parts), 700);
     DeviceArray<T> const q(c.q), k(c.k), v(c.v);
-    DeviceArray<float> const o(poisoned_vector<float>(c.extent(c.query_shape(), c.q_strides)));
-    DeviceArray<float> const lse(std::vector<float>(static_cast<std::size_t>(c.rows()), -INFINITY));
+    auto const rows = static_cast<std::size_t>(c.rows());
+    DeviceArray<float> const o(
+        std::vector<float>(static_cast<std::size_t>(c.extent(c.query_shape(), c.q_strides))));
+    DeviceArray<float> const top(std::vector<float>(rows, -INFINITY)), sum(std::vector<float>(rows, 0.0f));
     DeviceArray<char> const workspace(16);
-    ForwardCall<T, float> call;
+    ForwardCall<T, Partial<float>> call;
     call.q = {q.data(), c.q_strides};
     call.queries = c.queries;
-    call.o = {o.data(), c.q_strides};
-    call.o_in = call.o;
-    call.lse = RowStats<float>::packed(lse.data(), c.heads, c.queries.rows());
-    call.lse_in = call.lse;
+    call.out = {{o.data(), c.q_strides},
+                RowStats<float>::packed(top.data(), c.heads, c.queries.rows()),
+                RowStats<float>::packed(sum.data(), c.heads, c.queries.rows())};
+    call.carried = call.out;
     call.batch = c.batch, call.heads = c.heads, call.kv_heads = c.kv_heads, call.scale = c.scale;
-    sm90::ForwardKernel<HeadDim, T, float, M> kernel;
+    sm90::ForwardKernel<HeadDim, T, Partial<float>, M> kernel;
     REQUIRE(kernel.prepare().ok());
-    ForwardResult<float> got;
     for (std::int64_t part = 0; part < parts; ++part) {
       std::int64_t const first = part * c.keys.rows() / parts, end = (part + 1) * c.keys.rows() / parts;
       call.k = Tensor<T const>{k.data(), c.kv_strides}.from(first);
       call.v = Tensor<T const>{v.data(), c.kv_strides}.from(first);
       call.keys = c.keys.slice(first, end - first);
       REQUIRE(kernel.launch(call, mask, workspace.data(), nullptr).ok());
-      auto strided = o.values();
-      got = {{}, lse.values()};
-      for (std::int64_t b = 0; b < c.batch; ++b)
-        for (std::int64_t t = 0; t < c.queries.rows(); ++t)
-          for (std::int64_t h = 0; h < c.heads; ++h) {
-            float* const row = Tensor<float>{strided.data(), c.q_strides}.at(b, t, h);
-            got.o.insert(got.o.end(), row, row + HeadDim);
-            auto const stats = RowStats<float>::packed(got.lse.data(), c.heads, c.queries.rows());
-            if (stats.at(b, h)[t] == -INFINITY) std::fill(row, row + HeadDim, NAN);
-          }
-      check_cuda(
-          cudaMemcpy(o.data(), strided.data(), strided.size() * sizeof(float), cudaMemcpyHostToDevice));
     }
+    ForwardResult<Partial<float>> got{{}, {}, top.values(), sum.values()};
+    auto const strided = o.values();
+    for (std::int64_t b = 0; b < c.batch; ++b)
+      for (std::int64_t t = 0; t < c.queries.rows(); ++t)
+        for (std::int64_t h = 0; h < c.heads; ++h) {
+          float const* const row = Tensor<float const>{strided.data(), c.q_strides}.at(b, t, h);
+          got.o.insert(got.o.end(), row, row + HeadDim);
+        }
     check_result(c, mask, got);
   }
 }
@@ -72,20 +68,20 @@ TEST_CASE("the sm_90 forward kernel may continue in place, from nothing too") {
 TEST_CASE("the sm_90 forward kernel says which float output or input the copy engine does not take") {
   REQUIRE(compute_capability() == 90);
   DeviceArray<bfloat16> const data(100 * 128);
-  DeviceArray<float> const o(100 * 128), lse(100);
+  DeviceArray<float> const o(100 * 128), stats(100);
   DeviceArray<char> const workspace(16);
-  sm90::ForwardKernel<128, bfloat16, float, Full> kernel;
+  sm90::ForwardKernel<128, bfloat16, Partial<float>, Full> kernel;
   REQUIRE(kernel.prepare().ok());
-  ForwardCall<bfloat16, float> call;
+  ForwardCall<bfloat16, Partial<float>> call;
   call.q = call.k = call.v = Tensor<bfloat16 const>{data.data()};
   call.queries = call.keys = {{{0, 90, 1}, {}}};
-  call.lse = RowStats<float>::packed(lse.data(), 1, 90);
-  call.lse_in = call.lse;
-  call.o = o.data() + 2;
+  call.out.top = call.out.sum = RowStats<float>::packed(stats.data(), 1, 90);
+  call.carried = call.out;
+  call.out.o = o.data() + 2;
   CHECK(kernel.launch(call, {}, workspace.data(), nullptr).message() ==
         "the address of o is 8, which is not a multiple of 16");
-  call.o = o.data();
-  call.o_in = {o.data(), {0, 130, 128}};
+  call.out.o = o.data();
+  call.carried.o = {o.data(), {0, 130, 128}};
   CHECK(kernel.launch(call, {}, workspace.data(), nullptr).message() ==
-        "the token stride of o_in is 130, which is not a multiple of 4");
+        "the token stride of carried o is 130, which is not a multiple of 4");
 }

@@ -29,8 +29,8 @@ namespace lightseq {
 struct Hopper {
   static constexpr char const* name = "Hopper";
   static constexpr bool serves(int major, int minor) { return major == 9 && minor == 0; }
-  template <int HeadDim, class T, class Out, Mask M>
-  using Forward = sm90::ForwardKernel<HeadDim, T, Out, M>;
+  template <int HeadDim, class T, class Result, Mask M>
+  using Forward = sm90::ForwardKernel<HeadDim, T, Result, M>;
   template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
   using Backward = sm90::BackwardKernel<HeadDim, T, KeyGrad, M, Deterministic>;
 };
@@ -39,8 +39,8 @@ struct Hopper {
 struct Ampere {
   static constexpr char const* name = "Ampere and later";
   static constexpr bool serves(int major, int) { return major >= 8; }
-  template <int HeadDim, class T, class Out, Mask M>
-  using Forward = sm80::ForwardKernel<HeadDim, T, Out, M>;
+  template <int HeadDim, class T, class Result, Mask M>
+  using Forward = sm80::ForwardKernel<HeadDim, T, Result, M>;
   template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
   using Backward = sm80::BackwardKernel<HeadDim, T, KeyGrad, M, Deterministic>;
 };
@@ -69,8 +69,8 @@ struct Cuda {
   template <int HeadDim, Mask M, class Traits>
   class Kernels {
     using T = typename Traits::Element;
-    using Partial = typename Architecture::template Forward<HeadDim, T, float, M>;
-    using Final = typename Architecture::template Forward<HeadDim, T, T, M>;
+    template <class Result>
+    using Forward = typename Architecture::template Forward<HeadDim, T, Result, M>;
     template <class KeyGrad>
     using Backward = std::conditional_t<
         Traits::inference, NoBackward,
@@ -97,7 +97,7 @@ struct Cuda {
     }
 
     /// The chunks of keys and values that one launch can attend as they arrive.
-    static constexpr int max_chunks = Final::max_chunks;
+    static constexpr int max_chunks = Forward<Finished<T>>::max_chunks;
 
     /// For launches with chunks. Throws Error if the device cannot run them.
     void prepare_chunks() {
@@ -113,7 +113,7 @@ struct Cuda {
     /// Whether the device that was current at construction still is.
     Status check_device() const noexcept { return device_.check(); }
 
-    static constexpr std::int64_t forward_scratch_bytes() { return Partial::workspace_bytes; }
+    static constexpr std::int64_t forward_scratch_bytes() { return Forward<Finished<T>>::workspace_bytes; }
     std::int64_t backward_scratch_bytes() const { return backward_scratch_bytes_; }
 
     /// The operations of one call. After one has failed the others do nothing.
@@ -147,7 +147,7 @@ struct Cuda {
       template <class Call>
       void forward(Call const& call, M const& mask, std::byte* scratch) noexcept {
         if (!status_.ok()) return;
-        if constexpr (std::is_same_v<Call, ForwardCall<T, float>>)
+        if constexpr (std::is_same_v<Call, ForwardCall<T, Partial<float>>>)
           status_ = kernels_.partial_.launch(call, mask, scratch, stream_.compute, stream_.sm_margin);
         else
           status_ = kernels_.final_.launch(call, mask, scratch, stream_.compute, stream_.sm_margin);
@@ -168,8 +168,8 @@ struct Cuda {
       static constexpr int max_chunks = Kernels::max_chunks;
 
       /// The same with chunks of keys and values in place of the call's own.
-      void forward(ForwardCall<T, T> const& call, std::span<KeyChunk<T> const> chunks, M const& mask,
-                   std::byte* scratch) noexcept {
+      void forward(ForwardCall<T, Finished<T>> const& call, std::span<KeyChunk<T> const> chunks,
+                   M const& mask, std::byte* scratch) noexcept {
         if (!status_.ok()) return;
         status_ = kernels_.final_.launch(call, chunks, mask, scratch, stream_.compute, stream_.sm_margin);
       }
@@ -216,14 +216,18 @@ struct Cuda {
       void delta(Tensor<T const> o, Tensor<T const> d_o, RowStats<float> to, Shape const& shape) noexcept {
         run("delta", [&] { return rows::delta<HeadDim>(o, d_o, to, shape, stream_.compute); });
       }
-      void clear(Tensor<float> o, RowStats<float> lse, Shape const& shape) noexcept {
-        run("the clearing of rows", [&] { return rows::clear<HeadDim>(o, lse, shape, stream_.compute); });
+      void clear(Partial<float> const& to, Shape const& shape) noexcept {
+        run("the clearing of rows", [&] { return rows::clear<HeadDim>(to, shape, stream_.compute); });
       }
-      template <class Out>
-      void merge(Tensor<float const> from_o, RowStats<float const> from_lse, Tensor<float const> o,
-                 RowStats<float> lse, Tensor<Out> to, Shape const& shape) noexcept {
-        run("a merge of rows",
-            [&] { return rows::merge<HeadDim>(from_o, from_lse, o, lse, to, shape, stream_.compute); });
+      void merge(Partial<float const> const& from, Partial<float> const& into, Shape const& shape) noexcept {
+        run("a merge of rows", [&] { return rows::merge<HeadDim>(from, into, shape, stream_.compute); });
+      }
+      void merge(Partial<float const> const& from, Partial<float const> const& own, Finished<T> const& to,
+                 Shape const& shape) noexcept {
+        run("a merge of rows", [&] { return rows::merge<HeadDim>(from, own, to, shape, stream_.compute); });
+      }
+      void finish(Partial<float const> const& own, Finished<T> const& to, Shape const& shape) noexcept {
+        run("the division of rows", [&] { return rows::finish<HeadDim>(own, to, shape, stream_.compute); });
       }
 
      private:
@@ -254,8 +258,8 @@ struct Cuda {
 
     OwnDevice device_;
     Event forked_, joined_;
-    Partial partial_;  // writes floats, for more keys to come
-    Final final_;      // writes elements
+    Forward<Partial<float>> partial_;
+    Forward<Finished<T>> final_;
     Backward<float> add_gradients_;
     Backward<T> write_gradients_;
     std::int64_t backward_scratch_bytes_ = 0;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <type_traits>
 
 #include "lightseq/core/range.hpp"
 #include "lightseq/core/tensor.hpp"
+#include "lightseq/kernel/kernel.hpp"
 #include "lightseq/mask/mask.hpp"
 #include "lightseq/softmax/online.cuh"
 
@@ -39,6 +41,26 @@ struct RowPair {
   }
 };
 
+/// The elements of a forward call's result, and whether it is finished.
+template <class Result>
+using OutputOf = std::remove_pointer_t<decltype(Result::o.data)>;
+template <class Result>
+inline constexpr bool is_finished = false;
+template <class T>
+inline constexpr bool is_finished<Finished<T>> = true;
+
+/// What Partial says of a row besides o.
+struct RowSum {
+  float top, sum;
+};
+
+/// Loads it; a row behind the end has seen no key.
+__device__ __forceinline__ RowSum load_sum(Partial<float const> const& from, RowPair const& rows, int r) {
+  if (!rows.exists(r)) return {-OnlineSoftmax::infinity, 0};
+  return {from.top.at(rows.batch, rows.head)[rows.token(r)],
+          from.sum.at(rows.batch, rows.head)[rows.token(r)]};
+}
+
 /// Gives -inf to the scores of pairs that the mask hides, and to those behind the end of the keys.
 template <int Size, Mask M>
 __device__ __forceinline__ void hide(float (&scores)[Size], RowPair const& rows, LaunchSegment const& keys,
@@ -56,40 +78,53 @@ __device__ __forceinline__ void hide(float (&scores)[Size], RowPair const& rows,
   }
 }
 
-/// Loads the (o, lse) of keys attended before.
+/// Loads the result of keys attended before.
 template <int Size>
-__device__ __forceinline__ void resume(Tensor<float const> const& o_in, RowStats<float const> const& lse_in,
-                                       RowPair const& rows, float scale, OnlineSoftmax& softmax,
-                                       float (&o)[Size]) {
+__device__ __forceinline__ void resume(Partial<float const> const& carried, RowPair const& rows,
+                                       OnlineSoftmax& softmax, float (&o)[Size]) {
   int const column = threadIdx.x % 4;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float const lse =
-        rows.exists(r) ? lse_in.at(rows.batch, rows.head)[rows.token(r)] : -OnlineSoftmax::infinity;
-    bool const empty = lse == -OnlineSoftmax::infinity;
-    softmax.resume(r, lse, scale, column == 0);
-    float const* const from = o_in.at(rows.batch, rows.token(r), rows.head) + column * 2;
+    RowSum const before = load_sum(carried, rows, r);
+    softmax.resume(r, before.top, before.sum, column == 0);
+    float const* const from = carried.o.at(rows.batch, rows.token(r), rows.head) + column * 2;
 #pragma unroll
     for (int i = 0; i < Size / 4; ++i) {
-      float2 const pair = empty ? float2{0, 0} : *reinterpret_cast<float2 const*>(from + 8 * i);
-      o[4 * i + 2 * r] = pair.x * OnlineSoftmax::carried_weight;
-      o[4 * i + 2 * r + 1] = pair.y * OnlineSoftmax::carried_weight;
+      float2 const pair = rows.exists(r) ? *reinterpret_cast<float2 const*>(from + 8 * i) : float2{0, 0};
+      o[4 * i + 2 * r] = pair.x;
+      o[4 * i + 2 * r + 1] = pair.y;
     }
   }
 }
 
-/// Ends the softmax: writes the rows' LSE, and makes o the weighted mean of the values.
-template <int Size>
-__device__ __forceinline__ void normalise(OnlineSoftmax const& softmax, float scale, RowPair const& rows,
-                                          RowStats<float> const& lse_out, float (&o)[Size]) {
+/// Writes what a result says of a row besides o.
+__device__ __forceinline__ void store_sum(Partial<float> const& to, RowPair const& rows, int r,
+                                          RowSum const& row) {
+  if (threadIdx.x % 4 != 0 || !rows.exists(r)) return;
+  to.top.at(rows.batch, rows.head)[rows.token(r)] = row.top;
+  to.sum.at(rows.batch, rows.head)[rows.token(r)] = row.sum;
+}
+template <class T>
+__device__ __forceinline__ void store_sum(Finished<T> const& to, RowPair const& rows, int r,
+                                          RowSum const& row) {
+  if (threadIdx.x % 4 != 0 || !rows.exists(r)) return;
+  to.lse.at(rows.batch, rows.head)[rows.token(r)] = lse_of(row.top, row.sum);
+}
+
+/// Ends a softmax that is added up: writes the rows' sums and divides o where the result is finished.
+template <class Result, int Size>
+__device__ __forceinline__ void finish(OnlineSoftmax const& softmax, RowPair const& rows, Result const& to,
+                                       float (&o)[Size]) {
   float inverse[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float const lse = softmax.finish(r, scale, inverse[r]);
-    if (threadIdx.x % 4 == 0 && rows.exists(r)) lse_out.at(rows.batch, rows.head)[rows.token(r)] = lse;
+    store_sum(to, rows, r, {softmax.offset[r], softmax.sum[r]});
+    inverse[r] = inverse_of(softmax.offset[r], softmax.sum[r]);
   }
+  if constexpr (is_finished<Result>) {
 #pragma unroll
-  for (int i = 0; i < Size; ++i) o[i] *= inverse[i / 2 % 2];
+    for (int i = 0; i < Size; ++i) o[i] *= inverse[i / 2 % 2];
+  }
 }
 
 /// Writes the rows of o as floats.

@@ -34,7 +34,10 @@ struct Partial {
   Tensor<F> o;           ///< [batch, queries.rows(), heads, dim]
   RowStats<F> top, sum;  ///< [batch, heads, queries.rows()]
 
-  operator Partial<F const>() const requires(!std::is_const_v<F>) { return {o, top, sum}; }
+  template <class G>
+  requires(std::is_same_v<G, F const> && !std::is_const_v<F>) operator Partial<G>() const {
+    return {o, top, sum};
+  }
 };
 
 /// Attention of some queries to some keys. Query head h uses key/value head h / (heads / kv_heads). `Result`

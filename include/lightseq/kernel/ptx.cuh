@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "lightseq/core/element.hpp"
 
@@ -49,6 +50,20 @@ __device__ __forceinline__ std::uint32_t pack(float low, float high) {
   std::uint32_t packed;
   asm("cvt.rn.%3x2.f32 %0, %2, %1;" : "=r"(packed) : "f"(low), "f"(high), "C"(Name<T>::value));
   return packed;
+}
+
+/// Two elements of type T, the one in the lower half first.
+template <class T>
+__device__ __forceinline__ float2 unpack(std::uint32_t packed) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    return {__uint_as_float(packed << 16), __uint_as_float(packed & 0xffff0000u)};
+  } else {
+    float2 pair;
+    asm("{.reg .f16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high;}"
+        : "=f"(pair.x), "=f"(pair.y)
+        : "r"(packed));
+    return pair;
+  }
 }
 
 /// Waits until `threads` threads have arrived at barrier `id`, this one included.

@@ -7,7 +7,9 @@
 #include <type_traits>
 
 #include "lightseq/core/tensor.hpp"
+#include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/ptx.cuh"
+#include "lightseq/softmax/online.cuh"
 #include "lightseq/softmax/partial.hpp"
 
 /// What surrounds the kernels, row by row, on a stream. All tensors of a call have the same Shape, and their
@@ -68,23 +70,30 @@ __global__ void __launch_bounds__(256) for_each_row(std::int64_t batch, std::int
     f(i / tokens / heads, i / tokens % heads, i % tokens);
 }
 
+/// Launches a kernel of 256 threads a block and says what came of this launch alone: cudaGetLastError would
+/// also say, and forget, what an earlier call of the application met with.
+template <class... Parameters>
+cudaError_t launch(void (*kernel)(Parameters...), std::int64_t blocks, cudaStream_t stream,
+                   std::type_identity_t<Parameters>... arguments) {
+  if (blocks == 0) return cudaSuccess;
+  void* pointers[] = {&arguments...};
+  return cudaLaunchKernel(reinterpret_cast<void const*>(kernel), dim3(static_cast<unsigned>(blocks)),
+                          dim3(256), pointers, 0, stream);
+}
+
 template <int HeadDim, class F>
 cudaError_t launch_eights(Shape const& shape, cudaStream_t stream, F const& f) {
   std::int64_t const blocks = std::min<std::int64_t>(shape.batch * shape.tokens, 1 << 20);
-  if (blocks == 0) return cudaSuccess;
-  for_each_eight<HeadDim><<<static_cast<unsigned>(blocks), 256, 0, stream>>>(
-      shape.batch, shape.tokens, static_cast<int>(shape.heads), f);
-  return cudaGetLastError();
+  return launch(&for_each_eight<HeadDim, F>, blocks, stream, shape.batch, shape.tokens,
+                static_cast<int>(shape.heads), f);
 }
 
 template <class F>
 cudaError_t launch_rows(Shape const& shape, cudaStream_t stream, F const& f) {
   std::int64_t const blocks =
       std::min<std::int64_t>((shape.batch * shape.tokens * shape.heads + 255) / 256, 1 << 20);
-  if (blocks == 0) return cudaSuccess;
-  for_each_row<<<static_cast<unsigned>(blocks), 256, 0, stream>>>(shape.batch, shape.tokens,
-                                                                  static_cast<int>(shape.heads), f);
-  return cudaGetLastError();
+  return launch(&for_each_row<F>, blocks, stream, shape.batch, shape.tokens, static_cast<int>(shape.heads),
+                f);
 }
 
 template <class From, class To>
@@ -152,62 +161,133 @@ inline cudaError_t copy(RowStats<float const> from, RowStats<float> to, Shape co
   return launch_rows(shape, stream, CopyStats{from, to});
 }
 
-struct FillStats {
-  RowStats<float> to;
-  float value;
+struct NoKeys {
+  RowStats<float> top, sum;
   __device__ void operator()(std::int64_t batch, std::int64_t head, std::int64_t token) const {
-    to.at(batch, head)[token] = value;
+    top.at(batch, head)[token] = Merge::none;
+    sum.at(batch, head)[token] = 0;
   }
 };
 
-/// (o, lse) becomes attention over no keys: (0, -inf).
-template <int HeadDim, class T>
-cudaError_t clear(Tensor<T> o, RowStats<float> lse, Shape const& shape, cudaStream_t stream) {
-  if (cudaError_t const error = zero<HeadDim>(o, shape, stream); error != cudaSuccess) return error;
-  return launch_rows(shape, stream, FillStats{lse, Merge::none});
+/// `to` becomes attention over no keys.
+template <int HeadDim>
+cudaError_t clear(Partial<float> to, Shape const& shape, cudaStream_t stream) {
+  if (cudaError_t const error = zero<HeadDim>(to.o, shape, stream); error != cudaSuccess) return error;
+  return launch_rows(shape, stream, NoKeys{to.top, to.sum});
 }
 
-template <class Out>
-struct MergeRows {
-  Tensor<float const> from, o;
-  RowStats<float const> from_lse, lse;
-  Tensor<Out> to;
-  __device__ void operator()(std::int64_t batch, std::int64_t token, int head, int dim) const {
-    Merge const m = merge(lse.at(batch, head)[token], from_lse.at(batch, head)[token]);
-    // A weight of zero drops its side, which may then hold anything: zero times a NaN would be a NaN.
-    Eight sum{};
-    if (m.a != 0) {
-      Eight const own = Eight::load(o.at(batch, token, head) + dim);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) sum.values[i] = m.a * own.values[i];
-    }
-    if (m.b != 0) {
-      Eight const other = Eight::load(from.at(batch, token, head) + dim);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) sum.values[i] += m.b * other.values[i];
-    }
-    sum.store(to.at(batch, token, head) + dim);
+/// How two partial results of a row become one.
+struct Merged : Merge {
+  float sum;
+
+  __device__ static Merged make(Partial<float const> const& a, Partial<float const> const& b,
+                                std::int64_t batch, std::int64_t head, std::int64_t token) {
+    Merge const m = lightseq::merge(a.top.at(batch, head)[token], b.top.at(batch, head)[token]);
+    return {m, m.a * a.sum.at(batch, head)[token] + m.b * b.sum.at(batch, head)[token]};
+  }
+
+  /// The factors for a result of this kind.
+  __device__ void divide(Partial<float> const&) {}
+  template <class T>
+  __device__ void divide(Finished<T> const&) {
+    float const inverse = inverse_of(top, sum);
+    a *= inverse, b *= inverse;
+  }
+
+  __device__ void store(Partial<float> const& to, std::int64_t batch, std::int64_t head,
+                        std::int64_t token) const {
+    to.top.at(batch, head)[token] = top;
+    to.sum.at(batch, head)[token] = sum;
+  }
+  template <class T>
+  __device__ void store(Finished<T> const& to, std::int64_t batch, std::int64_t head,
+                        std::int64_t token) const {
+    to.lse.at(batch, head)[token] = lse_of(top, sum);
   }
 };
 
-struct MergeStats {
-  RowStats<float const> from;
-  RowStats<float> lse;
-  __device__ void operator()(std::int64_t batch, std::int64_t head, std::int64_t token) const {
-    float& own = lse.at(batch, head)[token];
-    own = merge(own, from.at(batch, head)[token]).lse;
+/// A block takes a token's rows, and changes their statistics when all that read them are through: what is
+/// written may be what is read.
+template <int HeadDim, class Result>
+__global__ void __launch_bounds__(256)
+    merge_rows(Partial<float const> own, Partial<float const> from, Result to, std::int64_t batch,
+               std::int64_t tokens, int heads) {
+  constexpr int per_row = HeadDim / 8;
+  int const threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
+  for (std::int64_t row = blockIdx.x; row < batch * tokens; row += gridDim.x) {
+    std::int64_t const b = row / tokens, token = row % tokens;
+    for (int i = thread; i < heads * per_row; i += threads) {
+      int const head = i / per_row, dim = i % per_row * 8;
+      Merged m = Merged::make(own, from, b, head, token);
+      m.divide(to);
+      Eight sum = Eight::load(own.o.at(b, token, head) + dim);
+      Eight const other = Eight::load(from.o.at(b, token, head) + dim);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sum.values[j] = m.a * sum.values[j] + m.b * other.values[j];
+      sum.store(to.o.at(b, token, head) + dim);
+    }
+    __syncthreads();
+    for (int head = thread; head < heads; head += threads)
+      Merged::make(own, from, b, head, token).store(to, b, head, token);
   }
-};
+}
 
-/// (to, lse) becomes the merge of (from, from_lse) and (o, lse); `to` may be o.
-template <int HeadDim, class Out>
-cudaError_t merge(Tensor<float const> from, RowStats<float const> from_lse, Tensor<float const> o,
-                  RowStats<float> lse, Tensor<Out> to, Shape const& shape, cudaStream_t stream) {
-  // Two kernels: every reader of a row's lse is through before it changes.
-  MergeRows<Out> const rows{from.resolved(shape), o.resolved(shape), from_lse, lse, to.resolved(shape)};
-  if (cudaError_t const error = launch_eights<HeadDim>(shape, stream, rows); error != cudaSuccess)
-    return error;
-  return launch_rows(shape, stream, MergeStats{from_lse, lse});
+/// The same with one partial result.
+template <int HeadDim, class T>
+__global__ void __launch_bounds__(256) finish_rows(Partial<float const> own, Finished<T> to,
+                                                   std::int64_t batch, std::int64_t tokens, int heads) {
+  constexpr int per_row = HeadDim / 8;
+  int const threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
+  for (std::int64_t row = blockIdx.x; row < batch * tokens; row += gridDim.x) {
+    std::int64_t const b = row / tokens, token = row % tokens;
+    for (int i = thread; i < heads * per_row; i += threads) {
+      int const head = i / per_row, dim = i % per_row * 8;
+      float const inverse = inverse_of(own.top.at(b, head)[token], own.sum.at(b, head)[token]);
+      Eight eight = Eight::load(own.o.at(b, token, head) + dim);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) eight.values[j] *= inverse;
+      eight.store(to.o.at(b, token, head) + dim);
+    }
+    __syncthreads();
+    for (int head = thread; head < heads; head += threads)
+      to.lse.at(b, head)[token] = lse_of(own.top.at(b, head)[token], own.sum.at(b, head)[token]);
+  }
+}
+
+/// The result, its tensor of o with strides.
+template <class Result>
+Result resolved(Result result, Shape const& shape) {
+  result.o = result.o.resolved(shape);
+  return result;
+}
+
+template <int HeadDim, class Result>
+cudaError_t launch_merge(Partial<float const> const& from, Partial<float const> const& own, Result const& to,
+                         Shape const& shape, cudaStream_t stream) {
+  std::int64_t const blocks = std::min<std::int64_t>(shape.batch * shape.tokens, 1 << 20);
+  return launch(&merge_rows<HeadDim, Result>, blocks, stream, resolved(own, shape), resolved(from, shape),
+                resolved(to, shape), shape.batch, shape.tokens, static_cast<int>(shape.heads));
+}
+
+/// `into` becomes the merge of both.
+template <int HeadDim>
+cudaError_t merge(Partial<float const> from, Partial<float> into, Shape const& shape, cudaStream_t stream) {
+  return launch_merge<HeadDim>(from, into, into, shape, stream);
+}
+
+/// `to` becomes the merge of both, finished. What it is made of may share memory with it, if that lies alike.
+template <int HeadDim, class T>
+cudaError_t merge(Partial<float const> from, Partial<float const> own, Finished<T> to, Shape const& shape,
+                  cudaStream_t stream) {
+  return launch_merge<HeadDim>(from, own, to, shape, stream);
+}
+
+/// `to` becomes `own`, finished.
+template <int HeadDim, class T>
+cudaError_t finish(Partial<float const> own, Finished<T> to, Shape const& shape, cudaStream_t stream) {
+  std::int64_t const blocks = std::min<std::int64_t>(shape.batch * shape.tokens, 1 << 20);
+  return launch(&finish_rows<HeadDim, T>, blocks, stream, resolved(own, shape), resolved(to, shape),
+                shape.batch, shape.tokens, static_cast<int>(shape.heads));
 }
 
 /// Eight neighbours of a row of o and of d_o a thread; a block takes 64 tokens of one head.
@@ -249,10 +329,8 @@ template <int HeadDim, class T>
 cudaError_t delta(Tensor<T const> o, Tensor<T const> d_o, RowStats<float> delta, Shape const& shape,
                   cudaStream_t stream) {
   std::int64_t const blocks = (shape.tokens + 63) / 64 * shape.batch * shape.heads;
-  if (blocks == 0) return cudaSuccess;
-  delta_rows<HeadDim><<<static_cast<unsigned>(blocks), 256, 0, stream>>>(
-      o.resolved(shape), d_o.resolved(shape), delta, shape.tokens, static_cast<int>(shape.heads));
-  return cudaGetLastError();
+  return launch(&delta_rows<HeadDim, T>, blocks, stream, o.resolved(shape), d_o.resolved(shape), delta,
+                shape.tokens, static_cast<int>(shape.heads));
 }
 
 /// Loads the kernels of all operations on the current device. A first launch would do so, and wait for
@@ -268,9 +346,9 @@ cudaError_t prepare() {
     return error;
   };
   cudaError_t error = loaded(&for_each_eight<HeadDim, Copy<T, T>>, &for_each_eight<HeadDim, Copy<float, T>>,
-                             &for_each_eight<HeadDim, Zero<float>>, &for_each_row<FillStats>,
-                             &for_each_eight<HeadDim, MergeRows<T>>,
-                             &for_each_eight<HeadDim, MergeRows<float>>, &for_each_row<MergeStats>);
+                             &for_each_eight<HeadDim, Zero<float>>, &for_each_row<NoKeys>,
+                             &merge_rows<HeadDim, Partial<float>>, &merge_rows<HeadDim, Finished<T>>,
+                             &finish_rows<HeadDim, T>);
   if constexpr (Backward)
     if (error == cudaSuccess)
       error = loaded(&for_each_eight<HeadDim, Add<float>>, &for_each_eight<HeadDim, Add<T>>,

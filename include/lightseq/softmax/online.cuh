@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cmath>
 #include <limits>
 
 #include "lightseq/core/standard.hpp"
@@ -26,29 +27,37 @@ __device__ __forceinline__ float quad_sum(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
-/// The softmax so far of a thread's two rows. A score s has the weight exp2((s - reference) * scale), where
-/// `scale` holds the factor log2(e) too. The reference need not be the largest score: any does whose weights
-/// neither overflow nor vanish, so it rarely moves.
+/// The softmax so far of a thread's two rows. With `scale`, which holds the factor log2(e) too, a score s has
+/// the weight exp2(s * scale - offset). The offset need not be the largest exponent: any does whose weights
+/// neither overflow nor vanish, so it rarely moves. It is what Partial::top says, to the bit.
 struct OnlineSoftmax {
   static constexpr float infinity = std::numeric_limits<float>::infinity();
+  static constexpr float nan = std::numeric_limits<float>::quiet_NaN();
   static constexpr float log2_e = 1.4426950408889634f;
-  static constexpr float ln_2 = 0.6931471805599453f;
-  static constexpr float largest_step = 8;  ///< log2 of the largest weight that does not move the reference
+  static constexpr float largest_step = 8;  ///< log2 of the largest weight that does not move the offset
 
-  float reference[2] = {-infinity, -infinity};
-  float sum[2] = {0, 0};     ///< of this thread's weights
-  float factor[2] = {1, 1};  ///< by which the last move of the reference scaled earlier weights
+  /// The offset of a row that has seen keys, but none with a weight. Offset -inf says that it has seen none.
+  static constexpr float lowest = std::numeric_limits<float>::lowest();
 
-  /// Continues row r from keys attended before: their weights sum up to 2^largest_step, by which this thread
-  /// must multiply the row of o, and which counts in one thread of the quad alone.
-  __device__ __forceinline__ void resume(int r, float lse, float scale, bool counts) {
-    bool const empty = lse == -infinity;
-    reference[r] = empty ? -infinity : (lse * log2_e - largest_step) / scale;
-    sum[r] = counts && !empty ? carried_weight : 0.0f;
+  /// Beyond this, offsets lie so far apart that the weight of the largest score might not fit in 16 bits:
+  /// then exponents are rounded as the offset was, before it is subtracted.
+  static constexpr float far = 0x1p25f;
+
+  float offset[2] = {-infinity, -infinity};
+  float sum[2] = {0, 0};     ///< of this thread's weights, or of the row's: see add_up()
+  float factor[2] = {1, 1};  ///< by which the last move of the offset scaled earlier weights
+  float largest_sum;         ///< that add_fixed() takes; negative while an offset is far
+
+  __device__ __forceinline__ explicit OnlineSoftmax(float largest = infinity) : largest_sum(largest) {}
+
+  /// Continues row r from keys attended before; one thread of a quad says that their sum counts.
+  __device__ __forceinline__ void resume(int r, float top, float before, bool counts) {
+    offset[r] = top;
+    sum[r] = counts ? before : 0.0f;
+    look_far();
   }
-  static constexpr float carried_weight = 256;
 
-  /// Turns scores into weights, whatever they are. Says, the same in the whole warp, whether the reference
+  /// Turns scores into weights, whatever they are. Says, the same in the whole warp, whether the offset
   /// moved: then o must be multiplied by `factor`.
   template <int Size>
   __device__ __forceinline__ bool add(float (&scores)[Size], float scale) {
@@ -56,102 +65,126 @@ struct OnlineSoftmax {
     find_top(scores, top);
     bool const moves = __any_sync(~0u, outgrown(top, scale));
     if (moves) raise(top, scale);
-    float const offset[2] = {finite(reference[0]) * scale, finite(reference[1]) * scale};
+    Line const line = aim(scores, scale, __any_sync(~0u, any_far()));
     float part[2][2] = {{sum[0], 0}, {sum[1], 0}};
-    weigh(scores, scale, offset, part);
+    weigh(scores, line, part);
 #pragma unroll
     for (int r = 0; r < 2; ++r) sum[r] = part[r][0] + part[r][1];
     return moves;
   }
 
-  /// The steps of add(). First the largest of a row's scores and its reference, as this thread sees it.
+  /// The steps of add(). First the largest of a row's scores, as this thread sees it.
   template <int Size>
   __device__ __forceinline__ void find_top(float const (&scores)[Size], float (&top)[2]) const {
     // Two chains per row: the adders' latency is longer than their rate.
-    float part[2][2] = {{reference[0], reference[0]}, {reference[1], reference[1]}};
+    float part[2][2] = {{scores[0], scores[1]}, {scores[2], scores[3]}};
 #pragma unroll
-    for (int i = 0; i < Size; ++i) part[i / 2 % 2][i % 2] = fmaxf(part[i / 2 % 2][i % 2], scores[i]);
+    for (int i = 4; i < Size; ++i) part[i / 2 % 2][i % 2] = fmaxf(part[i / 2 % 2][i % 2], scores[i]);
 #pragma unroll
     for (int r = 0; r < 2; ++r) top[r] = fmaxf(part[r][0], part[r][1]);
   }
 
-  /// Whether a reference must move; if one must in any thread of a warp, all threads raise() theirs.
+  /// Whether an offset must move; if one must in any thread of a warp, all threads raise() theirs.
   __device__ __forceinline__ bool outgrown(float const (&top)[2], float scale) const {
-    return ((top[0] - reference[0]) * scale > largest_step) |
-           ((top[1] - reference[1]) * scale > largest_step);
+    return (fmaf(top[0], scale, -offset[0]) > largest_step) |
+           (fmaf(top[1], scale, -offset[1]) > largest_step);
   }
 
-  /// Moves the references to the largest score of each row.
+  /// Moves the offsets up to the largest score of each row.
   __device__ __forceinline__ void raise(float const (&top)[2], float scale) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float const row_top = quad_max(top[r]);
-      factor[r] = exp2_approx((reference[r] - finite(row_top)) * scale);
-      reference[r] = row_top;
+      float const next = fmaxf(offset[r], __fmul_rn(quad_max(top[r]), scale));
+      factor[r] = exp2_approx(offset[r] - finite(next));
+      offset[r] = next;
       sum[r] *= factor[r];
     }
+    look_far();
+  }
+
+  /// Exponents are score * scale - offset, row by row.
+  struct Line {
+    float scale[2], offset[2];
+  };
+
+  /// Whether an offset is far. If one is in any thread of a warp, `some_far` is true in all.
+  __device__ __forceinline__ bool any_far() const { return largest_sum < 0; }
+
+  /// Then how scores become exponents. Those of rows whose offset is far are scaled, and rounded, here.
+  template <int Size>
+  __device__ __forceinline__ Line aim(float (&scores)[Size], float scale, bool some_far) const {
+    Line line{{scale, scale}, {finite(offset[0]), finite(offset[1])}};
+    if (__builtin_expect(some_far, 0)) {
+      float const here[2] = {is_far(0) ? scale : 1.0f, is_far(1) ? scale : 1.0f};
+#pragma unroll
+      for (int i = 0; i < Size; ++i) scores[i] = __fmul_rn(scores[i], here[i / 2 % 2]);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) line.scale[r] = is_far(r) ? 1.0f : scale;
+    }
+    return line;
   }
 
   /// Then the weights, here those of a block of 16 keys.
-  __device__ __forceinline__ void weigh_block(float* scores, float scale) {
+  __device__ __forceinline__ void weigh_block(float* scores, Line const& line) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      scores[i] = exp2_approx(scores[i] * scale - finite(reference[i / 2 % 2]) * scale);
+      scores[i] = exp2_approx(fmaf(scores[i], line.scale[i / 2 % 2], -line.offset[i / 2 % 2]));
       sum[i / 2 % 2] += scores[i];
     }
   }
 
-  /// The same with the reference as it is: no maxima, no exchange between threads. `offset` is what offset()
-  /// gives, computed while the scores are not yet there. Says, the same in the whole warp, whether that went
-  /// well; if not, the scores are lost and nothing else has changed. A row that has seen no key yet never
-  /// goes well.
+  /// The same with the offset as it is: no maxima, no exchange between threads. Says, the same in the whole
+  /// warp, whether that went well; if not, the scores are lost and nothing else has changed. A row that has
+  /// seen no key yet never goes well.
   template <int Size>
-  __device__ __forceinline__ bool add_fixed(float (&scores)[Size], float scale, float const (&offset)[2],
-                                            float largest_sum) {
+  __device__ __forceinline__ bool add_fixed(float (&scores)[Size], float scale) {
     float part[2][2] = {{0, 0}, {0, 0}};
-    weigh(scores, scale, offset, part);
+    weigh(scores, {{scale, scale}, {offset[0], offset[1]}}, part);
     float const more[2] = {part[0][0] + part[0][1], part[1][0] + part[1][1]};
     if (__builtin_expect(__any_sync(~0u, !(fmaxf(more[0], more[1]) < largest_sum)), 0)) return false;
     sum[0] += more[0];
     sum[1] += more[1];
     return true;
   }
-  __device__ __forceinline__ float offset(int r, float scale) const { return reference[r] * scale; }
 
-  /// The row's LSE, and in `inverse` the factor that makes the sum of weights 1. Adds up the quad.
-  __device__ __forceinline__ float finish(int r, float scale, float& inverse) const {
-    float const total = quad_sum(sum[r]);
-    inverse = total > 0 ? 1.0f / total : 0.0f;
-    return total > 0 ? reference[r] * scale * ln_2 + __logf(total) : -infinity;
+  /// Behind the last keys: gives each thread of a quad the sum of its row.
+  __device__ __forceinline__ void add_up() {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) sum[r] = quad_sum(sum[r]);
   }
 
-  /// The row's LSE together with other keys' `other_lse`. With the factors `own` and `other`, the row of o
-  /// here and the finished one of those keys add up to the row for all keys. Adds up the quad.
-  __device__ __forceinline__ float finish_with(int r, float scale, float other_lse, float& own,
-                                               float& other) const {
-    float inverse;
-    float const lse = finish(r, scale, inverse);
-    float const top = fmaxf(lse, other_lse);
-    float const weight = exp2_approx((lse - finite(top)) * log2_e);
-    float const other_weight = exp2_approx((other_lse - finite(top)) * log2_e);
-    float const total = weight + other_weight;  // 0, or at least 1
-    own = total > 0 ? inverse * (weight / total) : 0.0f;
-    other = total > 0 ? other_weight / total : 0.0f;
-    return total > 0 ? top + __logf(total) : -infinity;
-  }
-
- private:
   __device__ __forceinline__ static float finite(float x) { return x == -infinity ? 0.0f : x; }
 
+ private:
+  __device__ __forceinline__ bool is_far(int r) const { return fabsf(finite(offset[r])) > far; }
+
+  __device__ __forceinline__ void look_far() {
+    largest_sum = copysignf(largest_sum, is_far(0) | is_far(1) ? -1.0f : 1.0f);
+  }
+
   template <int Size>
-  __device__ __forceinline__ static void weigh(float (&scores)[Size], float scale, float const (&offset)[2],
-                                               float (&part)[2][2]) {
+  __device__ __forceinline__ static void weigh(float (&scores)[Size], Line const& line, float (&part)[2][2]) {
 #pragma unroll
     for (int i = 0; i < Size; ++i) {
-      scores[i] = exp2_approx(scores[i] * scale - offset[i / 2 % 2]);
+      scores[i] = exp2_approx(fmaf(scores[i], line.scale[i / 2 % 2], -line.offset[i / 2 % 2]));
       part[i / 2 % 2][i % 2] += scores[i];
     }
   }
 };
+
+/// The factor that makes a row's sum of weights 1: 0 where it has seen no key, infinite where none had a
+/// weight.
+__device__ __forceinline__ float inverse_of(float top, float sum) {
+  return sum == 0 && top == -OnlineSoftmax::infinity ? 0.0f : 1.0f / sum;
+}
+
+/// The row's LSE, ln(2^top * sum), to the nearest float or the one beside it, whatever its size.
+__device__ __forceinline__ float lse_of(float top, float sum) {
+  constexpr float ln_2 = 0.6931471805599453f;
+  constexpr float ln_2_rest = static_cast<float>(0.6931471805599453 - static_cast<double>(ln_2));
+  if (sum == 0) return top == -OnlineSoftmax::infinity ? top : OnlineSoftmax::nan;
+  float const product = __fmul_rn(top, ln_2);
+  return product + (fmaf(top, ln_2_rest, fmaf(top, ln_2, -product)) + __logf(sum));
+}
 
 }  // namespace lightseq

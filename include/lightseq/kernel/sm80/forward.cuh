@@ -6,22 +6,23 @@
 #include <type_traits>
 
 #include "lightseq/core/status.hpp"
+#include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/sm80/forward_block.cuh"
 
 /// Forward attention for every GPU from sm_80 on: what the host does.
 namespace lightseq::sm80 {
 
-/// The forward kernel of one head dim, element type T (bfloat16 or float16), output type (T or float) and
-/// mask.
-template <int HeadDim, class T, class Out, Mask M>
+/// The forward kernel of one head dim, element type T (bfloat16 or float16), result (Finished<T> or
+/// Partial<float>) and mask.
+template <int HeadDim, class T, class Result, Mask M>
 class ForwardKernel {
   static_assert(std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>,
                 "lightseq: tensor cores multiply bfloat16 or float16");
-  static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>,
-                "lightseq: the output is of the element type or float");
+  static_assert(std::is_same_v<Result, Finished<T>> || std::is_same_v<Result, Partial<float>>,
+                "lightseq: the result is Finished, of the element type, or Partial, of float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
-  using Kernel = Forward<HeadDim, T, Out, M>;
+  using Kernel = Forward<HeadDim, T, Result, M>;
 
  public:
   /// Device memory that a launch needs to itself.
@@ -34,7 +35,9 @@ class ForwardKernel {
   Status prepare() {
     // Every translation unit has a kernel of its own, and which one an inlined launch() would mean is open:
     // what is prepared here is launched.
-    kernel_ = reinterpret_cast<void const*>(&forward_kernel<HeadDim, T, Out, M>);
+    kernel_ = reinterpret_cast<void const*>(&forward_kernel<HeadDim, T, Result, M>);
+    if (Status const status = check_compiled(kernel_, "the forward kernel", "sm_80 or later"); !status.ok())
+      return status;
     int device = 0;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
@@ -49,9 +52,9 @@ class ForwardKernel {
   }
 
   /// Enqueues the call, with as many thread blocks as `sm_margin` multiprocessors less would hold.
-  Status launch(ForwardCall<T, Out> const& call, M const& mask, void* workspace, cudaStream_t stream,
+  Status launch(ForwardCall<T, Result> const& call, M const& mask, void* workspace, cudaStream_t stream,
                 int sm_margin = 0) const {
-    ForwardLaunch<T, Out, M> launch{.mask = mask};
+    ForwardLaunch<T, Result, M> launch{.mask = mask};
     if (Status const status = describe(call, launch); !status.ok()) return status;
     if (launch.order.tiles == 0) return {};
     launch.counter = static_cast<unsigned*>(workspace);
@@ -69,26 +72,27 @@ class ForwardKernel {
     return {.code = Code::device_failed, .subject = "the forward kernel", .native = error};
   }
 
-  static Status describe(ForwardCall<T, Out> const& call, ForwardLaunch<T, Out, M>& launch) {
+  static Status describe(ForwardCall<T, Result> const& call, ForwardLaunch<T, Result, M>& launch) {
     Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
     Shape const key_shape{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
     launch.q = call.q.resolved(query_shape);
     launch.k = call.k.resolved(key_shape), launch.v = call.v.resolved(key_shape);
-    launch.o_in = call.o_in.resolved(query_shape);
-    launch.lse_in = call.lse_in;
-    launch.o_out = call.o.resolved(query_shape);
-    launch.lse_out = call.lse;
+    launch.carried = call.carried;
+    launch.carried.o = call.carried.o.resolved(query_shape);
+    launch.out = call.out;
+    launch.out.o = call.out.o.resolved(query_shape);
     for (int i = 0; i < 2; ++i) {
       Status status = narrow(call.queries.segments[i], launch.queries[i], "queries");
       if (status.ok()) status = narrow(call.keys.segments[i], launch.keys[i], "keys");
       if (!status.ok()) return status;
     }
     // Elements move in units of 16 bytes, floats in pairs.
-    constexpr int o_unit = std::is_same_v<Out, T> ? 8 : 2;
+    constexpr int o_unit = is_finished<Result> ? 8 : 2;
     for (Status const& status :
          {check_aligned(launch.q, query_shape, 8, "q"), check_aligned(launch.k, key_shape, 8, "k"),
-          check_aligned(launch.v, key_shape, 8, "v"), check_aligned(launch.o_in, query_shape, 2, "o_in"),
-          check_aligned(launch.o_out, query_shape, o_unit, "o")})
+          check_aligned(launch.v, key_shape, 8, "v"),
+          check_aligned(launch.carried.o, query_shape, 2, "carried o"),
+          check_aligned(launch.out.o, query_shape, o_unit, "o")})
       if (!status.ok()) return status;
     launch.scale = call.scale * OnlineSoftmax::log2_e;
     return TileOrder::make(launch.order, call, launch.mask, HeadDim, Kernel::query_rows);

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
-#include <type_traits>
 
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/fragment.cuh"
+#include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/key_walk.cuh"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm80/row_tile.cuh"
 #include "lightseq/kernel/sm80/tile.cuh"
 #include "lightseq/kernel/tile_order.cuh"
+#include "lightseq/kernel/visible_pairs.cuh"
 #include "lightseq/mask/mask.hpp"
 #include "lightseq/softmax/online.cuh"
 
@@ -19,22 +20,21 @@
 namespace lightseq::sm80 {
 
 /// All that a launch is told. Element 0 and 1 of an array belong to the two segments of a shard.
-template <class T, class Out, Mask M>
+template <class T, class Result, Mask M>
 struct ForwardLaunch {
   M mask;
   Tensor<T const> q = {}, k = {}, v = {};
   LaunchSegment queries[2] = {}, keys[2] = {};
-  Tensor<float const> o_in = {};
-  RowStats<float const> lse_in = {};
-  Tensor<Out> o_out = {};
-  RowStats<float> lse_out = {};
+  Partial<float const> carried = {};
+  Result out = {};
   TileOrder order = {};
   float scale = 0;  ///< with the factor log2(e)
   unsigned* counter = nullptr;
 };
 
-template <int HeadDim, class T, class Out, Mask M>
+template <int HeadDim, class T, class Result, Mask M>
 struct Forward {
+  using Out = OutputOf<Result>;
   static constexpr ForwardTile tile = forward_tile(HeadDim);
   static constexpr int fragments = tile.fragments, key_rows = tile.key_rows;
   static constexpr int warp_rows = 16 * fragments, query_rows = warp_rows * tile.warps;
@@ -51,7 +51,8 @@ struct Forward {
   static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
-  using Launch = ForwardLaunch<T, Out, M>;
+  using Launch = ForwardLaunch<T, Result, M>;
+  using Walk = KeyWalk<key_rows, M>;
 
   Launch const& launch;
   std::uint32_t const shared;  ///< address, a multiple of 128
@@ -79,7 +80,10 @@ struct Forward {
     };
 
     int const some_rows = min(query_rows, queries.count - place.first);
-    KeyWalk<key_rows, M> walk{launch.mask, launch.keys, queries.hull(place.first, some_rows), 2, 0, -1};
+    auto const make_walk = [&] {
+      return Walk{launch.mask, launch.keys, queries.hull(place.first, some_rows), 2, 0, -1};
+    };
+    Walk walk = make_walk();
     auto const load_tile = [&](int stage) {
       int const token = walk.segment * launch.keys[0].count + walk.first;
       int const count = launch.keys[walk.segment].count - walk.first;
@@ -87,22 +91,25 @@ struct Forward {
       KeyTile::load(shared + v_offset + stage * key_bytes, launch.v, place.batch, token, kv_head, count);
     };
     bool more = walk.next();
+    bool const some_keys = more;
     if (more) {
       QueryTile::load(shared, launch.q, place.batch, query_offset + place.first, place.head, some_rows);
       load_tile(0);
     }
 
+    auto const start = [&](int fragment, OnlineSoftmax& softmax, float(&o)[HeadDim / 2]) {
+      softmax = OnlineSoftmax();
+      if (launch.carried.o.data == nullptr) {
+#pragma unroll
+        for (int i = 0; i < HeadDim / 2; ++i) o[i] = 0;
+      } else {
+        resume(launch.carried, rows(fragment), softmax, o);
+      }
+    };
     OnlineSoftmax softmax[fragments];
     float o[fragments][HeadDim / 2];
 #pragma unroll
-    for (int f = 0; f < fragments; ++f) {
-      if (launch.o_in.data == nullptr) {
-#pragma unroll
-        for (int i = 0; i < HeadDim / 2; ++i) o[f][i] = 0;
-      } else {
-        resume(launch.o_in, launch.lse_in, rows(f), launch.scale, softmax[f], o[f]);
-      }
-    }
+    for (int f = 0; f < fragments; ++f) start(f, softmax[f], o[f]);
 
     // Lane l names row l % 8 of matrix l / 8. The matrices of queries and of values follow each other down
     // the rows first, those of keys along the columns first.
@@ -164,6 +171,14 @@ struct Forward {
         }
       }
 
+      bool far = false;
+#pragma unroll
+      for (int f = 0; f < fragments; ++f) far |= softmax[f].any_far();
+      far = __any_sync(~0u, far);
+      OnlineSoftmax::Line line[fragments];
+#pragma unroll
+      for (int f = 0; f < fragments; ++f) line[f] = softmax[f].aim(s[f], launch.scale, far);
+
       // 16 keys at a time: the weights of the next ones are made while the tensor cores multiply.
       std::uint32_t const v_stage = v_lane + stage * key_bytes;
 #pragma unroll
@@ -171,7 +186,7 @@ struct Forward {
         std::uint32_t p[fragments][4];
 #pragma unroll
         for (int f = 0; f < fragments; ++f) {
-          softmax[f].weigh_block(s[f] + 8 * j, launch.scale);
+          softmax[f].weigh_block(s[f] + 8 * j, line[f]);
 #pragma unroll
           for (int i = 0; i < 4; ++i) p[f][i] = ptx::pack<T>(s[f][8 * j + 2 * i], s[f][8 * j + 2 * i + 1]);
         }
@@ -191,18 +206,29 @@ struct Forward {
       while (more && !walk.tests) step(std::false_type{});
     }
 
+    auto const segment = [&](int i) {
+      std::int64_t const skip = i * launch.keys[0].count;
+      return KeyRows<T>{launch.keys[i], launch.k.from(skip), launch.v.from(skip)};
+    };
 #pragma unroll
     for (int f = 0; f < fragments; ++f) {
-      normalise(softmax[f], launch.scale, rows(f), launch.lse_out, o[f]);
-      if constexpr (std::is_same_v<Out, T>) {
+      softmax[f].add_up();
+      RowPair const pair = rows(f);
+      if (some_keys && is_suspect(softmax[f], o[f])) {
+        auto const restart = [&](OnlineSoftmax& s, float(&to)[HeadDim / 2]) { start(f, s, to); };
+        VisiblePairs<HeadDim, key_rows, T, M>{launch.mask, pair, launch.q, kv_head, launch.scale}.mend(
+            make_walk, segment, restart, softmax[f], o[f]);
+      }
+      finish(softmax[f], pair, launch.out, o[f]);
+      if constexpr (is_finished<Result>) {
         stage_elements(warp * warp_rows + f * 16, o[f]);
       } else {
-        store_floats(launch.o_out, rows(f), o[f]);
+        store_floats(launch.out.o, pair, o[f]);
       }
     }
-    if constexpr (std::is_same_v<Out, T>) {
+    if constexpr (is_finished<Result>) {
       int const first = place.first + warp * warp_rows;
-      store_elements(warp * warp_rows, launch.o_out.at(place.batch, query_offset + first, place.head),
+      store_elements(warp * warp_rows, launch.out.o.at(place.batch, query_offset + first, place.head),
                      queries.count - first);
     }
   }
@@ -246,17 +272,19 @@ struct Forward {
                    : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
                    : "r"(shared + QueryTile::chunk_offset(first + row, chunk))
                    : "memory");
-      *reinterpret_cast<uint4*>(to + row * launch.o_out.strides.token) = value;
+      *reinterpret_cast<uint4*>(to + row * launch.out.o.strides.token) = value;
     }
   }
 };
 
-template <int HeadDim, class T, class Out, Mask M>
-__global__ void __launch_bounds__(Forward<HeadDim, T, Out, M>::threads, forward_tile(HeadDim).blocks)
-    forward_kernel(__grid_constant__ ForwardLaunch<T, Out, M> const launch) {
+template <int HeadDim, class T, class Result, Mask M>
+__global__ void __launch_bounds__(Forward<HeadDim, T, Result, M>::threads, forward_tile(HeadDim).blocks)
+    forward_kernel(__grid_constant__ ForwardLaunch<T, Result, M> const launch) {
 #if __CUDA_ARCH__ >= 800
   extern __shared__ __align__(128) std::uint8_t shared[];
-  Forward<HeadDim, T, Out, M>{launch, ptx::shared_address(shared)}.run();
+  Forward<HeadDim, T, Result, M>{launch, ptx::shared_address(shared)}.run();
+#elif defined(__CUDA_ARCH__)
+  static_assert(HeadDim == 0, "lightseq: the portable kernels need a GPU architecture of sm_80 or later");
 #endif
 }
 

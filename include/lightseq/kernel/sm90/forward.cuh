@@ -7,23 +7,26 @@
 #include <type_traits>
 
 #include "lightseq/core/status.hpp"
+#include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/sm90/forward_block.cuh"
 
 /// Forward attention for Hopper (sm_90a): what the host does.
 namespace lightseq::sm90 {
 
-/// The forward kernel of one head dim, element type T (bfloat16 or float16), output type (T or float) and
-/// mask.
-template <int HeadDim, class T, class Out, Mask M>
+/// The forward kernel of one head dim, element type T (bfloat16 or float16), result (Finished<T> or
+/// Partial<float>) and mask.
+template <int HeadDim, class T, class Result, Mask M>
 class ForwardKernel {
   static_assert(std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>,
                 "lightseq: tensor cores multiply bfloat16 or float16");
-  static_assert(std::is_same_v<Out, T> || std::is_same_v<Out, float>,
-                "lightseq: the output is of the element type or float");
+  static_assert(std::is_same_v<Result, Finished<T>> || std::is_same_v<Result, Partial<float>>,
+                "lightseq: the result is Finished, of the element type, or Partial, of float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
   template <int KeySegments>
-  using Kernel = Forward<HeadDim, T, Out, M, KeySegments>;
+  using Kernel = Forward<HeadDim, T, Result, M, KeySegments>;
+  template <int KeySegments>
+  using Launch = ForwardLaunch<T, Result, M, KeySegments>;
   static constexpr int few = Positions::max_segments;
 
  public:
@@ -40,16 +43,15 @@ class ForwardKernel {
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
       error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
-    if (error == cudaSuccess) error = load<few>();
-    return refused(error);
+    return error == cudaSuccess ? load<few>() : refused(error);
   }
 
   /// The same, after prepare(), for launches with chunks: loading a kernel would wait for one that is running
   /// and waits itself for a chunk.
-  Status prepare_chunks() { return refused(load<few * max_chunks>()); }
+  Status prepare_chunks() { return load<few * max_chunks>(); }
 
   /// Enqueues the call, and leaves `sm_margin` multiprocessors to others.
-  Status launch(ForwardCall<T, Out> const& call, M const& mask, void* workspace, cudaStream_t stream,
+  Status launch(ForwardCall<T, Result> const& call, M const& mask, void* workspace, cudaStream_t stream,
                 int sm_margin = 0) const {
     KeyChunk<T> const all{call.k, call.v, call.keys};
     return enqueue<few>(call, {&all, 1}, mask, workspace, stream, sm_margin);
@@ -58,7 +60,7 @@ class ForwardKernel {
   /// Enqueues the call with chunks of keys and values in place of its own. They are attended in the order
   /// given, as they arrive; the result does not depend on when they do. Until then the kernel holds its
   /// multiprocessors: what brings the chunks needs others, or none.
-  Status launch(ForwardCall<T, Out> const& call, std::span<KeyChunk<T> const> chunks, M const& mask,
+  Status launch(ForwardCall<T, Result> const& call, std::span<KeyChunk<T> const> chunks, M const& mask,
                 void* workspace, cudaStream_t stream, int sm_margin = 0) const {
     if (chunks.size() > max_chunks)
       return {.code = Code::too_large,
@@ -78,18 +80,20 @@ class ForwardKernel {
   /// Every translation unit has kernels of its own, and which one an inlined enqueue() would mean is open:
   /// what is loaded here is launched.
   template <int KeySegments>
-  cudaError_t load() {
+  Status load() {
     void const* const kernel =
-        reinterpret_cast<void const*>(&forward_kernel<HeadDim, T, Out, M, KeySegments>);
+        reinterpret_cast<void const*>(&forward_kernel<HeadDim, T, Result, M, KeySegments>);
     kernels_[KeySegments > few] = kernel;
-    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                Kernel<KeySegments>::shared_bytes);
+    if (Status const status = check_compiled(kernel, "the forward kernel", "sm_90a"); !status.ok())
+      return status;
+    return refused(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        Kernel<KeySegments>::shared_bytes));
   }
 
   template <int KeySegments>
-  Status enqueue(ForwardCall<T, Out> const& call, std::span<KeyChunk<T> const> chunks, M const& mask,
+  Status enqueue(ForwardCall<T, Result> const& call, std::span<KeyChunk<T> const> chunks, M const& mask,
                  void* workspace, cudaStream_t stream, int sm_margin) const {
-    ForwardLaunch<Out, M, KeySegments> launch{.mask = mask};
+    Launch<KeySegments> launch{.mask = mask};
     if (Status const status = describe(call, chunks, launch); !status.ok()) return status;
     if (launch.order.tiles == 0) return {};
     launch.counter = static_cast<unsigned*>(workspace);
@@ -103,15 +107,16 @@ class ForwardKernel {
   }
 
   template <int KeySegments>
-  Status describe(ForwardCall<T, Out> const& call, std::span<KeyChunk<T> const> chunks,
-                  ForwardLaunch<Out, M, KeySegments>& launch) const {
+  Status describe(ForwardCall<T, Result> const& call, std::span<KeyChunk<T> const> chunks,
+                  Launch<KeySegments>& launch) const {
     using Block = Kernel<KeySegments>;
     Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
     Tensor const q = call.q.resolved(query_shape);
-    launch.o_in = call.o_in.resolved(query_shape);
-    launch.lse_in = call.lse_in;
-    launch.o_out = call.o.resolved(query_shape);
-    launch.lse_out = call.lse;
+    launch.queries_at = q;
+    launch.carried = call.carried;
+    launch.carried.o = call.carried.o.resolved(query_shape);
+    launch.out = call.out;
+    launch.out.o = call.out.o.resolved(query_shape);
     for (int i = 0; i < 2; ++i) {
       Segment const& queries = call.queries.segments[i];
       if (Status const status = narrow(queries, launch.queries[i], "queries"); !status.ok()) return status;
@@ -121,9 +126,9 @@ class ForwardKernel {
       shape.tokens = queries.rows;
       Status status = maps_.make(launch.q[i], q.from(skip), shape, Block::query_rows, "q");
       if (status.ok() && (Block::stages_o || Block::o_over_q))
-        status = maps_.make(launch.o[i], launch.o_out.from(skip), shape, 64, "o");
-      if (status.ok() && Block::stages_o && launch.o_in.data != nullptr)
-        status = maps_.make(launch.carried[i], launch.o_in.from(skip), shape, 64, "o_in");
+        status = maps_.make(launch.o[i], launch.out.o.from(skip), shape, 64, "o");
+      if (status.ok() && Block::stages_o && launch.carried.o.data != nullptr)
+        status = maps_.make(launch.carried_o[i], launch.carried.o.from(skip), shape, 64, "carried o");
       if (!status.ok()) return status;
     }
     Positions positions[max_chunks];
@@ -133,9 +138,9 @@ class ForwardKernel {
     }
     // Floats that do not pass through the copy engine are read and written in pairs.
     Status status;
-    if constexpr (!Block::stages_o) status = check_aligned(launch.o_in, 2, "o_in");
+    if constexpr (!Block::stages_o) status = check_aligned(launch.carried.o, 2, "carried o");
     if constexpr (!Block::stages_o && !Block::o_over_q)
-      if (status.ok()) status = check_aligned(launch.o_out, 2, "o");
+      if (status.ok()) status = check_aligned(launch.out.o, 2, "o");
     if (!status.ok()) return status;
     launch.scale = call.scale * OnlineSoftmax::log2_e;
     return TileOrder::make(launch.order, call, std::span<Positions const>(positions, chunks.size()),
@@ -144,8 +149,8 @@ class ForwardKernel {
 
   /// Adds a chunk's segments to the launch, the second one first: tiles are taken from the last on.
   template <int KeySegments>
-  Status add_keys(ForwardCall<T, Out> const& call, KeyChunk<T> const& chunk,
-                  ForwardLaunch<Out, M, KeySegments>& launch) const {
+  Status add_keys(ForwardCall<T, Result> const& call, KeyChunk<T> const& chunk,
+                  Launch<KeySegments>& launch) const {
     constexpr int rows = Kernel<KeySegments>::key_rows;
     Shape shape{call.batch, chunk.keys.rows(), call.kv_heads, HeadDim};
     Tensor const k = chunk.k.resolved(shape), v = chunk.v.resolved(shape);
@@ -156,6 +161,7 @@ class ForwardKernel {
       std::int64_t const skip = i * chunk.keys.segments[0].rows;
       shape.tokens = keys.rows;
       launch.arrived[to] = chunk.arrived;
+      launch.keys_at[to] = k.from(skip), launch.values_at[to] = v.from(skip);
       Status status = narrow(keys, launch.keys[to], "keys");
       if (status.ok()) status = maps_.make(launch.k[to], k.from(skip), shape, rows, "k");
       if (status.ok()) status = maps_.make(launch.v[to], v.from(skip), shape, rows, "v");

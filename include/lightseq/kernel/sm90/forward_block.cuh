@@ -6,6 +6,7 @@
 #include "lightseq/core/range.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/fragment.cuh"
+#include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/key_walk.cuh"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm90/arrival.cuh"
@@ -15,8 +16,10 @@
 #include "lightseq/kernel/sm90/tma.cuh"
 #include "lightseq/kernel/sm90/wgmma.cuh"
 #include "lightseq/kernel/tile_order.cuh"
+#include "lightseq/kernel/visible_pairs.cuh"
 #include "lightseq/mask/mask.hpp"
 #include "lightseq/softmax/online.cuh"
+#include "lightseq/softmax/partial.hpp"
 
 /// What a thread block of the forward kernel does. One warp loads queries and keys, one values, and one moves
 /// outputs, through the copy engine; each other warpgroup holds 64 queries and, while the tensor cores
@@ -27,26 +30,28 @@ namespace lightseq::sm90 {
 /// All that a launch is told. The elements of an array belong to the segments of the queries or, in the order
 /// in which they are attended, to those of the keys. A segment's maps begin at its first row: then the copy
 /// engine itself keeps to the segment.
-template <class Out, Mask M, int KeySegments>
+template <class T, class Result, Mask M, int KeySegments>
 struct ForwardLaunch {
   M mask;
-  CUtensorMap q[2] = {}, o[2] = {}, carried[2] = {};
+  CUtensorMap q[2] = {}, o[2] = {}, carried_o[2] = {};
   CUtensorMap k[KeySegments] = {}, v[KeySegments] = {};
   LaunchSegment queries[2] = {}, keys[KeySegments] = {};
   std::uint32_t const* arrived[KeySegments] = {};  ///< as KeyChunk::arrived
   int key_segments = 0;                            ///< how many there are
-  Tensor<float const> o_in = {};
-  RowStats<float const> lse_in = {};
-  Tensor<Out> o_out = {};
-  RowStats<float> lse_out = {};
+  Partial<float const> carried = {};
+  Result out = {};
   TileOrder order = {};
   float scale = 0;  ///< with the factor log2(e)
   unsigned* counter = nullptr;
+
+  // What the maps describe, for VisiblePairs: all queries, and each segment's keys and values.
+  Tensor<T const> queries_at = {}, keys_at[KeySegments] = {}, values_at[KeySegments] = {};
 };
 
 /// KeySegments is the most that a launch can have; beyond the two of a shard, they may arrive meanwhile.
-template <int HeadDim, class T, class Out, Mask M, int KeySegments>
+template <int HeadDim, class T, class Result, Mask M, int KeySegments>
 struct Forward {
+  using Out = OutputOf<Result>;
   static constexpr bool awaits_keys = KeySegments > Positions::max_segments;
   static_assert(KeySegments <= 32, "lightseq: a word has a bit for each segment that has arrived");
   static constexpr ForwardTile tile = forward_tile(HeadDim);
@@ -60,11 +65,11 @@ struct Forward {
   /// Whether outputs have shared memory of their own. Where it is too short for that, elements leave in place
   /// of the warpgroup's queries, and floats come to and leave from the registers.
   static constexpr bool stages_o = HeadDim <= 128;
-  static constexpr bool o_over_q = !stages_o && std::is_same_v<Out, T>;
+  static constexpr bool o_over_q = !stages_o && is_finished<Result>;
   using OutputStage = sm90::OutputStage<HeadDim, T>;
   static constexpr int o_bytes = stages_o ? warpgroups * OutputStage::bytes : 0;
 
-  /// What the scores' sum over a thread's part of a tile may reach before the reference must move: weights
+  /// What the weights' sum over a thread's part of a tile may reach before the offset must move: weights
   /// must fit in T.
   static constexpr float largest_sum = std::is_same_v<T, float16> ? 0x1p14f : 0x1p50f;
 
@@ -97,7 +102,7 @@ struct Forward {
   static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
-  using Launch = ForwardLaunch<Out, M, KeySegments>;
+  using Launch = ForwardLaunch<T, Result, M, KeySegments>;
 
   Launch const& launch;
   std::uint8_t* const shared;  ///< 1024-byte aligned
@@ -144,9 +149,11 @@ struct Forward {
 
   /// The key tiles that a query tile's queries see, in the order of the segments.
   __device__ __forceinline__ Walk walk_keys(QueryTile const& query_tile) const {
-    LaunchSegment const& queries = launch.queries[query_tile.segment];
-    int const rows = min(query_rows, queries.count - query_tile.first);
-    return {launch.mask, launch.keys, queries.hull(query_tile.first, rows), -1, launch.key_segments - 1, 1};
+    return walk_keys(launch.queries[query_tile.segment], query_tile.first);
+  }
+  __device__ __forceinline__ Walk walk_keys(LaunchSegment const& queries, int first) const {
+    int const rows = min(query_rows, queries.count - first);
+    return {launch.mask, launch.keys, queries.hull(first, rows), -1, launch.key_segments - 1, 1};
   }
 
   /// The warp that takes query tiles, announces them and loads queries and keys.
@@ -237,14 +244,15 @@ struct Forward {
       QueryTile const at = control.query_tile;
       control.tile_empty.arrive();
       if (at.kind == no_more_tiles) break;
-      if (launch.o_in.data == nullptr) {
+      if (launch.carried.o.data == nullptr) {
         control.o_empty.arrive();
       } else {
         control.o_empty.arrive_and_expect(o_bytes);
 #pragma unroll 1
         for (int i = 0; i < warpgroups * carried_panels; ++i)
-          load_panel(shared + o_offset + i * panel_bytes, launch.carried[at.segment], i % carried_panels * 32,
-                     at.first + i / carried_panels * 64, at.head, at.batch, control.o_empty);
+          load_panel(shared + o_offset + i * panel_bytes, launch.carried_o[at.segment],
+                     i % carried_panels * 32, at.first + i / carried_panels * 64, at.head, at.batch,
+                     control.o_empty);
       }
       control.o_full.wait(tile_parity);
       int const rows = launch.queries[at.segment].count - at.first;
@@ -340,19 +348,26 @@ struct Forward {
                          query_tile.first + warpgroup * 64 + warp * 16 + lane / 4,
                          launch.queries[query_tile.segment]};
 
+      bool const continues = launch.carried.o.data != nullptr;
+      auto const start = [&](OnlineSoftmax& first, float(&to)[HeadDim / 2]) {
+        first = OnlineSoftmax(largest_sum);
+        if (stages_o || !continues) {
+#pragma unroll
+          for (int i = 0; i < HeadDim / 2; ++i) to[i] = 0;
+        } else {
+          resume(launch.carried, rows, first, to);
+        }
+      };
       OnlineSoftmax softmax;
-      float lse_in[2] = {-OnlineSoftmax::infinity, -OnlineSoftmax::infinity};
-      if (stages_o && launch.o_in.data != nullptr) {
+      start(softmax, o);
+      RowSum carried[2] = {};
+      auto const load_carried = [&] {
+        if constexpr (stages_o) {
+          if (!continues) return;
 #pragma unroll
-        for (int r = 0; r < 2; ++r)
-          if (rows.exists(r)) lse_in[r] = launch.lse_in.at(rows.batch, rows.head)[rows.token(r)];
-      }
-      if (stages_o || launch.o_in.data == nullptr) {
-#pragma unroll
-        for (int i = 0; i < HeadDim / 2; ++i) o[i] = 0;
-      } else {
-        resume(launch.o_in, launch.lse_in, rows, launch.scale, softmax, o);
-      }
+          for (int r = 0; r < 2; ++r) carried[r] = load_sum(launch.carried, rows, r);
+        }
+      };
       auto const rescale = [&] {
 #pragma unroll
         for (int i = 0; i < HeadDim / 2; ++i) o[i] *= softmax.factor[i / 2 % 2];
@@ -368,7 +383,7 @@ struct Forward {
         if (flags & masked)
           hide(s, rows, ptx::read_first<LaunchSegment>(control.key_tiles[ring.stage]), launch.mask);
         control.k_empty[ring.stage].arrive_if(leads_warp);
-        if (softmax.add(s, scale) && !stages_o && launch.o_in.data != nullptr) rescale();
+        if (softmax.add(s, scale) && !stages_o && continues) rescale();
         pack_weights();
         Ring<stages> before = ring;
         ring.advance();
@@ -383,15 +398,13 @@ struct Forward {
           if (waits) control.v_full[before.stage].wait(before.parity);
           begin_values(before.stage);
           pass_turn();
-          float offset[2] = {softmax.offset(0, scale), softmax.offset(1, scale)};
-          pin(offset);
           wgmma_wait<1>();
           pin(s);
           bool moved = false;
           if constexpr (decltype(tests)::value) {
             hide(s, rows, ptx::read_first<LaunchSegment>(control.key_tiles[ring.stage]), launch.mask);
             moved = softmax.add(s, scale);
-          } else if (!softmax.add_fixed(s, scale, offset, largest_sum)) {
+          } else if (!softmax.add_fixed(s, scale)) {
             score_again(s, warpgroup, ring.stage);
             moved = softmax.add(s, scale);
           }
@@ -412,26 +425,40 @@ struct Forward {
           while (flags & more_unmasked) step(std::false_type{});
         }
         if constexpr (!o_over_q) control.q_empty.arrive_if(leads_warp);
+        load_carried();
         control.v_full[before.stage].wait(before.parity);
         begin_values(before.stage);
         wgmma_wait<0>();
         pin(o);
         control.v_empty[before.stage].arrive_if(leads_warpgroup);
+        softmax.add_up();
+        if (is_suspect(softmax, o)) mend(rows, warpgroup, start, softmax, o);
       } else {
         if constexpr (!o_over_q) control.q_empty.arrive_if(leads_warp);
+        load_carried();
+        softmax.add_up();
       }
       if constexpr (stages_o) {
         OutputStage const stage{shared + o_offset + warpgroup * OutputStage::bytes};
-        float own[2], carried[2];
+        float own[2] = {1, 1}, other[2] = {};
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-          float const lse = softmax.finish_with(r, launch.scale, lse_in[r], own[r], carried[r]);
-          if (lane % 4 == 0 && rows.exists(r)) launch.lse_out.at(rows.batch, rows.head)[rows.token(r)] = lse;
+          RowSum row{softmax.offset[r], softmax.sum[r]};
+          if (continues) {
+            Merge const both = merge(row.top, carried[r].top);
+            row = {both.top, both.a * row.sum + both.b * carried[r].sum};
+            own[r] = both.a, other[r] = both.b;
+          }
+          store_sum(launch.out, rows, r, row);
+          if constexpr (is_finished<Result>) {
+            float const inverse = inverse_of(row.top, row.sum);
+            own[r] *= inverse, other[r] *= inverse;
+          }
         }
         control.o_empty.wait(tile_parity);
-        if (launch.o_in.data != nullptr) {
-          stage.add_to(o, own, carried);
-        } else {
+        if (continues) {
+          stage.add_to(o, own, other);
+        } else if constexpr (is_finished<Result>) {
 #pragma unroll
           for (int i = 0; i < HeadDim / 2; ++i) o[i] *= own[i / 2 % 2];
         }
@@ -440,16 +467,31 @@ struct Forward {
         __syncwarp();
         control.o_full.arrive_if(leads_warp);
       } else {
-        normalise(softmax, launch.scale, rows, launch.lse_out, o);
+        finish(softmax, rows, launch.out, o);
         if constexpr (o_over_q) {
           store_over_queries(query_tile, warpgroup, o);
         } else {
-          store_floats(launch.o_out, rows, o);
+          store_floats(launch.out.o, rows, o);
         }
       }
       tile_parity ^= 1;
     }
     if (o_over_q && thread == 0) wait_stores();
+  }
+
+  /// See VisiblePairs. The tile's memory is free again: all is read from where the maps take it.
+  template <class Start>
+  __device__ __forceinline__ void mend(RowPair const& rows, int warpgroup, Start const& start,
+                                       OnlineSoftmax& softmax, float (&o)[HeadDim / 2]) const {
+    int const row = warpgroup * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+    int const first = ptx::uniform(rows.row - row);
+    auto const make_walk = [&] { return walk_keys(rows.segment, first); };
+    auto const segment = [&](int i) {
+      return KeyRows<T>{launch.keys[i], launch.keys_at[i], launch.values_at[i]};
+    };
+    VisiblePairs<HeadDim, key_rows, T, M>{launch.mask, rows, launch.queries_at,
+                                          rows.head / launch.order.group, launch.scale}
+        .mend(make_walk, segment, start, softmax, o);
   }
 
   /// Computes this warp's scores once more, with the instruction that needs no whole warpgroup.
@@ -494,12 +536,15 @@ struct Forward {
   }
 };
 
-template <int HeadDim, class T, class Out, Mask M, int KeySegments>
-__global__ void __launch_bounds__(Forward<HeadDim, T, Out, M, KeySegments>::threads, 1)
-    forward_kernel(__grid_constant__ ForwardLaunch<Out, M, KeySegments> const launch) {
+template <int HeadDim, class T, class Result, Mask M, int KeySegments>
+__global__ void __launch_bounds__(Forward<HeadDim, T, Result, M, KeySegments>::threads, 1)
+    forward_kernel(__grid_constant__ ForwardLaunch<T, Result, M, KeySegments> const launch) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::uint8_t shared[];
-  Forward<HeadDim, T, Out, M, KeySegments>(launch, shared).run();
+  Forward<HeadDim, T, Result, M, KeySegments>(launch, shared).run();
+#elif defined(__CUDA_ARCH__)
+  static_assert(HeadDim == 0 || __CUDA_ARCH__ != 900,
+                "lightseq: the Hopper kernels need the GPU architecture sm_90a, with its 'a', and not sm_90");
 #endif
 }
 

@@ -50,14 +50,7 @@ struct OutputStage {
   /// o = o * own + (the floats here) * other.
   __device__ __forceinline__ void add_to(float (&o)[HeadDim / 2], float const (&own)[2],
                                          float const (&other)[2]) const {
-    bool const counts[2] = {other[0] > 0, other[1] > 0}, swaps = swaps_pairs();
-    // What has no weight may be anything, and 0 times that is not always 0.
-    if (__any_sync(~0u, !counts[0] | !counts[1])) {
-#pragma unroll
-      for (int i = 0; i < 4 * panels<float>; ++i)
-#pragma unroll
-        for (int r = 0; r < 2; ++r) *place(i, r) = counts[r] ? *place(i, r) : float2{0, 0};
-    }
+    bool const swaps = swaps_pairs();
 #pragma unroll
     for (int i = 0; i < pairs; i += i % 2 == 0 ? 1 : 3)
 #pragma unroll

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lightseq/kernel/sm80/forward.cuh"
+
+#include "laws/forward_kernel.cuh"
+
+using namespace lightseq;
+using namespace lightseq::test;
+
+TEST_CASE(
+    "scores and scales of any size give the portable forward kernel the oracle's result, at once and in "
+    "parts") {
+  REQUIRE(compute_capability() >= 80);
+  check_scales<sm80::ForwardKernel, 64, float16>(90000);
+  check_scales<sm80::ForwardKernel, 128, bfloat16>(91000);
+  check_scales<sm80::ForwardKernel, 256, bfloat16>(92000);
+}
