@@ -19,7 +19,17 @@ struct SlidingWindow {
     bool const all = last_query - keys.begin <= left && last_key - queries.begin <= right;
     return all ? Cover::full : Cover::partial;
   }
+  LIGHTSEQ_HD constexpr Range keys_of(Range queries) const { return widened(queries, left, right); }
+  LIGHTSEQ_HD constexpr Range queries_of(Range keys) const { return widened(keys, right, left); }
+
+ private:
+  /// A range with so many positions more before and behind it, as far as there are any.
+  LIGHTSEQ_HD static constexpr Range widened(Range range, std::int64_t before, std::int64_t behind) {
+    constexpr Range all = Range::everything();
+    return {range.begin > before ? range.begin - before : all.begin,
+            all.end - range.end > behind ? range.end + behind : all.end};
+  }
 };
-static_assert(Mask<SlidingWindow>);
+static_assert(BoundedMask<SlidingWindow>);
 
 }  // namespace lightseq
