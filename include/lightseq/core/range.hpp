@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <concepts>
 #include <cstdint>
+#include <limits>
 
 #include "lightseq/core/host_device.hpp"
 
@@ -13,6 +15,19 @@ struct Range {
 
   LIGHTSEQ_HD constexpr std::int64_t size() const { return end - begin; }
   LIGHTSEQ_HD constexpr bool empty() const { return end <= begin; }
+  LIGHTSEQ_HD constexpr bool touches(Range const& other) const {
+    return begin < other.end && other.begin < end && !empty() && !other.empty();
+  }
+
+  /// The smallest range that holds both; an empty one adds nothing.
+  LIGHTSEQ_HD constexpr Range joined(Range const& other) const {
+    if (other.empty()) return *this;
+    if (empty()) return other;
+    return {begin < other.begin ? begin : other.begin, end > other.end ? end : other.end};
+  }
+
+  /// Every position that there is.
+  LIGHTSEQ_HD static constexpr Range everything() { return {0, INT64_MAX}; }
   friend constexpr bool operator==(Range const&, Range const&) = default;
 };
 
@@ -58,5 +73,66 @@ struct Positions {
   }
   friend constexpr bool operator==(Positions const&, Positions const&) = default;
 };
+
+/// Tiles begin, ..., end - 1 of rows that are cut into tiles of one size, from the first row on; the last
+/// tile may be shorter.
+template <std::signed_integral Int>
+struct TileSpan {
+  Int begin = 0;
+  Int end = 0;
+
+  LIGHTSEQ_HD constexpr Int size() const { return end - begin; }
+  friend constexpr bool operator==(TileSpan const&, TileSpan const&) = default;
+};
+
+/// The span from the first tile to the last one in the spans of two segments, where the second one's tiles
+/// are numbered behind the `in_first` tiles of the first.
+template <std::signed_integral Int>
+LIGHTSEQ_HD constexpr TileSpan<Int> joined(TileSpan<Int> const& first, Int in_first,
+                                           TileSpan<Int> const& second) {
+  if (second.size() <= 0) return first;
+  return {first.size() > 0 ? first.begin : in_first + second.begin, in_first + second.end};
+}
+
+/// The largest number of a type.
+template <std::signed_integral Int>
+inline constexpr Int largest = std::numeric_limits<Int>::max();
+
+/// How many of the `rows` rows at begin, begin + stride, ... lie before `position`. The begin is not
+/// negative, the stride positive, and Int holds the last row's position.
+template <std::signed_integral Int>
+LIGHTSEQ_HD constexpr Int rows_before(Int begin, Int stride, Int rows, Int position) {
+  if (position <= begin) return 0;
+  Int const distance = position - begin;
+  if (distance > (rows - 1) * stride) return rows;
+  return stride == 1 ? distance : (distance - 1) / stride + 1;  // most are 1, and a division is slow
+}
+
+/// Which of these rows' tiles of `size` rows a range touches: all others lie, from their first row to their
+/// last, before it or behind it. The range's begin and end may be any numbers.
+template <std::signed_integral Int>
+LIGHTSEQ_HD constexpr TileSpan<Int> tiles_within(Int begin, Int stride, Int rows, Int size,
+                                                 Range const& range) {
+  constexpr std::int64_t most = largest<Int>;
+  auto const clamped = [](std::int64_t position) {
+    return static_cast<Int>(position < 0 ? 0 : position < most ? position : most);
+  };
+  Int const before = rows_before<Int>(begin, stride, rows, clamped(range.begin));
+  if (range.empty() || before == rows) return {};
+  return {before / size, (rows_before<Int>(begin, stride, rows, clamped(range.end)) + size - 1) / size};
+}
+LIGHTSEQ_HD constexpr TileSpan<std::int64_t> tiles_within(Segment const& segment, std::int64_t size,
+                                                          Range const& range) {
+  return tiles_within<std::int64_t>(segment.begin, segment.stride, segment.rows, size, range);
+}
+
+/// A span that holds those of a shard's tiles, which do not straddle its segments. It holds no others where
+/// the segments lie in the order of their positions.
+LIGHTSEQ_HD constexpr TileSpan<std::int64_t> tiles_within(Positions const& shard, std::int64_t size,
+                                                          Range const& range) {
+  return joined<std::int64_t>(tiles_within(shard.segments[0], size, range),
+                              (shard.segments[0].rows + size - 1) / size,
+                              tiles_within(shard.segments[1], size, range));
+}
 
 }  // namespace lightseq

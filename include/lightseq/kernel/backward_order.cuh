@@ -105,7 +105,8 @@ struct KeyTileOrder {
 };
 
 /// The tiles of `QueryRows` queries that see some keys, from the first to the last or `backwards`. A whole
-/// warp walks, and asks the mask about 32 tiles at a time. Keys is what a Range can be made from.
+/// warp walks, and asks the mask about 32 tiles at a time of those within its bounds. Keys is what a Range
+/// can be made from.
 template <int QueryRows, Mask M, class Keys = Range>
 struct QueryWalk {
   M const& mask;
@@ -115,8 +116,8 @@ struct QueryWalk {
   int segment = -1;  ///< the current tile's
   int first = 0;     ///< the current tile's first row in `segment`
   bool cut = false;  ///< whether the mask hides some of the current tile
-  int tiles = 0;     ///< of the segment
-  int scanned = 0;   ///< of these; bit i of the two below is tile i of the last 32
+  int tiles = 0;     ///< of the segment, that the mask has yet to be asked about
+  int scanned = 0;   ///< bit i of the two below is tile scanned + i
   unsigned visible = 0, partial = 0;
 
   /// Goes to the next tile, if there is one.
@@ -125,7 +126,7 @@ struct QueryWalk {
       if (!scan()) return false;
     int const bit = backwards ? 31 - __clz(static_cast<int>(visible)) : __ffs(static_cast<int>(visible)) - 1;
     visible &= ~(1u << bit);
-    first = (begin() + bit) * QueryRows;
+    first = (scanned + bit) * QueryRows;
     cut = (partial >> bit & 1) != 0;
     return true;
   }
@@ -140,22 +141,20 @@ struct QueryWalk {
   }
 
  private:
-  /// The first of the last 32 tiles.
-  __device__ __forceinline__ int begin() const {
-    return backwards ? (tiles + 31) / 32 * 32 - scanned : scanned - 32;
-  }
-
   __device__ __forceinline__ bool scan() {
-    while (scanned >= tiles) {
+    while (tiles <= 0) {
       if (segment == (backwards ? 0 : 1)) return false;
       segment = segment < 0 ? (backwards ? 1 : 0) : 1 - segment;
-      tiles = (queries[segment].count + QueryRows - 1) / QueryRows;
-      scanned = 0;
+      TileSpan<int> const within = queries[segment].tiles_within(QueryRows, queries_within(mask, keys));
+      tiles = within.size(), scanned = backwards ? within.end : within.begin - 32;
     }
-    scanned += 32;
-    int const row = (begin() + static_cast<int>(threadIdx.x) % 32) * QueryRows;
+    scanned += backwards ? -32 : 32;
+    int const lane = static_cast<int>(threadIdx.x) % 32, row = (scanned + lane) * QueryRows;
     int const rows = min(QueryRows, queries[segment].count - row);
-    Cover const cover = rows <= 0 ? Cover::none : mask.cover(queries[segment].hull(row, rows), keys);
+    bool const asked = backwards ? lane >= 32 - tiles : lane < tiles;
+    tiles -= 32;
+    Cover const cover =
+        asked ? cover_within(mask, queries[segment].hull(row, rows), Range(keys)) : Cover::none;
     visible = __ballot_sync(~0u, cover != Cover::none);
     partial = __ballot_sync(~0u, cover == Cover::partial);
     return true;

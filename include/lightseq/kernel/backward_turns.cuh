@@ -35,23 +35,33 @@ struct BackwardTurns {
   /// first.
   __device__ __forceinline__ int last_before(Range const& hull, int turn, bool from_last) const {
     int const lane = static_cast<int>(threadIdx.x) % 32;
-    int before = turn - 1;
+    int before = turn - 1, step = 1;  // a lane asks about so many turns at once
     while (before >= 0) {
       bool visible = false;
-      if (before >= lane) {
-        TilePlace const at =
-            KeyTileOrder::place_of(order.number_at(before - lane, from_last), keys[0].count, KeyRows);
-        LaunchSegment const& segment = keys[at.segment];
-        Range const key_hull = segment.hull(at.first, min(KeyRows, segment.count - at.first));
-        visible = mask.cover(hull, key_hull) != Cover::none;
+      if (int const high = before - lane * step; high >= 0) {
+        int const number = order.number_at(high, from_last),
+                  other = order.number_at(max(high - step + 1, 0), from_last);
+        TilePlace const first = KeyTileOrder::place_of(min(number, other), keys[0].count, KeyRows);
+        TilePlace const last = KeyTileOrder::place_of(max(number, other), keys[0].count, KeyRows);
+        LaunchSegment const& segment = keys[last.segment];
+        Range const key_hull =
+            segment.hull(first.first, min(last.first + KeyRows, segment.count) - first.first);
+        visible =
+            first.segment != last.segment || (step == 1 ? cover_within(mask, hull, key_hull) != Cover::none
+                                                        : keys_within(mask, hull).touches(key_hull));
       }
       unsigned const any = __ballot_sync(~0u, visible);
-      if (any != 0) return before - (__ffs(static_cast<int>(any)) - 1);
-      before -= 32;
+      if (any == 0) {
+        before -= 32 * step;
+        if constexpr (BoundedMask<M>) step *= 32;
+      } else {
+        before -= (__ffs(static_cast<int>(any)) - 1) * step;
+        if (step == 1) return before;
+        step = 1;
+      }
     }
     return -1;
   }
-
   /// Waits until the tiles before `turn` have added their parts to the query tile of these positions, and
   /// says whether there are any. A whole warp calls it.
   __device__ __forceinline__ bool wait(unsigned const* place, Range const& hull, int turn,

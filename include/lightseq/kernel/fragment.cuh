@@ -23,6 +23,11 @@ struct LaunchSegment {
   __device__ __forceinline__ Range hull(int first, int rows) const {
     return {position(first), std::int64_t{position(first + rows - 1)} + 1};
   }
+
+  /// Its tiles of `size` rows that a range of positions touches.
+  __device__ __forceinline__ TileSpan<int> tiles_within(int size, Range const& range) const {
+    return lightseq::tiles_within<int>(begin, stride, count, size, range);
+  }
 };
 
 /// The two rows of which a thread holds values: `row` and `row` + 8 of a segment.

@@ -104,13 +104,15 @@ class Forward {
   void attend_group(std::int64_t batch, std::int64_t kv_head, std::int64_t first, int count) {
     Item items[tile.group];
     std::int64_t const query_tiles = tile_count(call_.queries, tile.held);
+    Range bound;
     for (int i = 0; i < count; ++i) {
       std::int64_t const head = kv_head * (call_.heads / call_.kv_heads) + (first + i) / query_tiles;
       items[i] = {head, tile_at(call_.queries, tile.held, (first + i) % query_tiles)};
       begin(batch, items[i], scratch_.kept[i]);
+      bound = bound.joined(keys_within(mask_, items[i].queries.positions.hull()));
     }
-    std::int64_t const key_tiles = tile_count(call_.keys, tile.passing);
-    for (std::int64_t t = 0; t < key_tiles; ++t) {
+    TileSpan<std::int64_t> const key_tiles = tiles_within(call_.keys, tile.passing, bound);
+    for (std::int64_t t = key_tiles.begin; t < key_tiles.end; ++t) {
       Tile const keys = tile_at(call_.keys, tile.passing, t);
       bool packed = false;
       std::optional<bool> finite;  // values, which matters where pairs are hidden
@@ -301,14 +303,16 @@ class Backward {
  private:
   void attend_group(std::int64_t batch, std::int64_t kv_head, std::int64_t first, int count) {
     Tile keys[tile.group];
+    Range bound;
     for (int i = 0; i < count; ++i) {
       keys[i] = tile_at(call_.keys, tile.held, first + i);
       begin(batch, kv_head, keys[i], scratch_.kept[i]);
+      bound = bound.joined(queries_within(mask_, keys[i].positions.hull()));
     }
-    std::int64_t const query_tiles = tile_count(call_.queries, tile.passing);
+    TileSpan<std::int64_t> const query_tiles = tiles_within(call_.queries, tile.passing, bound);
     std::int64_t const sharing = call_.heads / call_.kv_heads;
     for (std::int64_t head = kv_head * sharing; head < (kv_head + 1) * sharing; ++head)
-      for (std::int64_t t = 0; t < query_tiles; ++t) {
+      for (std::int64_t t = query_tiles.begin; t < query_tiles.end; ++t) {
         Tile const queries = tile_at(call_.queries, tile.passing, t);
         bool packed = false;
         for (int i = 0; i < count; ++i) {

@@ -11,7 +11,9 @@ struct Causal {
     if (keys.begin >= queries.end) return Cover::none;
     return keys.end <= queries.begin + 1 ? Cover::full : Cover::partial;
   }
+  LIGHTSEQ_HD static constexpr Range keys_of(Range queries) { return {0, queries.end}; }
+  LIGHTSEQ_HD static constexpr Range queries_of(Range keys) { return {keys.begin, Range::everything().end}; }
 };
-static_assert(Mask<Causal>);
+static_assert(BoundedMask<Causal>);
 
 }  // namespace lightseq

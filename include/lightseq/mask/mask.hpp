@@ -19,11 +19,56 @@ enum class Cover {
 /// allowed; laws::first_fault(mask, n) finds where they are not. A mask may hold values; it is copied into
 /// kernels. Ranks compare these values, byte by byte; one that holds floats, padding, lists or addresses has,
 /// in place of that, `std::int64_t digest() const`: a number that equal masks share, see digest_of(). Values
-/// may make no sense, see HasFault, and may have names, see NamesValues.
+/// may make no sense, see HasFault, and may have names, see NamesValues. What shows little of a long sequence
+/// should be a BoundedMask too.
 template <class M>
 concept Mask = std::copyable<M> && requires(M const mask, std::int64_t position, Range range) {
   { mask.visible(position, position) } -> std::same_as<bool>;
   { mask.cover(range, range) } -> std::same_as<Cover>;
 };
+
+/// A mask that says where to look: `keys_of(queries)` is a range outside of which no query of a range that is
+/// not empty sees any key, `queries_of(keys)` one outside of which no query sees any of these keys. They may
+/// reach beyond the sequence, and be wider than need be. Kernels ask `cover` only about what lies within:
+/// work is proportional to that, where it would otherwise be to all pairs of tiles.
+template <class M>
+concept BoundedMask = Mask<M> && requires(M const mask, Range range) {
+  { mask.keys_of(range) } -> std::same_as<Range>;
+  { mask.queries_of(range) } -> std::same_as<Range>;
+};
+
+/// Whether a mask has one of the two, or what has their name.
+template <class M>
+concept HasBound = requires(M const mask, Range range) {
+  mask.keys_of(range);
+}
+|| requires(M const mask, Range range) { mask.queries_of(range); };
+
+/// Where the keys lie that these queries may see: everywhere, unless the mask knows better.
+template <Mask M>
+LIGHTSEQ_HD constexpr Range keys_within(M const& mask, Range const& queries) {
+  static_assert(BoundedMask<M> || !HasBound<M>,
+                "lightseq: keys_of and queries_of of a mask come together, each from a Range to a Range");
+  if constexpr (BoundedMask<M>) return mask.keys_of(queries);
+  return Range::everything();
+}
+
+/// Where the queries lie that may see these keys.
+template <Mask M>
+LIGHTSEQ_HD constexpr Range queries_within(M const& mask, Range const& keys) {
+  static_assert(BoundedMask<M> || !HasBound<M>,
+                "lightseq: keys_of and queries_of of a mask come together, each from a Range to a Range");
+  if constexpr (BoundedMask<M>) return mask.queries_of(keys);
+  return Range::everything();
+}
+
+/// What cover() says, but none where one of the bounds does: whoever looks from the queries' side and whoever
+/// looks from the keys' agree, though bounds may be wider on one side.
+template <Mask M>
+LIGHTSEQ_HD constexpr Cover cover_within(M const& mask, Range const& queries, Range const& keys) {
+  if constexpr (BoundedMask<M>)
+    if (!mask.keys_of(queries).touches(keys) || !mask.queries_of(keys).touches(queries)) return Cover::none;
+  return mask.cover(queries, keys);
+}
 
 }  // namespace lightseq

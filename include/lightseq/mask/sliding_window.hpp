@@ -36,7 +36,18 @@ struct SlidingWindow {
     terms.add("the window's left", left);
     terms.add("the window's right", right);
   }
+
+  LIGHTSEQ_HD constexpr Range keys_of(Range queries) const { return widened(queries, left, right); }
+  LIGHTSEQ_HD constexpr Range queries_of(Range keys) const { return widened(keys, right, left); }
+
+ private:
+  /// A range with so many positions more before and behind it, as far as there are any.
+  LIGHTSEQ_HD static constexpr Range widened(Range range, std::int64_t before, std::int64_t behind) {
+    constexpr Range all = Range::everything();
+    return {range.begin > before ? range.begin - before : all.begin,
+            all.end - range.end > behind ? range.end + behind : all.end};
+  }
 };
-static_assert(Mask<SlidingWindow> && HasFault<SlidingWindow> && NamesValues<SlidingWindow>);
+static_assert(BoundedMask<SlidingWindow> && HasFault<SlidingWindow> && NamesValues<SlidingWindow>);
 
 }  // namespace lightseq

@@ -30,12 +30,13 @@ class BackwardKernel {
 
   /// Device memory, 16-byte aligned, that a launch of at most this size needs to itself.
   static constexpr std::int64_t workspace_bytes(std::int64_t batch, std::int64_t heads,
-                                                std::int64_t query_rows, std::int64_t /*key_rows*/) {
+                                                std::int64_t query_rows, std::int64_t key_rows) {
     // The rows may lie in two segments.
     std::int64_t const query_tiles = query_rows / Block::query_rows + 2;
+    std::int64_t const key_tiles = key_rows / Block::key_rows + 2;
     std::int64_t const stats = batch * heads * query_tiles * 2 * Block::query_rows;
     std::int64_t const turns = Deterministic ? batch * heads * query_tiles : 0;
-    std::int64_t const counters = 1 + turns + Sums::counters_for(batch * heads);
+    std::int64_t const counters = 1 + turns + Sums::counters_for(batch * heads, key_tiles);
     return (stats + counters) * std::int64_t{sizeof(float)};
   }
 
@@ -61,7 +62,7 @@ class BackwardKernel {
                 cudaStream_t stream, int sm_margin = 0) const {
     BackwardLaunch<HeadDim, T, M> launch{.mask = mask};
     if (Status const status = describe(call, launch); !status.ok()) return status;
-    launch.sums.describe(call, launch.order, launch.query_tiles, multiprocessors_);
+    launch.sums.describe(call, mask, launch.order, launch.query_tiles, Block::key_rows, multiprocessors_);
     int const most_blocks = std::max(launch.order.tiles, launch.sums.jobs);
     if (most_blocks == 0) return {};
     std::int64_t const query_tiles = call.batch * call.heads * launch.query_tiles;
@@ -72,7 +73,7 @@ class BackwardKernel {
     stats.shift = scales_weights<T> ? std::log2(call.scale) : 0;
     stats.to = static_cast<float*>(workspace);
     std::int64_t const turns = Deterministic ? query_tiles : 0;
-    stats.counters = 1 + turns + Sums::counters_for(launch.order.batch_heads);
+    stats.counters = 1 + turns + launch.sums.counters_of(launch.order);
     stats.counter = reinterpret_cast<unsigned*>(stats.to + 2 * stats.rows);
     launch.stats = stats.to;
     launch.counter = stats.counter;

@@ -72,7 +72,7 @@ struct Backward {
   /// A key tile as the loading warp announces it. It stays where it is until the next one has been taken: the
   /// warps that move data have few registers, and read of it what they need when they need it.
   struct KeyTile : TilePlace {
-    int section, turn;
+    int unit, turn;  ///< unit of QuerySums
     bool from_last;  ///< whether keys behind it came before it; or else its queries are taken backwards
     int steps;       ///< query tiles of all heads, or -1: no more key tiles
   };
@@ -200,7 +200,7 @@ struct Backward {
       control.tile_empty.wait(tile_parity ^ 1);
       if (leads && index < launch.order.tiles) {
         static_cast<TilePlace&>(key_tile) = launch.order.locate(index, launch.keys[0].count, key_rows);
-        key_tile.section = launch.order.section_of(index);
+        key_tile.unit = launch.sums.unit_of_tile(launch.order, index);
         key_tile.turn = launch.order.turn(index);
         key_tile.from_last = index < launch.order.from_last;
       }
@@ -284,7 +284,7 @@ struct Backward {
       control.tile_empty.arrive_if(leads);
       if (steps < 0) break;
       if constexpr (!Deterministic) {
-        if (leads) launch.sums.wait_zeroed(launch.order, key_tile.section);
+        if (leads) launch.sums.wait_zeroed(launch.order, key_tile.unit);
         __syncwarp();
       }
       for (int const end = number + steps; number < end; ++number) {
@@ -303,7 +303,7 @@ struct Backward {
       }
       if (leads && launch.sums.rounded.data != nullptr) {
         wait_stores();
-        launch.sums.added(key_tile.section);
+        launch.sums.added(key_tile.unit);
       }
       __syncwarp();
     }

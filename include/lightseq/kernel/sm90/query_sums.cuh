@@ -5,31 +5,42 @@
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/backward_order.cuh"
 #include "lightseq/kernel/ptx.cuh"
+#include "lightseq/kernel/sm90/query_units.hpp"
 
 namespace lightseq::sm90 {
 
 /// What becomes of the sums of the gradients of queries beside the work on key tiles, while they are in the
-/// L2 cache: warps that have nothing else to do zero those of a section of heads before it begins, and round
-/// them to elements when all of its key tiles have added their parts. No warp waits for one that has not
-/// started.
+/// L2 cache: warps that have nothing else to do zero those of a section of heads, or of a unit of a long
+/// head, before it begins, and round them to elements when all of its key tiles have added their parts. No
+/// warp waits for one that has not started.
 template <int HeadDim, class T, int TileRows>
 struct QuerySums {
   Tensor<float> sums = {};
   Tensor<T> rounded = {};  ///< null: they stay floats
   bool zeroes = false;
-  int rows[2] = {};   ///< of a batch and head, in each segment
-  int head_jobs = 0;  ///< query tiles of the heads that share a key/value head
-  int jobs = 0;       ///< those of all of them, section by section
-  int ahead = 0;      ///< key tiles: sums are not zero long before the first part comes
+  int rows[2] = {};          ///< of a batch and head, in each segment
+  int head_jobs = 0;         ///< query tiles of the heads that share a key/value head
+  int jobs = 0;              ///< those of all of them, section by section
+  QueryUnits in_units = {};  ///< of a section: one, or those of its head if it has one head
+  int unit_jobs = 0,
+      unit_tiles = 0;  ///< of a unit of queries, and of keys; of the last one there may be fewer
+  int ahead = 0;       ///< key tiles: sums are not zero long before the first part comes
   std::int64_t sums_step = 0, rounded_step = 0;  ///< elements from one row of a lane to the next one
-  /// How many jobs of zeroing and of rounding have been taken; then, for each section, how many jobs of
-  /// zeroing are done, and how often a warp has added all of its parts of a key tile.
+  /// How many jobs of zeroing and of rounding have been taken; then, for each unit, how many jobs of zeroing
+  /// are done, and how often a warp has added all of its parts of a key tile.
   unsigned* counters = nullptr;
 
-  static constexpr std::int64_t counters_for(std::int64_t sections) { return 2 + 2 * sections; }
+  /// The counters that a launch of this size may need, and those of this launch.
+  static constexpr std::int64_t counters_for(std::int64_t batch_heads, std::int64_t key_tiles) {
+    return 2 + 2 * batch_heads * QueryUnits::most_for(key_tiles);
+  }
+  std::int64_t counters_of(KeyTileOrder const& order) const {
+    return 2 + std::int64_t{2} * order.batch_heads * in_units.count;
+  }
 
-  template <class Call>
-  void describe(Call const& call, KeyTileOrder const& order, int query_tiles, int multiprocessors) {
+  template <class Call, Mask M>
+  void describe(Call const& call, M const& mask, KeyTileOrder const& order, int query_tiles, int key_rows,
+                int multiprocessors) {
     Shape const shape{call.batch, call.queries.rows(), call.heads, HeadDim};
     sums = call.dq.resolved(shape);
     rounded = call.dq_out.resolved(shape);
@@ -38,21 +49,33 @@ struct QuerySums {
     for (int i = 0; i < 2; ++i) rows[i] = static_cast<int>(call.queries.segments[i].rows);
     head_jobs = query_tiles * order.group;
     jobs = head_jobs * order.batch_heads;
+    if (order.section == 1) in_units = QueryUnits::make(mask, call.queries, TileRows, call.keys, key_rows);
+    unit_jobs = in_units.count > 1 ? in_units.query_tiles * order.group : order.section * head_jobs;
+    unit_tiles = in_units.count > 1 ? in_units.key_tiles : order.section * order.key_tiles;
     ahead = 2 * multiprocessors;
     sums_step = rows_at_once * sums.strides.token, rounded_step = rows_at_once * rounded.strides.token;
   }
 
-  /// Waits until a section's sums are zero. Called by the thread that then adds to them.
-  __device__ __forceinline__ void wait_zeroed(KeyTileOrder const& order, int section) const {
+  /// The unit that key tile `index` belongs to, among those of all sections.
+  __device__ __forceinline__ int unit_of_tile(KeyTileOrder const& order, int index) const {
+    int const section = order.section_of(index);
+    if (in_units.count == 1) return section;
+    int const turn = index - section * order.key_tiles;
+    return section * in_units.count + order.number_at(turn, index < order.from_last) / unit_tiles;
+  }
+
+  /// Waits until the sums are zero to which a unit of keys adds. Called by the thread that then adds to them.
+  __device__ __forceinline__ void wait_zeroed(KeyTileOrder const& order, int unit) const {
     if (!zeroes) return;
-    unsigned const want = order.heads_in(section) * head_jobs;
-    while (load(zeroed(section)) != want) {
-    }
+    int const of_section = unit % in_units.count, first = unit - of_section;
+    for (int i = in_units.units[of_section].queries_begin; i < in_units.units[of_section].queries_end; ++i)
+      while (static_cast<int>(load(zeroed(first + i))) != jobs_in(order, first + i)) {
+      }
     fence();
   }
 
   /// Called by the two threads that have added all parts of a key tile, when these have arrived.
-  __device__ __forceinline__ void added(int section) const { count(parts(section)); }
+  __device__ __forceinline__ void added(int unit) const { count(parts(unit)); }
 
   /// Zeroes the query tiles of which `zeroes_tile(segment, first row)` is true and rounds all, until nothing
   /// is left. A whole warp calls it. It has `Loads` rows under way at a time.
@@ -61,7 +84,7 @@ struct QuerySums {
                                             Zeroes const& zeroes_tile) const {
     int zero = zeroes ? take(0) : jobs, round = rounded.data != nullptr ? take(1) : jobs;
     while (zero < jobs || round < jobs) {
-      int const next = zero / head_jobs / order.section, last = round / head_jobs / order.section;
+      int const next = unit_of_job(order, zero), last = unit_of_job(order, round);
       // Lanes may see different numbers: all of them have to see enough.
       if (__all_sync(~0u, zero < jobs && is_due(order, next, taken))) {
         zero_rows(order, zero, zeroes_tile);
@@ -82,20 +105,39 @@ struct QuerySums {
  private:
   static constexpr int eights = HeadDim / 8, rows_at_once = 32 / eights;  ///< of a warp
 
-  __device__ __forceinline__ unsigned* zeroed(int section) const { return counters + 2 + 2 * section; }
-  __device__ __forceinline__ unsigned* parts(int section) const { return counters + 3 + 2 * section; }
+  __device__ __forceinline__ unsigned* zeroed(int unit) const { return counters + 2 + 2 * unit; }
+  __device__ __forceinline__ unsigned* parts(int unit) const { return counters + 3 + 2 * unit; }
 
-  /// Whether it is time to zero a section's sums.
-  __device__ __forceinline__ bool is_due(KeyTileOrder const& order, int section,
-                                         unsigned const* taken) const {
-    return section * order.section * order.key_tiles <= static_cast<int>(load(taken)) + ahead;
+  /// The unit that a job belongs to, among those of all sections.
+  __device__ __forceinline__ int unit_of_job(KeyTileOrder const& order, int job) const {
+    int const of_section = order.section * head_jobs, section = job / of_section;
+    return section * in_units.count + (job - section * of_section) / unit_jobs;
   }
 
-  /// Whether all parts of a section's sums have arrived.
-  __device__ __forceinline__ bool complete(KeyTileOrder const& order, int section) const {
-    unsigned const heads = order.heads_in(section);
-    return load(parts(section)) == 2 * heads * order.key_tiles &&
-           (!zeroes || load(zeroed(section)) == heads * head_jobs);
+  /// How many jobs a unit has, and how many key tiles.
+  __device__ __forceinline__ int jobs_in(KeyTileOrder const& order, int unit) const {
+    int const section = unit / in_units.count;
+    return min(unit_jobs, order.heads_in(section) * head_jobs - unit % in_units.count * unit_jobs);
+  }
+  __device__ __forceinline__ int tiles_in(KeyTileOrder const& order, int unit) const {
+    int const section = unit / in_units.count;
+    return min(unit_tiles, order.heads_in(section) * order.key_tiles - unit % in_units.count * unit_tiles);
+  }
+
+  /// Whether it is time to zero a unit's sums.
+  __device__ __forceinline__ bool is_due(KeyTileOrder const& order, int unit, unsigned const* taken) const {
+    int const section = unit / in_units.count;
+    int const due =
+        section * order.section * order.key_tiles + in_units.units[unit % in_units.count].due * unit_tiles;
+    return due <= static_cast<int>(load(taken)) + ahead;
+  }
+
+  /// Whether all parts of a unit's sums have arrived.
+  __device__ __forceinline__ bool complete(KeyTileOrder const& order, int unit) const {
+    int const of_section = unit % in_units.count, first = unit - of_section;
+    for (int i = in_units.units[of_section].keys_begin; i < in_units.units[of_section].keys_end; ++i)
+      if (static_cast<int>(load(parts(first + i))) != 2 * tiles_in(order, first + i)) return false;
+    return !zeroes || static_cast<int>(load(zeroed(unit))) == jobs_in(order, unit);
   }
 
   __device__ __forceinline__ int take(int kind) const {
@@ -125,9 +167,9 @@ struct QuerySums {
   template <class Counts, class F>
   __device__ __forceinline__ void for_job(KeyTileOrder const& order, int job, Counts const& counts,
                                           F const& f) const {
-    int const tiles = head_jobs / order.group, batch_head = job / head_jobs;
-    int const head = batch_head % order.kv_heads * order.group + job / tiles % order.group;
-    int const in_first = (rows[0] + TileRows - 1) / TileRows, number = job % tiles;
+    int const batch_head = job / head_jobs, rest = job % head_jobs, number = rest / order.group;
+    int const head = batch_head % order.kv_heads * order.group + rest % order.group;
+    int const in_first = (rows[0] + TileRows - 1) / TileRows;
     int const segment = number < in_first ? 0 : 1, first = (number - segment * in_first) * TileRows;
     if (!counts(segment, first)) return;
     int const before = segment * rows[0], lane = static_cast<int>(threadIdx.x) % 32;
