@@ -348,6 +348,25 @@ TEST_CASE("wrong use breaks a rank, and tells which message is wrong") {
         }).message() == "rank 0 has withdrawn: for the test");
 }
 
+TEST_CASE(
+    "a rank that is destroyed while its messages wait for a lost peer aborts them and leaves nothing "
+    "behind") {
+  for (bool const blocking : {true, false}) {
+    DoubleWorld world(2, {.blocking = blocking});
+    world.be_patient(milliseconds(20));
+    std::vector<char> memory(2);
+    {
+      Nccl nccl(world[0], world.stream(0), {.timeout = milliseconds(100)});
+      Send const send{&memory[0], 1, 1, "kv"};
+      Receive const receive{&memory[1], 1, 1, "kv"};
+      CHECK(nccl.start({&send, 1}, {&receive, 1}).ok() == blocking);
+      CHECK(nccl.finish().ok() == blocking);
+    }
+    CHECK(world.aborted(0) == 1);
+  }
+  CHECK(allocated_blocks() == 0);
+}
+
 TEST_CASE("while another device is current a message is refused with both numbers") {
   for (bool const agrees : {true, false}) {
     DoubleWorld world(1);

@@ -117,7 +117,8 @@ class CudaLocalWorld {
       : hosts_(static_cast<int>(streams.size()), for_hosts(options)) {
     std::size_t const capacity = streams.size() * Local::messages_per_peer;
     for (std::size_t i = 0; i < streams.size(); ++i) {
-      CudaLocal& rank = *ranks_.emplace_back(new CudaLocal(hosts_[static_cast<int>(i)], streams[i]));
+      ranks_.push_back(std::unique_ptr<CudaLocal>(new CudaLocal(hosts_[static_cast<int>(i)], streams[i])));
+      CudaLocal& rank = *ranks_.back();
       rank.ready_ = new_event();
       for (cudaEvent_t& event : rank.met_) event = new_event();
       for (std::size_t peer = 0; peer < streams.size(); ++peer) rank.copied_.push_back(new_event());

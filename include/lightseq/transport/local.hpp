@@ -146,7 +146,7 @@ class LocalWorld {
     if (options.link_latency.count() < 0 || !(options.link_bytes_per_second >= 0))
       fail("the links' latency is ", options.link_latency.count(), " ns and their rate ",
            options.link_bytes_per_second, " bytes/s, neither may be negative");
-    for (int rank = 0; rank < world; ++rank) ranks_.emplace_back(new Local(*this, rank));
+    for (int rank = 0; rank < world; ++rank) ranks_.push_back(std::unique_ptr<Local>(new Local(*this, rank)));
     auto const capacity = ranks_.size() * Local::messages_per_peer;
     for (auto const& rank : ranks_) {
       rank->sends_.reserve(capacity);

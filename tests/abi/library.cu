@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The same for more than one GPU.
+#include <cstring>
+
+#include "abi/library.hpp"
+#include "lightseq/lightseq.cuh"
+#include "lightseq/testing/cuda.cuh"
+
+using namespace lightseq;
+
+namespace {
+
+Problem const problem{.seqlen = 100, .heads = 2};
+
+}  // namespace
+
+// Of one name in all libraries.
+struct PortableTraits : CudaTraits {
+  using Device = Cuda<Ampere>;
+  static constexpr bool inference = true;
+};
+using Attn = DistAttn<64, Causal, Balanced, PortableTraits>;
+
+extern "C" Found find() {
+  Found found{.expected = WIDTH};
+  auto const forward = &Attn::forward<NoTrace const>;
+  std::memcpy(&found.code, &forward, sizeof found.code);
+  if (!testing::has_gpu()) {
+    found.skipped = true;
+    return found;
+  }
+  // The name of the kernels' architecture as the device was given it.
+  cudaFuncAttributes attributes;
+  testing::check_cuda(cudaFuncGetAttributes(&attributes, rows::for_each_row<rows::FillStats>));
+  found.width = attributes.binaryVersion;
+  auto s = testing::random_sequence<bfloat16>(problem, 64, 1);
+  testing::Streams const streams(3);
+  CudaLocalWorld world(streams);
+  if (testing::run_world<Attn>(world, problem, Causal{}, Balanced{}, s).empty())
+    found.error = testing::relative_error(s.o, testing::dense<64>(s, Causal{}, 0, false).o) / 1e3;
+  return found;
+}
