@@ -61,8 +61,8 @@ TEST_CASE("each bad problem has its own sentence, with the numbers") {
       {{.seqlen = 8, .heads = 4, .kv_heads = -2}, "kv_heads is -2, it must not be negative"},
       {{.seqlen = 8, .heads = 4, .kv_heads = 3}, "heads is 4, which is not a multiple of kv_heads, 3"},
       {{.seqlen = 8, .heads = 4, .kv_heads = 8}, "heads is 4, which is not a multiple of kv_heads, 8"},
-      {{.batch = 4, .seqlen = int64_t{1} << 48, .heads = 2},
-       "batch 4 x seqlen 281474976710656 x heads 2 x head dim 64 overflows 63 bits"},
+      {{.batch = 4, .seqlen = int64_t{1} << 46, .heads = 2},
+       "batch 4 x seqlen 70368744177664 x heads 2 x head dim 64 overflows 63 bits"},
       {{.batch = std::numeric_limits<int64_t>::max(), .seqlen = 2, .heads = 1},
        "batch 9223372036854775807 x seqlen 2 x heads 1 x head dim 64 overflows 63 bits"},
       {{.seqlen = 8, .scale = -1},
@@ -73,7 +73,7 @@ TEST_CASE("each bad problem has its own sentence, with the numbers") {
        "scale is inf, it must be positive and finite, or 0 for 1 / sqrt(head dim)"},
   };
   for (Case const& c : cases) CHECK(complaint(c.problem, 64) == std::string("lightseq: ") + c.sentence);
-  CHECK(complaint({.batch = 2, .seqlen = int64_t{1} << 48, .heads = 2}, 64) == "");  // the largest that fits
+  CHECK(complaint({.batch = 2, .seqlen = int64_t{1} << 46, .heads = 2}, 64) == "");  // the largest that fits
 }
 
 TEST_CASE("checked_product is the product, or -1 where it does not fit, in whatever order") {
@@ -99,4 +99,13 @@ TEST_CASE("checked_product is the product, or -1 where it does not fit, in whate
   CHECK(checked_product(top, 2) == -1);
   CHECK(checked_product(int64_t{1} << 31, int64_t{1} << 31) == int64_t{1} << 62);
   CHECK(checked_product(int64_t{1} << 32, int64_t{1} << 31) == -1);
+}
+
+TEST_CASE("capped_sum is the sum, or the largest number") {
+  constexpr int64_t top = std::numeric_limits<int64_t>::max();
+  CHECK(capped_sum(0, 0) == 0);
+  CHECK(capped_sum(top - 5, 5) == top);
+  CHECK(capped_sum(top - 5, 6) == top);
+  CHECK(capped_sum(top, top) == top);
+  CHECK(capped_sum(40, 2) == 42);
 }

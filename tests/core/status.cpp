@@ -92,6 +92,22 @@ TEST_CASE("each code tells its story, with its numbers") {
         .peer = 3,
         .native = 2},
        "the ranks disagree: seqlen is 7 on rank 3 and 8 on rank 2"},
+      {{.code = Code::disagreement,
+        .subject = "the route",
+        .have = 0,
+        .need = 1,
+        .peer = 3,
+        .native = 2,
+        .words = [](std::int64_t n) { return std::string(n == 0 ? "this" : "that"); }},
+       "the ranks disagree: the route is this on rank 3 and that on rank 2"},
+      {{.code = Code::disagreement,
+        .subject = "the masks",
+        .have = 7,
+        .need = 8,
+        .peer = 3,
+        .native = 2,
+        .words = [](std::int64_t) { return std::string(); }},
+       "the ranks disagree: the masks differ: rank 3 has another one than rank 2"},
   };
   std::set<Code> told;
   for (Case const& c : cases) {

@@ -51,6 +51,18 @@ TEST_CASE("strides that the caller gave stay, and are followed") {
     }
 }
 
+TEST_CASE("strides that are all zero repeat one vector; only those that nobody gave are filled in") {
+  float data[8] = {};
+  Shape const shape{2, 3, 4, 8};
+  CHECK(Tensor<float>(data, Strides{0, 0, 0}).resolved(shape).strides == Strides{0, 0, 0});
+  CHECK(Tensor<float>(data, {}).resolved(shape).at(1, 2, 3) == data);
+  CHECK(Tensor<float>(data).resolved(shape).strides == Strides::packed(shape));
+  Tensor<float const> const converted = Tensor<float>(data);
+  CHECK(converted.resolved(shape).strides == Strides::packed(shape));
+  CHECK(Tensor<float>(data).resolved({0, 0, 0, 0}).strides == Strides{0, 0, 0});
+  static_assert(std::is_trivially_copyable_v<Tensor<float>> && sizeof(Tensor<float>) == 32);
+}
+
 TEST_CASE("what is null stays null") {
   CHECK(Tensor<float>().from(5).data == nullptr);
   CHECK(Tensor<float>().resolved({1, 2, 3, 8}).data == nullptr);

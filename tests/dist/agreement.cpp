@@ -2,6 +2,8 @@
 #include "laws/agreement.hpp"
 
 #include <array>
+#include <functional>
+#include <limits>
 #include <memory>
 
 #include "lightseq/transport/agreement.hpp"
@@ -178,19 +180,85 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("the text says the values, where there are words for them") {
+  struct Words {
+    std::string text;
+    std::function<std::string(Local&)> mine, other;
+  };
+  auto const way = [](auto mask, Problem const& problem = agreed_problem) {
+    return [=](Local& c) { return outcome<16, Ring, DefaultTraits>(c, problem, mask); };
+  };
+  Problem half = agreed_problem;
+  half.scale = 0.5f;
+  auto const ring = [](ListRing const& schedule) {
+    return
+        [=](Local& c) { return outcome<16, ListRing, DefaultTraits>(c, agreed_problem, Full{}, schedule); };
+  };
+  auto const nodes = [](int ranks) {
+    return [=](Local& c) {
+      return outcome<16, TwoLevelRing, DefaultTraits>(c, agreed_problem, Full{}, TwoLevelRing{ranks});
+    };
+  };
+  Words const cases[] = {
+      {"scale is 0.5 on rank 1 and 0.25 on rank 0", way(Full{}), way(Full{}, half)},
+      {"the element type is bfloat16 on rank 1 and float on rank 0", way(Full{}),
+       [](Local& c) { return outcome<16, Ring, InBf16<DefaultTraits>>(c, agreed_problem, Full{}); }},
+      {"the route is neighbour on rank 1 and owner on rank 0", way(Full{}),
+       [](Local& c) { return outcome<16, Ring, ByNeighbour<DefaultTraits>>(c, agreed_problem, Full{}); }},
+      {"the traits' inference is yes on rank 1 and no on rank 0", way(Full{}),
+       [](Local& c) { return outcome<16, Ring, WithoutBackward<DefaultTraits>>(c, agreed_problem, Full{}); }},
+      {"the window's left is 5 on rank 1 and 4 on rank 0", way(SlidingWindow{4, 0}),
+       way(SlidingWindow{5, 0})},
+      {"the window's left is -1 on rank 1 and 4 on rank 0", way(SlidingWindow{4, 0}),
+       way(SlidingWindow{-1, 0})},
+      {"the masks differ: rank 1 has another one than rank 0", way(Full{}), way(Causal{})},
+      {"the masks differ: rank 1 has another one than rank 0", way(SlidingWindow{4, 0}), way(Causal{})},
+      {"the masks differ: rank 1 has another one than rank 0", way(PaddedMask{{}, true, 1}),
+       way(PaddedMask{{}, true, 2})},
+      {"the masks differ: rank 1 has another one than rank 0", way(ListMask{}), way(ListMask{{}, {7, 8}})},
+      {"the mask's slope is 0.125 on rank 1 and 0.25 on rank 0", way(FloatMask{}),
+       way(FloatMask{{}, 0.125f})},
+      {"the schedules differ: rank 1 has another one than rank 0", ring({{}, {1, 2}}), ring({{}, {1}})},
+      {"the schedule's ranks_per_node is 2 on rank 1 and 1 on rank 0", nodes(1), nodes(2)},
+  };
+  for (Words const& c : cases) {
+    LocalWorld world(2, patient);
+    std::vector<std::string> said(2);
+    run_ranks(world, [&](Local& comm) {
+      said[static_cast<std::size_t>(comm.rank())] = (comm.rank() == 1 ? c.other : c.mine)(comm);
+    });
+    for (std::string const& text : said) CHECK(text == "the ranks disagree: " + c.text);
+  }
+  // Equal values agree, whatever their bytes.
+  LocalWorld world(2, patient);
+  std::vector<std::string> said(2);
+  run_ranks(world, [&](Local& comm) {
+    FloatMask const mask{{}, comm.rank() == 1 ? -0.0f : 0.0f};
+    said[static_cast<std::size_t>(comm.rank())] =
+        outcome<16, Ring, DefaultTraits>(comm, agreed_problem, mask);
+  });
+  CHECK(said == std::vector<std::string>{"ok", "ok"});
+}
+
+TEST_CASE("a window with a negative side is an Error that names it, on every rank alike") {
+  for (SlidingWindow const& window : {SlidingWindow{-1, 0}, SlidingWindow{-1, -1}, SlidingWindow{3, -4}}) {
+    LocalWorld world(3, patient);
+    std::vector<std::string> said(3);
+    run_ranks(world, [&](Local& comm) {
+      said[static_cast<std::size_t>(comm.rank())] =
+          outcome<16, Ring, DefaultTraits>(comm, agreed_problem, window);
+    });
+    for (std::string const& text : said)
+      CHECK(text.find(sentence("SlidingWindow{", window.left, ", ", window.right, "}: ")) == 0);
+  }
+}
+
 namespace {
 
-/// Masks that hold what bytes cannot compare: addresses, and padding.
+/// Holds an address: equal masks hold different ones.
 struct Starts : Causal {
   std::int64_t const* starts = nullptr;
   std::int64_t digest() const { return starts[0]; }
-};
-struct Padded : Causal {
-  std::int64_t number = 0;
-  bool flag = false;
-};
-struct Addresses : Causal {
-  std::int64_t const* starts = nullptr;
 };
 
 }  // namespace
@@ -199,10 +267,17 @@ TEST_CASE("masks are compared by what they cover, and by their digest or their b
   std::int64_t const here[] = {5}, there[] = {5}, elsewhere[] = {6};
   CHECK(checksum(Starts{{}, here}, 100) == checksum(Starts{{}, there}, 100));
   CHECK(checksum(Starts{{}, here}, 100) != checksum(Starts{{}, elsewhere}, 100));
-  CHECK(checksum(Addresses{{}, here}, 100) != checksum(Addresses{{}, there}, 100));
-  CHECK(checksum(Padded{{}, 1, true}, 100) == checksum(Padded{{}, 2, false}, 100));
+  CHECK(checksum(PaddedMask{{}, true, 1}, 100) == checksum(PaddedMask{{}, true, 1}, 100));
+  CHECK(checksum(PaddedMask{{}, true, 1}, 100) != checksum(PaddedMask{{}, false, 1}, 100));
   CHECK(checksum(Full{}, 100) != checksum(Causal{}, 100));
   for (std::int64_t const seqlen : {std::int64_t{-5}, std::int64_t{0}, std::int64_t{1}, std::int64_t{31},
                                     std::numeric_limits<std::int64_t>::max()})
     CHECK(checksum(SlidingWindow{3}, seqlen) != checksum(SlidingWindow{4}, seqlen));
+}
+
+TEST_CASE("schedules are compared by what they do, and by what they hold, even where they throw") {
+  CHECK(checksum(ListRing{{}, {1}}, 4) == checksum(ListRing{{}, {1}}, 4));
+  CHECK(checksum(ListRing{{}, {1}}, 4) != checksum(ListRing{{}, {2}}, 4));
+  CHECK(checksum(Ring{}, 4) != checksum(StripedRing{}, 4));
+  CHECK(checksum(TwoLevelRing{3}, 4) != checksum(TwoLevelRing{5}, 4));
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <functional>
+#include <limits>
 
 #include "laws/dist_attn.hpp"
 
@@ -65,6 +66,14 @@ std::vector<Fault> const forward_faults{
      [](Call& c) {
        c.in.q.strides = {768, std::int64_t{1} << 62, 16};
      }},
+    {"the batch stride of q is 0, at least 16 elements are needed",
+     [](Call& c) {
+       c.in.q.strides = {0, 0, 0};
+     }},
+    {"the address of k is 2, which is not a multiple of 4",
+     [](Call& c) {
+       c.in.k.data = reinterpret_cast<float const*>(reinterpret_cast<char const*>(c.in.k.data) + 2);
+     }},
     {"o overlaps q, and one of them is written", [](Call& c) { c.out.o.data = c.part.q.data(); }},
     {"o overlaps v, and one of them is written", [](Call& c) { c.out.o.data = c.part.v.data(); }},
     {"o overlaps lse, and one of them is written", [](Call& c) { c.out.lse = c.out.o.data + 10; }},
@@ -85,6 +94,14 @@ std::vector<Fault> const backward_faults{
     {"the head stride of dk is 0, at least 16 elements are needed",
      [](Call& c) {
        c.gradients.dk.strides = {384, 32, 0};
+     }},
+    {"the batch stride of d_o is 0, at least 16 elements are needed",
+     [](Call& c) {
+       c.backward_in.d_o = {c.part.d_o.data(), Strides{0, 0, 0}};
+     }},
+    {"the address of dv is 1, which is not a multiple of 4",
+     [](Call& c) {
+       c.gradients.dv.data = reinterpret_cast<float*>(reinterpret_cast<char*>(c.gradients.dv.data) + 1);
      }},
     {"dq overlaps d_o, and one of them is written", [](Call& c) { c.gradients.dq.data = c.part.d_o.data(); }},
     {"dk overlaps dv, and one of them is written", [](Call& c) { c.gradients.dk.data = c.part.dv.data(); }}};
@@ -199,4 +216,23 @@ TEST_CASE("a problem that makes no sense is refused with its numbers") {
         "lightseq: heads is 6, which is not a multiple of kv_heads, 4");
   CHECK(text({.seqlen = std::int64_t{1} << 55, .heads = 4}) ==
         "lightseq: batch 1 x seqlen 36028797018963968 x heads 4 x head dim 16 overflows 63 bits");
+}
+
+TEST_CASE("a problem of the largest size that passes has a workspace, in 63 bits; one beyond does not pass") {
+  LocalWorld world(2);
+  auto const bytes = [&]<class Traits>(Traits, std::int64_t batch, std::int64_t seqlen, Pass pass) {
+    using Any = DistAttn<small_head_dim, Causal, Balanced, Traits>;
+    return Any(world[0], {.batch = batch, .seqlen = seqlen, .heads = 4}).workspace_bytes(pass);
+  };
+  struct Bf16 : DefaultTraits {
+    using Element = bfloat16;
+  };
+  std::int64_t const tokens =
+      std::numeric_limits<std::int64_t>::max() / (4 * small_head_dim * most_bytes_an_element);
+  for (Pass const pass : {Pass::forward, Pass::backward}) {
+    CHECK(bytes(Bf16{}, 1, tokens, pass) > tokens * 4 * small_head_dim);
+    CHECK(bytes(Bf16{}, tokens / 2, 2, pass) > tokens * 4 * small_head_dim);
+    CHECK(bytes(DefaultTraits{}, tokens / 2, 2, pass) > tokens * 4 * small_head_dim);
+    CHECK_THROWS_AS(bytes(DefaultTraits{}, 1, tokens + 1, pass), Error);
+  }
 }

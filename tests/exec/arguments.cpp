@@ -146,3 +146,31 @@ TEST_CASE("slices of one fused tensor overlap exactly when they share an element
     CHECK(overlap(a, b) == intersect(a, b));
   }
 }
+
+TEST_CASE("strides that are all zero pass where no dimension is longer than one, and only there") {
+  float memory[8] = {};
+  for (std::int64_t const batch : {1, 2})
+    for (std::int64_t const tokens : {1, 2})
+      for (std::int64_t const heads : {1, 2}) {
+        Shape const shape{batch, tokens, heads, 8};
+        Status const status =
+            check_strides(tensor_argument("x", Tensor<float>(memory, Strides{0, 0, 0}), shape));
+        CHECK(status.ok() == (batch * tokens * heads == 1));
+        if (!status.ok())
+          CHECK(status.message().find(" is 0, at least 8 elements are needed") != std::string::npos);
+        CHECK(check_strides(tensor_argument("x", Tensor<float>(memory), shape)).ok());
+      }
+}
+
+TEST_CASE_TEMPLATE("an address is as aligned as its type asks for, whatever the device", T, float, bfloat16,
+                   float16 const) {
+  alignas(16) static std::byte memory[64] = {};
+  for (std::size_t offset = 0; offset < 8; ++offset) {
+    auto* const data = reinterpret_cast<T*>(memory + offset);
+    Status const status = check_alignment(tensor_argument("x", Tensor<T>(data), {1, 2, 1, 2}));
+    CHECK(status.ok() == (offset % alignof(T) == 0));
+    if (status.ok()) continue;
+    CHECK(status.message() == "the address of x is " + std::to_string(offset % alignof(T)) +
+                                  ", which is not a multiple of " + std::to_string(alignof(T)));
+  }
+}

@@ -16,10 +16,11 @@ inline SlidingWindow const agreed_mask{100, 100};
 
 /// Constructs a DistAttn and calls its forward: what either has to say, without the library's name.
 template <int HeadDim, class S, class Traits, Mask M>
-std::string outcome(typename Traits::Transport& transport, Problem const& problem, M const& mask) {
+std::string outcome(typename Traits::Transport& transport, Problem const& problem, M const& mask,
+                    S const& schedule = {}) {
   using Attn = DistAttn<HeadDim, M, S, Traits>;
   try {
-    Attn attn(transport, problem, mask);
+    Attn attn(transport, problem, mask, schedule);
     auto part = testing::part_of(testing::random_sequence<typename Attn::Element>(problem, HeadDim, 1),
                                  attn.positions());
     std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()));
@@ -52,7 +53,30 @@ struct InSevens : TwoLevelRing {
   constexpr InSevens() { ranks_per_node = 7; }
 };
 
-/// A way to be built, and the name of what differs from the way agreed on.
+/// Masks that hold what bytes do not compare: padding, floats, lists. They hide nothing from agreed_problem's
+/// tokens, whatever they hold.
+struct PaddedMask : Full {
+  bool flag = true;
+  std::int64_t number = 0;
+  std::int64_t digest() const { return digest_of(flag, number); }
+};
+struct FloatMask : Full {
+  float slope = 0.25f;
+  std::int64_t digest() const { return digest_of(slope); }
+  void name_values(Terms& terms) const { terms.add("the mask's slope", slope); }
+};
+struct ListMask : Full {
+  std::vector<std::int64_t> ends = {7, 9};
+  std::int64_t digest() const { return digest_of(ends); }
+};
+
+/// A ring that holds a list which says nothing in a world of so few ranks.
+struct ListRing : Ring {
+  std::vector<int> list;
+  std::int64_t digest() const { return digest_of(list); }
+};
+
+/// A way to be built, and what the text says of how it differs from the way agreed on, or how that begins.
 template <class C>
 struct Way {
   std::string differs;
@@ -78,13 +102,15 @@ auto ways(bool nonsense = false) {
   changed("seqlen", [](Problem& p) { p.seqlen = 41; });
   changed("heads", [](Problem& p) { p.heads = 6; });
   changed("kv_heads", [](Problem& p) { p.kv_heads = 0; });
-  changed("the bits of scale", [](Problem& p) { p.scale = 0.3f; });
+  changed("scale", [](Problem& p) { p.scale = 0.3f; });
   if (nonsense) {
     changed("seqlen", [](Problem& p) { p.seqlen = -1; });
     changed("kv_heads", [](Problem& p) { p.kv_heads = 3; });
   }
-  given("the mask's checksum", agreed_problem, SlidingWindow{100, 101});
-  given("the mask's checksum", agreed_problem, Causal{});
+  given("the window's right", agreed_problem, SlidingWindow{100, 101});
+  given("the window's left", agreed_problem, SlidingWindow{99, 100});
+  given("the masks", agreed_problem, Causal{});
+  given("the masks", agreed_problem, FloatMask{});
   auto const typed = [&]<int HeadDim, class S, class T>(std::string const& differs) {
     all.push_back({differs, [=](C& c) { return outcome<HeadDim, S, T>(c, agreed_problem, agreed_mask); }});
   };
@@ -93,9 +119,9 @@ auto ways(bool nonsense = false) {
   typed.template operator()<16, Ring, ByNeighbour<Traits>>("the route");
   typed.template operator()<16, Ring, WithoutBackward<Traits>>("the traits' inference");
   typed.template operator()<16, Ring, InOneLaunch<Traits>>("the traits' one_launch");
-  typed.template operator()<16, ZigzagRing, Traits>("the schedule's checksum");
-  typed.template operator()<16, StripedRing, Traits>("the schedule's checksum");
-  if (nonsense) typed.template operator()<16, InSevens, Traits>("the schedule's checksum");
+  typed.template operator()<16, ZigzagRing, Traits>("the schedules");
+  typed.template operator()<16, StripedRing, Traits>("the schedules");
+  if (nonsense) typed.template operator()<16, InSevens, Traits>("the schedules");
   return all;
 }
 
@@ -147,11 +173,11 @@ inline std::string lacking_device_says(int world) {
   return "rows of up to " + std::to_string(rows) + " find no device";
 }
 
-/// Every rank says the same, which names what differs and the rank that is `other`.
+/// Every rank says the same, which begins with what differs, and names the rank that is `other`.
 inline void all_say_what_differs(std::vector<std::string> const& said, std::string const& differs,
                                  int other) {
   for (std::string const& text : said) CHECK(text == said[0]);
-  std::string const begin = "the ranks disagree: " + differs + " is ";
+  std::string const begin = "the ranks disagree: " + differs;
   CHECK(said[0].substr(0, begin.size()) == begin);
   CHECK((said[0] + " ").find(" on rank " + std::to_string(other) + " ") != std::string::npos);
 }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <limits>
 #include <random>
 #include <string>
 
 #include "laws/mask.hpp"
+#include "lightseq/mask/laws.hpp"
 #include "support/data.hpp"
 #include "support/masks.hpp"
 
@@ -55,6 +58,75 @@ TEST_CASE("the law of masks notices a wrong cover()") {
   CHECK(test::count_covers(TooEmpty{}, 6).wrong > 0);
   CHECK(test::count_covers(Lazy{}, 6).wrong == 0);
   CHECK(test::count_covers(Lazy{}, 6).lazy > 0);
+}
+
+TEST_CASE("first_fault() finds nothing wrong with good masks, of however many positions") {
+  for (int64_t const positions : {int64_t{1}, int64_t{2}, int64_t{50}, int64_t{3000}, int64_t{1} << 40})
+    test::for_each_mask([&](auto const& mask, char const* name) {
+      INFO("mask ", std::string(name), ", positions ", positions);
+      CHECK(laws::first_fault(mask, positions, test::run_seed()) == "");
+    });
+  CHECK(laws::first_fault(SlidingWindow{1000, 7}, 1 << 20, test::run_seed()) == "");
+  CHECK(laws::first_fault(Lazy{}, 5000, test::run_seed()) == "");
+}
+
+namespace {
+
+/// A window whose cover() takes it for wider, or for narrower, by so much, in rectangles of at least `rows`
+/// rows and columns.
+struct Misjudged {
+  SlidingWindow window = {};
+  int64_t by = 0, rows = 0;
+  bool visible(int64_t query, int64_t key) const { return window.visible(query, key); }
+  Cover cover(Range queries, Range keys) const {
+    SlidingWindow taken = window;
+    if (std::min(queries.size(), keys.size()) >= rows) taken.left += by;
+    return taken.cover(queries, keys);
+  }
+};
+
+/// Whether a fault's sentence is true of the mask.
+template <Mask M>
+bool is_true(M const& mask, std::string const& fault) {
+  long long q0 = 0, q1 = 0, k0 = 0, k1 = 0, query = 0, key = 0;
+  bool const none = fault.find("is none") != fault.npos;
+  char const* const format =
+      none ? "cover([%lld, %lld), [%lld, %lld)) is none, but query %lld sees key %lld"
+           : "cover([%lld, %lld), [%lld, %lld)) is full, but query %lld does not see key %lld";
+  if (std::sscanf(fault.c_str(), format, &q0, &q1, &k0, &k1, &query, &key) != 6) return false;
+  bool const inside = q0 <= query && query < q1 && k0 <= key && key < k1;
+  return inside && mask.cover({q0, q1}, {k0, k1}) == (none ? Cover::none : Cover::full) &&
+         mask.visible(query, key) == none;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "first_fault() finds a wrong cover() at the mask's edge, in rectangles of all sizes, and is right") {
+  CHECK(laws::first_fault(TooEmpty{}, 6) == "cover([0, 1), [0, 1)) is none, but query 0 sees key 0");
+  CHECK(laws::first_fault(TooFull{}, 6) == "cover([0, 1), [1, 2)) is full, but query 0 does not see key 1");
+  int found = 0, all = 0;
+  for (int64_t const left : {0, 5, 100, 1023, 20000})
+    for (int64_t const by : {-3, 1, 40})
+      for (int64_t const rows : {0, 16, 100, 1000})
+        for (int64_t const positions : {int64_t{4096}, int64_t{1} << 16, int64_t{1} << 34}) {
+          Misjudged const mask{{left, 0}, by, rows};
+          // Only where such rectangles lie at the edge, and the window takes them in whole.
+          if (left + by < 0 || left >= positions || rows > left) continue;
+          std::string const fault =
+              laws::first_fault(mask, positions, test::run_seed() + static_cast<std::uint64_t>(all));
+          ++all;
+          found += fault.empty() ? 0 : 1;
+          INFO(fault);
+          if (!fault.empty()) CHECK(is_true(mask, fault));
+        }
+  CHECK(all > 50);
+  CHECK(found >= all * 9 / 10);
+}
+
+TEST_CASE("a mask is tested with some positions") {
+  CHECK_THROWS_WITH_AS(laws::first_fault(Full{}, 0),
+                       "lightseq: a mask is tested with 0 positions, it must be at least 1", Error);
 }
 
 TEST_CASE("masks by their definition, pair by pair") {

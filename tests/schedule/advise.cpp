@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <cstdio>
 #include <set>
 #include <string>
@@ -62,6 +63,30 @@ TEST_CASE(
   CHECK_THROWS_WITH_AS(ask({.seqlen = max_simulated_seqlen + 1, .heads = 1}, 8, {}, Causal{}),
                        "lightseq: the sequence has 2147483649 tokens, at most 2147483648 can be simulated",
                        Error);
+}
+
+namespace {
+
+/// Documents, and a cover() that never says that all is visible.
+struct NeverFull {
+  test::Documents documents = {};
+  bool visible(std::int64_t query, std::int64_t key) const { return documents.visible(query, key); }
+  Cover cover(Range queries, Range keys) const {
+    Cover const cover = documents.cover(queries, keys);
+    return cover == Cover::full ? Cover::partial : cover;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("masks that are never full are judged in bounded time, and by their tiles") {
+  auto const begin = std::chrono::steady_clock::now();
+  Problem const packed{.seqlen = 1 << 17, .heads = 32, .kv_heads = 8};
+  auto const ranking = ask(packed, 8, h100_nodes(), NeverFull{{1000, true}});
+  std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - begin;
+  CHECK(seconds.count() < 20);
+  // A striped tile spans a thousand positions, so that most of what its kernel computes is in vain.
+  CHECK(find(ranking, "StripedRing", Route::owner).seconds() > 1.5 * ranking.front().seconds());
 }
 
 TEST_CASE("the numbers are the simulation's") {

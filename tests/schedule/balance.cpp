@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// How evenly the work falls, in visible (query, key) pairs: exact formulas, and bounds where lengths are
-// ragged.
+// How evenly the work falls, in visible (query, key) pairs and in tiles: exact formulas, and bounds where
+// lengths are ragged.
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <random>
 #include <vector>
@@ -112,6 +113,119 @@ TEST_CASE("a window as wide as numbers go is no window on that side") {
     }
 }
 
+namespace {
+
+/// A mask of one's own that says the same as another, so that nothing is known of it but its answers; with
+/// `lazy` it never says that all is visible.
+template <Mask M>
+struct Unknown {
+  M mask = {};
+  bool lazy = false;
+  bool visible(int64_t query, int64_t key) const { return mask.visible(query, key); }
+  Cover cover(Range queries, Range keys) const {
+    Cover const cover = mask.cover(queries, keys);
+    return lazy && cover == Cover::full ? Cover::partial : cover;
+  }
+};
+
+/// Tiles with a visible pair, asked for pair by pair.
+int64_t counted_tiles(auto const& mask, Segment const& q, Segment const& k, int64_t tile) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < q.rows; i += tile)
+    for (int64_t j = 0; j < k.rows; j += tile) {
+      bool seen = false;
+      for (int64_t row = i; row < std::min(q.rows, i + tile); ++row)
+        for (int64_t column = j; column < std::min(k.rows, j + tile); ++column)
+          seen = seen || mask.visible(q.position(row), k.position(column));
+      count += seen ? 1 : 0;
+    }
+  return count;
+}
+
+}  // namespace
+
+TEST_CASE("visible_tiles() counts the tiles that hold a visible pair") {
+  std::mt19937_64 random(test::run_seed());
+  auto const below = [&](int64_t bound) {
+    return std::uniform_int_distribution<int64_t>(0, bound - 1)(random);
+  };
+  for (int run = 0; run < 400; ++run) {
+    int64_t const stride = 1 + below(3), tile = 1 + below(9);
+    Segment const q{below(50), below(40), stride}, k{below(50), below(40), stride};
+    SlidingWindow const window{below(30), below(30)};
+    CHECK(visible_tiles(Causal{}, q, k, tile) == counted_tiles(Causal{}, q, k, tile));
+    CHECK(visible_tiles(Full{}, q, k, tile) == counted_tiles(Full{}, q, k, tile));
+    CHECK(visible_tiles(window, q, k, tile) == counted_tiles(window, q, k, tile));
+    // Of others cover() is asked, which is exact for rows that lie side by side.
+    if (stride > 1) continue;
+    test::PrefixLm const prefix{below(60)};
+    CHECK(visible_tiles(prefix, q, k, tile) == counted_tiles(prefix, q, k, tile));
+    Unknown<SlidingWindow> const unknown{window, run % 2 == 0};
+    CHECK(visible_tiles(unknown, q, k, tile) == counted_tiles(window, q, k, tile));
+    CHECK(visible_tiles(unknown, q, k, tile, 5) >= counted_tiles(window, q, k, tile));
+  }
+}
+
+TEST_CASE("with too few questions pairs are sampled, not far from what is visible") {
+  Segment const all{0, 20000};
+  auto const close = [&](auto const& mask, int64_t exact, double error) {
+    auto const wanted = static_cast<double>(exact);
+    CHECK(static_cast<double>(visible_pairs(mask, all, all)) == doctest::Approx(wanted).epsilon(error));
+  };
+  for (bool const lazy : {false, true}) {
+    close(Unknown<Causal>{{}, lazy}, visible_pairs(Causal{}, all, all), 0.02);
+    SlidingWindow const window{3000, 10};
+    close(Unknown<SlidingWindow>{window, lazy}, visible_pairs(window, all, all), 0.04);
+  }
+  CHECK(visible_pairs(Unknown<Full>{{}, true}, all, all) == all.rows * all.rows);
+}
+
+TEST_CASE("masks that are never full take bounded time; their idle time counts tiles") {
+  auto const begin = std::chrono::steady_clock::now();
+  test::Documents const documents{300, true};
+  Unknown<test::Documents> const lazy{documents, true};
+  for (int const world : {1, 8, 64}) {
+    // Striped tiles span many documents and are all visible in part; a ring of whole chunks has few tiles.
+    Planner const striped(StripedRing{}, lazy, world, int64_t{1} << 20);
+    CHECK(idle_fraction(striped) >= 0);
+    Planner const ring(Ring{}, lazy, world, int64_t{1} << 20);
+    CHECK(idle_fraction(ring) < 1);
+  }
+  Planner const striped(StripedRing{}, documents, 8, 65536);
+  Planner const zigzag(ZigzagRing{}, documents, 8, 65536);
+  double striped_tiles = 0, zigzag_tiles = 0;
+  for (int rank = 0; rank < 8; ++rank)
+    for (int step = 0; step < 8; ++step) {
+      if (auto const work = striped.work(rank, step)) striped_tiles += visible_tiles(striped, *work, 128);
+      if (auto const work = zigzag.work(rank, step)) zigzag_tiles += visible_tiles(zigzag, *work, 128);
+    }
+  CHECK(striped_tiles > 2 * zigzag_tiles);
+  std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - begin;
+  CHECK(seconds.count() < 10);
+}
+
+TEST_CASE("sequences as long as 54 bits count: pairs up to 63 bits, tiles and idle time beyond") {
+  constexpr int64_t most = std::numeric_limits<int64_t>::max();
+  int64_t const longest = int64_t{1} << 54;
+  Segment const all{0, longest}, strided{5, longest / 8, 8};
+  CHECK(visible_pairs(Full{}, all, all) == most);
+  CHECK(visible_pairs(Causal{}, all, all) == most);
+  CHECK(visible_pairs(SlidingWindow{most, most}, all, all) == most);
+  CHECK(visible_pairs(Unknown<Causal>{}, all, all) == most);
+  CHECK(visible_pairs(SlidingWindow{99, 0}, all, all) == 100 * longest - 99 * 100 / 2);
+  CHECK(visible_pairs(SlidingWindow{8, 0}, strided, strided) == 2 * strided.rows - 1);
+  auto const tiles = static_cast<double>(longest / 128);
+  CHECK(visible_tiles(Full{}, all, all, 128) == tiles * tiles);
+  CHECK(visible_tiles(Causal{}, all, all, 128) == tiles * (tiles + 1) / 2);
+  CHECK(visible_tiles(SlidingWindow{128, 0}, all, all, 128) == 2 * tiles - 1);
+  CHECK(visible_tiles(Causal{}, all, all, most) == 1);
+  CHECK(visible_tiles(Unknown<Causal>{}, all, all, most) == 1);
+  CHECK(idle_fraction(Planner(Balanced{}, Causal{}, 8, longest)) == 0);
+  CHECK(idle_fraction(Planner(ZigzagRing{}, Causal{}, 8, longest)) == 0);
+  CHECK(idle_fraction(Planner(Ring{}, Causal{}, 8, longest)) == doctest::Approx(7.0 / 15));
+  CHECK(idle_fraction(Planner(StripedRing{}, Unknown<Causal>{}, 8, longest)) >= 0);
+}
+
 TEST_CASE("idle_fraction() is the waiting for the busiest rank of each step") {
   std::mt19937_64 random(test::run_seed());
   for (int world = 1; world <= 9; ++world) {
@@ -126,7 +240,7 @@ TEST_CASE("idle_fraction() is the waiting for the busiest rank of each step") {
       }
       span += static_cast<double>(longest);
     }
-    CHECK(idle_fraction(Planner(table, Causal{}, world, 7 * world + 1)) ==
+    CHECK(idle_fraction(Planner(table, Causal{}, world, 7 * world + 1), 1) ==
           doctest::Approx(1 - busy / (span * world)));
   }
   CHECK(idle_fraction(Planner(test::Table<Contiguous>{1, {{std::nullopt}}}, Causal{}, 1, 4)) == 0);
@@ -199,7 +313,9 @@ TEST_CASE("StripedRing: neighbours differ by one pair a row") {
           auto const sums = totals(pairs);
           for (int rank = 0; rank < world; ++rank)
             CHECK(sums[static_cast<std::size_t>(rank)] == m * (rank + 1) + world * m * (m - 1) / 2);
-          CHECK(idle_fraction(Planner(StripedRing{}, Causal{}, world, seqlen)) ==
+          // Tile by tile all are alike: those on the diagonal are visible in part, whoever's keys they are.
+          if (m > 1) CHECK(idle_fraction(Planner(StripedRing{}, Causal{}, world, seqlen)) == 0);
+          CHECK(idle_fraction(Planner(StripedRing{}, Causal{}, world, seqlen), 1) ==
                 doctest::Approx((world - 1.0) / static_cast<double>(seqlen + world)).epsilon(1e-12));
         });
   Ragged length;
@@ -218,7 +334,7 @@ TEST_CASE("Ring: under a causal mask the work grows with the rank and about half
                            auto const total = static_cast<double>(seqlen * (seqlen + 1) / 2);
                            auto const span =
                                static_cast<double>(world * ((world - 1) * n * n + n * (n + 1) / 2));
-                           CHECK(idle_fraction(Planner(Ring{}, Causal{}, world, seqlen)) ==
+                           CHECK(idle_fraction(Planner(Ring{}, Causal{}, world, seqlen), 1) ==
                                  doctest::Approx(1 - total / span).epsilon(1e-12));
                          });
   // Large shards: (world - 1) / (2 world - 1).

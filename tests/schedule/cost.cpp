@@ -418,6 +418,55 @@ TEST_CASE("4096 ranks and a hundred million tokens take seconds, and no memory t
   CHECK(seconds.count() < 10);
 }
 
+TEST_CASE("sizes up to those that fit in 63 bits have an answer, larger ones an Error") {
+  constexpr int64_t most = std::numeric_limits<int64_t>::max();
+  int64_t const rows = max_simulated_seqlen / 64, batch = most / (rows * 8 * 128 * most_bytes_an_element);
+  Topology const nodes{
+      .ranks_per_node = 32, .inside = {1e9, 0}, .between = {1e9, 0}, .sharing = Sharing::node};
+  auto const check = [&]<Schedule S>(S const& schedule, int64_t seqlen, Extents const& extents) {
+    Planner const planner(schedule, Causal{}, 64, seqlen);
+    for (Pass const pass : {Pass::forward, Pass::backward}) {
+      Simulation const s = simulate(planner, pass, extents, nodes, h100());
+      CHECK(std::isfinite(s.makespan));
+      CHECK(s.makespan > 0);
+      for (RankCost const& rank : s.ranks) {
+        CHECK(rank.bytes_sent >= 0);
+        CHECK(rank.workspace_bytes >= 0);
+      }
+      for (auto const* list : {&s.inside, &s.between})
+        for (Traffic const& port : *list) CHECK((port.in >= 0 && port.out >= 0));
+      auto const of = [&](int shard) { return planner.shard(shard).rows(); };
+      CHECK(bytes_sent(planner.plan(63, pass), extents, of) == s.ranks[63].bytes_sent);
+    }
+  };
+  for (int64_t const element_bytes : {2, 4}) {
+    check(Balanced{}, max_simulated_seqlen, {batch, 8, 8, 128, element_bytes});
+    check(Ring{}, max_simulated_seqlen, {batch, 8, 8, 128, element_bytes});
+    check(StripedRing{}, 64, {batch * rows, 8, 2, 128, element_bytes});
+    check(ZigzagRing{}, 1, {batch * rows, 8, 8, 128, element_bytes});
+  }
+  Planner const planner(Ring{}, Causal{}, 64, max_simulated_seqlen);
+  CHECK_THROWS_AS(simulate(planner, Pass::forward, {batch + 1, 8, 8, 128, 2}, nodes, h100()), Error);
+  CHECK_THROWS_AS(simulate(planner, Pass::forward, {1, most, 8, 128, 2}, nodes, h100()), Error);
+  CHECK_THROWS_AS(simulate(planner, Pass::forward, {1, 8, most / 2, 128, 2}, nodes, h100()), Error);
+  ComputeModel huge = h100();
+  huge.tile = most;
+  CHECK(std::isfinite(simulate(planner, Pass::forward, simple, nodes, huge).makespan));
+}
+
+TEST_CASE("with multiprocessors a work takes the time of its tiles, visible in whole or in part") {
+  ComputeModel compute = flop_a_second();
+  compute.units = 1, compute.tile = 4;
+  auto const seconds = [&](auto const& mask, int64_t tokens) {
+    return simulate(Planner(Ring{}, mask, 1, tokens), Pass::forward, simple, {}, compute).makespan;
+  };
+  CHECK(seconds(Full{}, 8) == about(4 * 16 * pair_seconds));
+  CHECK(seconds(Causal{}, 8) == about(3 * 16 * pair_seconds));
+  CHECK(seconds(SlidingWindow{0, 0}, 8) == about(2 * 16 * pair_seconds));
+  CHECK(seconds(Causal{}, 9) == about(6 * 16 * pair_seconds));
+  CHECK(seconds(test::Documents{2, true}, 8) == about(2 * 16 * pair_seconds));
+}
+
 TEST_CASE_TEMPLATE("the workspace is DistAttn's, less the kernels' scratch", T, float, bfloat16) {
   auto const check = [&]<Schedule S>(S const& schedule) {
     for (int const ranks : {1, 2, 3, 4, 7, 8}) {

@@ -84,6 +84,11 @@ static_assert(laws::proved_complete<Balanced, Causal>());
 static_assert(!laws::proved_complete<Balanced, Full>());
 static_assert(!laws::proved_complete<Misses, Causal>());
 static_assert(!laws::proved_complete<Doubles, Causal>());
+constexpr laws::Counterexample doubled = laws::against_complete<Doubles, Causal>();
+static_assert(doubled.world == 1 && doubled.first == 0 && doubled.second == 0 && doubled.times == 2);
+constexpr laws::Counterexample missed = laws::against_complete<Misses, Causal>();
+static_assert(missed.world == 3 && missed.first == 2 && missed.second == 1 && missed.times == 0);
+static_assert(missed.rows == Rows::lower && !laws::against_complete<Ring, Full>().found());
 static_assert(laws::proved_local<Balanced>());
 static_assert(!laws::proved_local<StartsAbroad>());
 static_assert(laws::proved_readers<Balanced>());
@@ -101,7 +106,7 @@ TEST_CASE("a pair of shards that is missed or doubled is named by the rank whose
   CHECK(complaint(works, Causal{}, 1) ==
         "lightseq: the schedule computes the lower half of the queries of shard 1 against the keys of shard "
         "0 0 times "
-        "in a world of 3; the mask shows them, so it must be once");
+        "in a world of 3; the mask shows them, so it must be once: query 4 sees key 0");
   CHECK(complaint(works, Causal{}, 0) == "");
 
   works = good;
@@ -109,21 +114,21 @@ TEST_CASE("a pair of shards that is missed or doubled is named by the rank whose
   CHECK(complaint(works, Causal{}, 2) ==
         "lightseq: the schedule computes the upper half of the queries of shard 2 against the keys of shard "
         "1 0 times "
-        "in a world of 3; the mask shows them, so it must be once");
+        "in a world of 3; the mask shows them, so it must be once: query 10 sees key 4");
 
   works = good;
   works[0].push_back(Work{2, 0, upper});  // the helper does what the owner does too
   CHECK(complaint(works, Causal{}, 2) ==
         "lightseq: the schedule computes the upper half of the queries of shard 2 against the keys of shard "
         "0 2 times "
-        "in a world of 3; the mask shows them, so it must be once");
+        "in a world of 3; the mask shows them, so it must be once: query 10 sees key 0");
 
   works = good;
   for (int again = 0; again < 256; ++again) works[1].push_back(Work{1, 0});
   CHECK(complaint(works, Causal{}, 1) ==
         "lightseq: the schedule computes the lower half of the queries of shard 1 against the keys of shard "
         "0 257 times "
-        "in a world of 3; the mask shows them, so it must be once");
+        "in a world of 3; the mask shows them, so it must be once: query 4 sees key 0");
 
   works = good;
   works[0].push_back(Work{0, 2});  // hidden by the mask, so it does not matter how often
@@ -215,12 +220,60 @@ TEST_CASE("a rank outside the world is refused") {
           sentence("lightseq: rank is ", rank, ", it must be in 0 ... 3"));
 }
 
+namespace {
+
+/// Causal, with a cover() that does not know it.
+struct Undecided {
+  std::int64_t width = 0;
+  bool visible(std::int64_t q, std::int64_t k) const { return k <= q && q - k <= width; }
+  Cover cover(Range, Range) const { return Cover::partial; }
+};
+
+}  // namespace
+
+TEST_CASE("where cover() leaves open what the mask hides, the text says that this is the fault") {
+  CHECK(complaint(Balanced{}, Undecided{3}, 2, 0, 8) ==
+        "lightseq: the schedule computes the lower half of the queries of shard 0 against the keys of shard "
+        "1 0 times in a world of 2; the mask's cover() leaves open whether they are visible, and no query of "
+        "them sees a key: where a schedule leaves out what the mask hides, cover() must answer none");
+  CHECK(complaint(Balanced{}, Undecided{3}, 2, 0, 1 << 20).find("none of many that were asked sees a key") !=
+        std::string::npos);
+  CHECK(complaint(Ring{}, Undecided{3}, 2, 0, 8) == "");
+  // Of a pair that some query sees the one query and key are found, wherever they are.
+  struct One {
+    std::int64_t query = 0, key = 0;
+    bool visible(std::int64_t q, std::int64_t k) const { return q == k || (q == query && k == key); }
+    Cover cover(Range, Range) const { return Cover::partial; }
+  };
+  for (std::int64_t query = 0; query < 2; ++query)
+    for (std::int64_t key = 4; key < 8; ++key)
+      CHECK(complaint(Works{{Work{0, 0}}, {Work{1, 1}, Work{1, 0}}}, One{query, key}, 0)
+                .find(sentence("once: query ", query, " sees key ", key)) != std::string::npos);
+  CHECK(complaint(Works{{Work{0, 0}}, {Work{1, 1}, Work{1, 0}}}, One{3, 6}, 0)
+            .find("cover() must answer none") != std::string::npos);  // of the lower half, which comes first
+}
+
+TEST_CASE("a mask or schedule that finds its own values senseless is refused in its words") {
+  for (SlidingWindow const& window : {SlidingWindow{-1, 0}, SlidingWindow{3, -2}, SlidingWindow{-7, -7}})
+    CHECK(complaint(Ring{}, window, 2, 0) ==
+          sentence("lightseq: SlidingWindow{", window.left, ", ", window.right,
+                   "}: left and right must not be negative; a side without a limit has that of the "
+                   "sequence's length or more"));
+  CHECK(complaint(Ring{}, SlidingWindow{0, 0}, 2, 0) == "");
+  struct Choosy : Ring {
+    int number = 0;
+    std::string fault() const { return number == 3 ? "Choosy is 3" : ""; }
+  };
+  CHECK(complaint(Choosy{{}, 3}, Full{}, 2, 0) == "lightseq: Choosy is 3");
+  CHECK(complaint(Choosy{{}, 4}, Full{}, 2, 0) == "");
+}
+
 TEST_CASE("Balanced is refused under a mask that shows a later shard") {
   CHECK(complaint(Balanced{}, SlidingWindow{4, 0}, 4, 0, 8) == "");
   CHECK(complaint(Balanced{}, SlidingWindow{4, 2}, 4, 0, 8) ==
         "lightseq: the schedule computes the lower half of the queries of shard 0 against the keys of shard "
         "1 0 times in "
-        "a world of 4; the mask shows them, so it must be once");
+        "a world of 4; the mask shows them, so it must be once: query 0 sees key 2");
   CHECK(complaint(Balanced{}, test::Documents{2, false}, 4, 0, 8) == "");  // documents end where shards do
   CHECK(complaint(Balanced{}, test::Documents{4, false}, 4, 0, 8).find(" 0 times ") != std::string::npos);
 }

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "lightseq/core/value.hpp"
 #include "lightseq/schedule/balanced.hpp"
 #include "lightseq/schedule/ring.hpp"
 #include "lightseq/schedule/schedule.hpp"
@@ -57,6 +58,12 @@ struct Table {
   std::optional<Work> at(int rank, int step, int) const {
     auto const& row = works[static_cast<std::size_t>(rank)];
     return static_cast<std::size_t>(step) < row.size() ? row[static_cast<std::size_t>(step)] : std::nullopt;
+  }
+  std::int64_t digest() const {
+    Checksum sum;
+    for (auto const& row : works)
+      for (auto const& work : row) sum.add(work ? digest_of(work->q, work->kv, work->rows) : 0);
+    return digest_of(length, sum.value());
   }
 };
 
