@@ -56,7 +56,7 @@ TEST_CASE("the first number that differs on any rank is named, the version befor
   CHECK(said() == "ok");
   // Where all are alike it is the lowest rank that cannot be constructed, if one cannot.
   for (int const rank : {4, 3, 0}) {
-    all[static_cast<std::size_t>(rank)].failure = std::string_view(sentence("no room on ", rank));
+    all[static_cast<std::size_t>(rank)].failure = sentence("no room on ", rank);
     CHECK(said() == sentence("rank ", rank, ": no room on ", rank));
   }
 }

@@ -22,14 +22,13 @@ struct Relayed : DefaultTraits {
   static constexpr Route route = Route::neighbour;
 };
 
-/// Rank 0 of three helps rank 2 with keys that it has had for its own work, and hands nothing on, as no rank
-/// does.
+/// Rank 0 of three meets the keys of rank 1 in two steps, and nobody hands anything on.
 struct Keeper : test::Table<Contiguous> {
   Keeper() {
     length = 4;
-    works = {{Work{0, 0}, Work{0, 1}, Work{2, 1}, Work{0, 2}},
+    works = {{Work{0, 0}, Work{0, 1, Rows::lower}, Work{0, 1, Rows::upper}, Work{0, 2}},
              {Work{1, 1}, Work{1, 0}, Work{1, 2}},
-             {Work{2, 2}, Work{2, 0}}};
+             {Work{2, 2}, std::nullopt, Work{2, 0}, Work{2, 1}}};
   }
   static int predecessor(int rank, int, int) { return rank; }
   static int successor(int rank, int, int) { return rank; }
