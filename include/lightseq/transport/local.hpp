@@ -278,7 +278,9 @@ inline Status Local::agree(Terms const& terms) {
   if (open.size() == number) open.push_back({terms, rank_});
   LocalWorld::Agreement& agreement = open[number];
   if (shared_.failed_rank_ >= 0) return shared_.cause_.is_common() ? broken(lock, "") : Status{};
-  Status status = compare(agreement.terms, agreement.rank, terms.values, rank_);
+  Terms common = agreement.terms;
+  common.count = std::min(common.count, terms.count);
+  Status status = compare(common, agreement.rank, terms.values, rank_);
   if (status.ok() && !terms.failure.empty()) status = refusal(rank_, terms.failure);
   if (!status.ok()) return give_up(lock, status);
   ++agreement.came;
