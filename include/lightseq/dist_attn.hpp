@@ -69,7 +69,7 @@ class DistAttn {
   /// not wait here, as the Status of the next call. Nobody connects before all have agreed.
   DistAttn(Transport& transport, Problem const& problem, M mask = {}, S schedule = {})
       : DistAttn(Alone{}, transport, problem, mask, schedule) {
-    object_ = agree(transport, terms_of<HeadDim, Traits>(problem, mask, schedule, transport.world()));
+    object_ = agree(transport, terms(transport, problem, mask, schedule));
     connect();
   }
 
@@ -237,10 +237,20 @@ class DistAttn {
     backward_bytes_ = backward.bytes();
   } catch (...) {
     if (transport.world() == 1) throw;
-    Text const failure = thrown_text();
-    Terms terms = terms_of<HeadDim, Traits>(problem, mask, schedule, transport.world());
-    terms.failure = failure;
-    static_cast<void>(agree(transport, terms));
+    Terms failed = terms(transport, problem, mask, schedule);
+    failed.failure = thrown_text();
+    static_cast<void>(agree(transport, failed));
+  }
+
+  /// What this rank was given, without most of it where even that throws: the others must hear of it.
+  static Terms terms(Transport const& transport, Problem const& problem, M const& mask, S const& schedule) {
+    try {
+      return terms_of<HeadDim, Traits>(problem, mask, schedule, transport.world());
+    } catch (...) {
+      Terms none;
+      none.failure = thrown_text();
+      return none;
+    }
   }
 
   /// Throws what the ranks agree on, unless it is that all is well. The number of this object among those of

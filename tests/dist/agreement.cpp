@@ -37,7 +37,7 @@ TEST_CASE("the first number that differs on any rank is named, the version befor
   Terms mine;
   mine.add("first", 10);
   mine.add("second", 20);
-  std::vector<Statement> all(5, Statement{mine.values, {}});
+  std::vector<Statement> all(5, Statement(mine));
   auto const said = [&] { return verdict(mine, all).message(); };
   CHECK(said() == "ok");
   all[4].values[2] = 21;
@@ -53,12 +53,16 @@ TEST_CASE("the first number that differs on any rank is named, the version befor
   CHECK(said() == sentence("the ranks disagree: the library's version is ", version + 1, " on rank 4 and ",
                            version, " on rank 0"));
   // What another version has besides is not compared: only it has names for that.
-  all.assign(5, Statement{mine.values, {}});
+  all.assign(5, Statement(mine));
   all[1].values[3] = 5;
   CHECK(said() == "ok");
+  // A rank that cannot even say its numbers is not compared beyond the version.
+  all[1] = Statement(Terms{.failure = "no words"});
+  CHECK(said() == "rank 1: no words");
+  all.assign(5, Statement(mine));
   // Where all are alike it is the lowest rank that cannot be constructed, if one cannot.
   for (int const rank : {4, 3, 0}) {
-    all[static_cast<std::size_t>(rank)].failure = std::string_view(sentence("no room on ", rank));
+    all[static_cast<std::size_t>(rank)].failure = sentence("no room on ", rank);
     CHECK(said() == sentence("rank ", rank, ": no room on ", rank));
   }
 }
@@ -81,6 +85,9 @@ TEST_CASE("what one rank cannot construct no rank does: all say what that rank s
         CHECK(said_by_all([&](Local& comm) {
                 return of_lacking_device<DefaultTraits>(comm, {lowest, other});
               }) == lacking_device_says(ranks));
+    CHECK(said_by_all([&](Local& comm) {
+            return of_throwing_mask<DefaultTraits>(comm, ranks - 1);
+          }).find("the table of queries 0 to ") != std::string::npos);
     if (ranks == 4) {
       std::string const said = said_by_all([](Local& comm) { return of_unserved_mask<DefaultTraits>(comm); });
       CHECK(said.substr(0, 50) == std::string(unserved_mask_says).substr(0, 50));  // of another shard, maybe

@@ -143,6 +143,14 @@ struct OnDevice : Traits {
 /// A mask under which Balanced misses pairs that only the ranks but the last can see.
 inline SlidingWindow const unserved_mask{.left = 64, .right = 1};
 
+/// A mask whose cover() throws on those ranks, wherever it is asked.
+struct Throwing : Causal {
+  static Cover cover(Range queries, Range keys) {
+    if (lacks_device) fail("the table of queries ", queries.begin, " to ", queries.end, " is not there");
+    return Causal::cover(queries, keys);
+  }
+};
+
 /// What a rank of four says of a schedule that misses pairs, of a schedule that throws, and of a device that
 /// some ranks lack.
 template <class Traits>
@@ -171,6 +179,14 @@ inline std::string throwing_schedule_says(int world) {
 inline std::string lacking_device_says(int world) {
   std::int64_t const rows = max_shard_rows<Contiguous>(world, agreed_problem.seqlen);
   return "rows of up to " + std::to_string(rows) + " find no device";
+}
+
+template <class Traits>
+std::string of_throwing_mask(typename Traits::Transport& transport, int thrower) {
+  lacks_device = transport.rank() == thrower;
+  std::string const said = outcome<16, Ring, Traits>(transport, agreed_problem, Throwing{});
+  lacks_device = false;
+  return said;
 }
 
 /// Every rank says the same, which begins with what differs, and names the rank that is `other`.

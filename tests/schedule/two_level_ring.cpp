@@ -22,6 +22,19 @@ struct Relayed : DefaultTraits {
   static constexpr Route route = Route::neighbour;
 };
 
+/// Rank 0 of three meets the keys of rank 1 in two steps, and nobody hands anything on.
+struct Keeper : test::Table<Contiguous> {
+  Keeper() {
+    length = 4;
+    works = {{Work{0, 0}, Work{0, 1, Rows::lower}, Work{0, 1, Rows::upper}, Work{0, 2}},
+             {Work{1, 1}, Work{1, 0}, Work{1, 2}},
+             {Work{2, 2}, std::nullopt, Work{2, 0}, Work{2, 1}}};
+  }
+  static int predecessor(int rank, int, int) { return rank; }
+  static int successor(int rank, int, int) { return rank; }
+};
+static_assert(HasRelay<Keeper>);
+
 }  // namespace
 
 TEST_CASE("one rank in a node, and one node, are the flat ring") {
@@ -71,6 +84,21 @@ TEST_CASE("a predecessor without its successor is refused") {
   CHECK_THROWS_WITH_AS(planner.plan(2, Pass::forward),
                        "lightseq: the schedule's predecessor(2, 0, 4) is 0, whose successor is not that rank",
                        Error);
+}
+
+TEST_CASE("a rank that is its own predecessor takes what it lacks from the owner") {
+  for (std::int64_t const seqlen : {3, 6, 24, 25}) {
+    for (Pass const pass : {Pass::forward, Pass::backward}) {
+      Planner const planner(Keeper{}, Full{}, 3, seqlen, Route::neighbour);
+      CHECK(laws::first_fault(planner, test::all_plans(planner, pass)) == "");
+    }
+    Problem const problem{.batch = 1, .seqlen = seqlen, .heads = 2, .kv_heads = 1};
+    LocalWorld world(3);
+    auto sequence = testing::random_sequence<float>(problem, 16, test::stream_seed(8));
+    using Attn = DistAttn<16, Full, Keeper, Relayed>;
+    REQUIRE(testing::run_world<Attn>(world, problem, Full{}, Keeper{}, sequence) == "");
+    CHECK(testing::dense_errors<16>(sequence, Full{}).worst() < 1e-5);
+  }
 }
 
 TEST_CASE("DistAttn takes it by value and equals dense attention") {

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <concepts>
 #include <cstddef>
+#include <string>
 #include <string_view>
 
 namespace lightseq {
@@ -16,6 +17,7 @@ class Text {
   constexpr Text() = default;
   constexpr Text(char const* text) { append(text); }
   constexpr Text(std::string_view text) { append(text); }
+  Text(std::string const& text) { append(text); }
 
   constexpr bool empty() const { return bytes_[0] == '\0'; }
   constexpr std::string_view view() const { return bytes_.data(); }

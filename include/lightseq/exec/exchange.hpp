@@ -37,11 +37,15 @@ class Exchange {
     Step const& s = plan_.steps[step];
     std::array<Send, Plan::max_group> sends;
     std::array<Receive, Plan::max_group> recvs;
-    bool const backward = plan_.pass == Pass::backward;
     for (std::size_t i = 0; i < s.sends.size(); ++i) {
       Transfer const& t = s.sends[i];
-      sends[i] = {source(t, step),        bytes(t), t.peer,  name(t.payload),
-                  static_cast<int>(step), object_,  backward};
+      sends[i] = {source(t, step),
+                  bytes(t),
+                  t.peer,
+                  name(t.payload),
+                  static_cast<int>(step),
+                  object_,
+                  plan_.pass == Pass::backward};
       record_.post(plan_.pass, step, true, t, sends[i].bytes);
     }
     for (std::size_t i = 0; i < s.recvs.size(); ++i) {
@@ -52,7 +56,7 @@ class Exchange {
                   name(t.payload),
                   static_cast<int>(step),
                   object_,
-                  backward};
+                  plan_.pass == Pass::backward};
       record_.post(plan_.pass, step, false, t, recvs[i].bytes);
     }
     Status const status = transport_.start({sends.data(), s.sends.size()}, {recvs.data(), s.recvs.size()});

@@ -16,7 +16,11 @@ namespace lightseq {
 /// What travels of a rank's terms.
 struct Statement {
   std::array<std::int64_t, Terms::capacity> values = {};
+  std::size_t count = 0;
   Text failure;
+
+  Statement() = default;
+  explicit Statement(Terms const& terms) : values(terms.values), count(terms.count), failure(terms.failure) {}
 };
 
 /// What all ranks get, of which `all` has the statements; `mine` gives the names. The first number that
@@ -25,9 +29,11 @@ struct Statement {
 inline Status verdict(Terms const& mine, std::span<Statement const> all) {
   Terms first = mine;
   first.values = all[0].values;
-  for (first.count = 1; first.count <= mine.count; ++first.count)
-    for (std::size_t peer = 1; peer < all.size(); ++peer)
+  for (first.count = 1; first.count <= std::min(mine.count, all[0].count); ++first.count)
+    for (std::size_t peer = 1; peer < all.size(); ++peer) {
+      if (first.count > all[peer].count) continue;
       if (Status const s = compare(first, 0, all[peer].values, static_cast<int>(peer)); !s.ok()) return s;
+    }
   for (std::size_t rank = 0; rank < all.size(); ++rank)
     if (!all[rank].failure.empty()) return refusal(static_cast<int>(rank), all[rank].failure);
   return {};
@@ -40,7 +46,7 @@ Status agree_by_messages(T& transport, Terms const& mine) {
   auto const own = static_cast<std::size_t>(transport.rank());
   auto kept = std::make_unique<std::vector<Statement>>(static_cast<std::size_t>(transport.world()));
   std::vector<Statement>& all = *kept;
-  all[own] = {mine.values, mine.failure};
+  all[own] = Statement(mine);
   std::vector<Send> sends;
   std::vector<Receive> recvs;
   for (int peer = 0; peer < transport.world(); ++peer)

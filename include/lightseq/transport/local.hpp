@@ -199,25 +199,24 @@ inline Status Local::start(std::span<Send const> sends, std::span<Receive const>
   pause();
   Lock lock(shared_.mutex_);
   if (shared_.failed_rank_ >= 0) return broken(lock, label_of(sends, recvs, shared_.failed_rank_));
-  auto const refuse = [&](Failure failure, auto const& message) {
+  auto const refuse = [&](Failure failure, char const* label, int step, int peer) {
     return give_up(lock, {.code = Code::transport_failed,
-                          .subject = message.label,
-                          .step = message.step,
-                          .peer = message.peer,
+                          .subject = label,
+                          .step = step,
+                          .peer = peer,
                           .native = failure,
                           .said = words(failure)});
   };
-  constexpr Send none{.peer = -1};
   std::int64_t const call = starts_++;
   if (rank_ == shared_.options_.failing_rank && call == shared_.options_.failing_start)
-    return refuse(injected, none);
-  if (open_) return refuse(group_open, none);
+    return refuse(injected, "", -1, -1);
+  if (open_) return refuse(group_open, "", -1, -1);
   if (std::max(sends.size(), recvs.size()) > shared_.ranks_.size() * messages_per_peer)
-    return refuse(group_too_large, none);
+    return refuse(group_too_large, "", -1, -1);
   for (Send const& send : sends)
-    if (!is_sound(send, world())) return refuse(bad_message, send);
+    if (!is_sound(send, world())) return refuse(bad_message, send.label, send.step, send.peer);
   for (Receive const& receive : recvs)
-    if (!is_sound(receive, world())) return refuse(bad_message, receive);
+    if (!is_sound(receive, world())) return refuse(bad_message, receive.label, receive.step, receive.peer);
 
   open_ = true;
   turn_to(Doing::computing);
@@ -279,7 +278,9 @@ inline Status Local::agree(Terms const& terms) {
   if (open.size() == number) open.push_back({terms, rank_});
   LocalWorld::Agreement& agreement = open[number];
   if (shared_.failed_rank_ >= 0) return shared_.cause_.is_common() ? broken(lock, "") : Status{};
-  Status status = compare(agreement.terms, agreement.rank, terms.values, rank_);
+  Terms common = agreement.terms;
+  common.count = std::min(common.count, terms.count);
+  Status status = compare(common, agreement.rank, terms.values, rank_);
   if (status.ok() && !terms.failure.empty()) status = refusal(rank_, terms.failure);
   if (!status.ok()) return give_up(lock, status);
   ++agreement.came;
@@ -392,20 +393,18 @@ inline bool Local::keeps_waiting(int peer) {
 inline Local::Late Local::late() {
   auto const timeout = shared_.options_.timeout;
   Late first;
-  auto const consider = [&](auto const& message, bool on_its_way) {
-    if (!on_its_way && !keeps_waiting(message.peer)) return;
-    auto const time = (on_its_way ? since_ : std::max(since_, shared_[message.peer].since_)) + timeout;
+  auto const consider = [&](char const* label, int step, int peer, bool on_its_way) {
+    if (!on_its_way && !keeps_waiting(peer)) return;
+    auto const time = (on_its_way ? since_ : std::max(since_, shared_[peer].since_)) + timeout;
     if (time >= first.time) return;
     first.time = time;
-    first.status = {.code = Code::timeout,
-                    .subject = message.label,
-                    .need = timeout.count(),
-                    .step = message.step,
-                    .peer = message.peer};
+    first.status = {
+        .code = Code::timeout, .subject = label, .need = timeout.count(), .step = step, .peer = peer};
   };
-  for (Receive const& receive : recvs_) consider(receive, shared_[receive.peer].next_for(rank_) != nullptr);
+  for (Receive const& r : recvs_)
+    consider(r.label, r.step, r.peer, shared_[r.peer].next_for(rank_) != nullptr);
   for (Posted const& sent : sends_)
-    if (sent.state != State::taken) consider(sent.message, false);
+    if (sent.state != State::taken) consider(sent.message.label, sent.message.step, sent.message.peer, false);
   return first;
 }
 

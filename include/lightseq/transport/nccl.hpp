@@ -289,7 +289,7 @@ inline Status Nccl::wait(cudaStream_t stream) noexcept {
 inline Status Nccl::agree(Terms const& terms) noexcept {
   if (comm_ == nullptr) return broken();
   if (captures(stream_)) return {.code = Code::capturing, .subject = "the stream", .rank = rank_};
-  *pinned(0) = {terms.values, terms.failure};
+  *pinned(0) = Statement(terms);
   Statement *const mine = device_.get(), *const all = device_.get() + 1;
   auto const copy = [&](Statement* to, Statement const* from, int count) {
     std::size_t const bytes = static_cast<std::size_t>(count) * sizeof(Statement);
