@@ -3,7 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 using namespace lightseq;
@@ -64,4 +66,108 @@ TEST_CASE("every slice of positions has the positions of its rows") {
           for (Segment const& s : slice.segments) CHECK(s.rows >= 0);
         }
     }
+}
+
+TEST_CASE("ranges touch where they share a position, and are joined in the smallest that holds both") {
+  for (int64_t a = 0; a < 5; ++a)
+    for (int64_t b = 0; b < 7; ++b)
+      for (int64_t c = 0; c < 5; ++c)
+        for (int64_t d = 0; d < 7; ++d) {
+          Range const one{a, b}, other{c, d}, both = one.joined(other);
+          auto const in = [](Range const& r, int64_t i) { return r.begin <= i && i < r.end; };
+          bool shared = false, held = true;
+          for (int64_t i = 0; i < 7; ++i) {
+            shared = shared || (in(one, i) && in(other, i));
+            held = held && (in(both, i) || (!in(one, i) && !in(other, i)));
+          }
+          auto const needed = [&](int64_t i) { return in(one, i) || in(other, i); };
+          CHECK(one.touches(other) == shared);
+          CHECK(held);
+          CHECK((both.empty() || (needed(both.begin) && needed(both.end - 1))));
+          CHECK(both.empty() == (one.empty() && other.empty()));
+        }
+}
+
+namespace {
+
+/// The tiles of a segment whose hulls share a position with a range, one by one.
+std::vector<int64_t> touched(Segment const& segment, int64_t size, Range const& range) {
+  std::vector<int64_t> tiles;
+  for (int64_t first = 0; first < segment.rows; first += size)
+    if (segment.slice(first, std::min(size, segment.rows - first)).hull().touches(range))
+      tiles.push_back(first / size);
+  return tiles;
+}
+
+template <class Int>
+bool holds(TileSpan<Int> const& span, std::vector<int64_t> const& tiles) {
+  bool same = span.size() == static_cast<Int>(tiles.size());
+  for (std::size_t i = 0; same && i < tiles.size(); ++i)
+    same = tiles[i] == span.begin + static_cast<int64_t>(i);
+  return same;
+}
+
+}  // namespace
+
+TEST_CASE("the tiles within a range are those whose hulls touch it, for every stride, offset and size") {
+  constexpr int64_t far = std::numeric_limits<int64_t>::max(), before = std::numeric_limits<int64_t>::min();
+  bool narrow = true, wide = true;
+  for (int const begin : {0, 1, 5})
+    for (int stride = 1; stride <= 4; ++stride)
+      for (int rows = 0; rows <= 9; ++rows)
+        for (int const size : {1, 2, 3, 8}) {
+          Segment const segment{begin, rows, stride};
+          auto const check = [&](Range const& range) {
+            std::vector<int64_t> const want = touched(segment, size, range);
+            wide = wide && holds(tiles_within(segment, size, range), want);
+            narrow = narrow && holds(tiles_within<int>(begin, stride, rows, size, range), want);
+          };
+          for (int64_t from = -3; from < 45; ++from) {
+            for (int64_t to = from - 2; to < 46; ++to) check({from, to});
+            check({from, far}), check({before, from}), check({from, before});
+          }
+          check({before, far}), check({0, far}), check({far, far}), check(Range::everything());
+        }
+  CHECK(narrow);
+  CHECK(wide);
+}
+
+TEST_CASE("positions as large as a launch may have are counted right in 32 bits") {
+  constexpr int last = std::numeric_limits<int>::max() / 2;
+  for (int const stride : {1, 7, 1 << 20})
+    for (int const size : {1, 80, 128}) {
+      int const rows = last / stride + 1;
+      Segment const segment{0, rows, stride};
+      for (int64_t const from : {int64_t{0}, int64_t{last} / 3, int64_t{last}, int64_t{last} + 1})
+        for (int64_t const length : {int64_t{1}, int64_t{1000}, int64_t{1} << 50}) {
+          Range const range{from, from + length};
+          auto const want = tiles_within(segment, size, range);
+          auto const got = tiles_within<int>(0, stride, rows, size, range);
+          CHECK(got.begin == want.begin);
+          CHECK(got.end == want.end);
+        }
+    }
+}
+
+TEST_CASE("the tiles of a shard within a range are in its span, which is tight where segments ascend") {
+  for (int64_t const gap : {0, 4, -20})
+    for (int64_t first = 0; first <= 7; ++first)
+      for (int64_t second = 0; second <= 7; ++second)
+        for (int64_t const stride : {1, 2})
+          for (int64_t const size : {1, 3}) {
+            int64_t const end = 20 + first * stride;
+            Positions const shard{{{20, first, stride}, {gap < 0 ? 0 : end + gap, second, stride}}};
+            for (int64_t from = 0; from < 50; ++from)
+              for (int64_t to = from; to < 55; to += 3) {
+                std::vector<int64_t> want = touched(shard.segments[0], size, {from, to});
+                for (int64_t const tile : touched(shard.segments[1], size, {from, to}))
+                  want.push_back((first + size - 1) / size + tile);
+                auto const span = tiles_within(shard, size, {from, to});
+                bool right =
+                    want.empty() ? span.size() == 0 : span.begin <= want.front() && span.end > want.back();
+                if (gap >= 0 && !want.empty())
+                  right = right && span.begin == want.front() && span.end == want.back() + 1;
+                CHECK(right);
+              }
+          }
 }

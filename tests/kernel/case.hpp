@@ -28,21 +28,28 @@ class AnyMask {
   AnyMask(M const& mask, std::string name)
       : name_(name),
         visible_([mask](std::int64_t q, std::int64_t k) { return mask.visible(q, k); }),
-        cover_([mask](Range q, Range k) { return mask.cover(q, k); }) {}
+        cover_([mask](Range q, Range k) { return mask.cover(q, k); }),
+        keys_of_([mask](Range q) { return keys_within(mask, q); }),
+        queries_of_([mask](Range k) { return queries_within(mask, k); }) {}
 
   bool visible(std::int64_t query, std::int64_t key) const { return ++*asked_, visible_(query, key); }
-  Cover cover(Range queries, Range keys) const { return cover_(queries, keys); }
+  Cover cover(Range queries, Range keys) const { return ++*asked_tiles_, cover_(queries, keys); }
+  Range keys_of(Range queries) const { return keys_of_(queries); }
+  Range queries_of(Range keys) const { return queries_of_(keys); }
 
   std::string const& name() const { return name_; }
   std::int64_t asked() const { return *asked_; }
+  std::int64_t asked_tiles() const { return *asked_tiles_; }
 
  private:
   std::string name_;
   std::function<bool(std::int64_t, std::int64_t)> visible_;
   std::function<Cover(Range, Range)> cover_;
+  std::function<Range(Range)> keys_of_, queries_of_;
   std::shared_ptr<std::int64_t> asked_ = std::make_shared<std::int64_t>(0);
+  std::shared_ptr<std::int64_t> asked_tiles_ = std::make_shared<std::int64_t>(0);
 };
-static_assert(Mask<AnyMask>);
+static_assert(BoundedMask<AnyMask>);
 
 /// Holes all over, some queries that see nothing, some keys that nobody sees, and a cover that never helps.
 struct Holes {

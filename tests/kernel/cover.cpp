@@ -32,6 +32,32 @@ TEST_CASE("a cover that never helps asks for every pair once in each pass") {
   CHECK(asked({Holes{}, "holes"}, 333) == 2 * 333 * 333);
 }
 
+/// How often both passes ask about a tile, of two heads that share keys.
+std::int64_t asked_tiles(AnyMask const& mask, Positions const& queries, Positions const& keys) {
+  Case<dim, float> const c(queries, keys, 1, 2, 1);
+  std::int64_t const before = mask.asked_tiles();
+  run(c, mask);
+  return mask.asked_tiles() - before;
+}
+
+TEST_CASE("a window asks about the tiles it shows: four times the tokens, four times the questions") {
+  AnyMask const window(SlidingWindow{100, 20}, "window");
+  auto const shards = [](std::int64_t tokens) {
+    return std::vector<Positions>{
+        {{{0, tokens, 1}, {}}}, {{{0, tokens / 2, 1}, {1 << 30, tokens / 2, 1}}}, {{{3, tokens, 4}, {}}}};
+  };
+  std::vector<Positions> const few = shards(10'000), many = shards(40'000);
+  for (std::size_t i = 0; i < few.size(); ++i) {
+    auto const small = static_cast<double>(asked_tiles(window, few[i], few[i]));
+    auto const large = static_cast<double>(asked_tiles(window, many[i], many[i]));
+    // A tile of 48 rows and its window reach over 6 tiles of 64, those of its group over some more.
+    CHECK(small < 2 * 2 * (10'000.0 / 48 + 10) * 10);
+    CHECK(large / small > 3.5);
+    CHECK(large / small < 4.5);
+  }
+  CHECK(asked_tiles(window, {{{0, 20'000, 1}, {}}}, {{{1 << 20, 20'000, 1}, {}}}) == 0);
+}
+
 /// Lies that nothing is hidden, or that everything is, where `visible` says otherwise.
 template <Cover answer>
 struct Liar {

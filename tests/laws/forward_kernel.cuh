@@ -46,6 +46,18 @@ struct Documents {
 };
 static_assert(Mask<Documents>);
 
+/// A window whose cover never helps: its bounds do, those of queries more than those of keys.
+struct LazyWindow {
+  std::int64_t left;
+  LIGHTSEQ_HD constexpr bool visible(std::int64_t query, std::int64_t key) const {
+    return key <= query && query - key <= left;
+  }
+  LIGHTSEQ_HD constexpr Cover cover(Range, Range) const { return Cover::partial; }
+  LIGHTSEQ_HD constexpr Range keys_of(Range queries) const { return {queries.begin - left, queries.end}; }
+  LIGHTSEQ_HD constexpr Range queries_of(Range keys) const { return {keys.begin, Range::everything().end}; }
+};
+static_assert(BoundedMask<LazyWindow>);
+
 /// A problem for the forward kernel with its data, on host and device.
 template <int HeadDim, class T>
 struct ForwardCase {

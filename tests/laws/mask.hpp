@@ -2,6 +2,7 @@
 #pragma once
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -44,13 +45,56 @@ CoverCount count_covers(M const& mask, std::int64_t extent, std::int64_t first =
   return count;
 }
 
-/// The law of masks: none and full are exact. If `tight`, partial is not said where one of them would do.
+/// How a mask's bounds answered for all ranges of some positions.
+struct BoundCount {
+  std::int64_t missed = 0;  ///< ranges outside of whose bounds a pair is visible
+  std::int64_t wide = 0;    ///< ranges whose bounds, as far as these positions go, could be narrower
+  std::int64_t grown = 0;   ///< ranges with a part whose bounds reach beyond theirs
+};
+
+/// Asks for every range of the positions first, ..., first + extent - 1, and for the parts of it that lack
+/// the last position or the first one: so for all parts.
+template <BoundedMask M>
+BoundCount count_bounds(M const& mask, std::int64_t extent, std::int64_t first = 0) {
+  BoundCount count;
+  Range const all{first, first + extent};
+  auto const ask = [&](auto const& bound_of, auto const& visible) {
+    for (std::int64_t begin = all.begin; begin < all.end; ++begin)
+      for (std::int64_t end = begin + 1; end <= all.end; ++end) {
+        Range hull;  // of what is visible
+        for (std::int64_t i = begin; i < end; ++i)
+          for (std::int64_t j = all.begin; j < all.end; ++j)
+            if (visible(i, j)) hull = hull.joined({j, j + 1});
+        Range const bound = bound_of(Range{begin, end});
+        Range const here{std::max(bound.begin, all.begin), std::min(bound.end, all.end)};
+        if (!(here.joined(hull) == here)) ++count.missed;
+        if (!(hull.joined(here) == hull)) ++count.wide;
+        if (end - begin > 1)
+          for (Range const& part : {Range{begin, end - 1}, Range{begin + 1, end}})
+            if (!(bound.joined(bound_of(part)) == bound)) ++count.grown;
+      }
+  };
+  ask([&](Range const& queries) { return mask.keys_of(queries); },
+      [&](std::int64_t query, std::int64_t key) { return mask.visible(query, key); });
+  ask([&](Range const& keys) { return mask.queries_of(keys); },
+      [&](std::int64_t key, std::int64_t query) { return mask.visible(query, key); });
+  return count;
+}
+
+/// The law of masks: none and full are exact, and bounds hold what is visible and grow with the range. If
+/// `tight`, partial is not said where one of them would do, and bounds are as narrow as can be.
 template <Mask M>
 void check_mask(M const& mask, bool tight, std::int64_t extent = 24) {
   for (std::int64_t const first : {0, 17}) {
     CoverCount const count = count_covers(mask, extent, first);
     CHECK(count.wrong == 0);
     if (tight) CHECK(count.lazy == 0);
+    if constexpr (BoundedMask<M>) {
+      BoundCount const bounds = count_bounds(mask, extent, first);
+      CHECK(bounds.missed == 0);
+      CHECK(bounds.grown == 0);
+      if (tight) CHECK(bounds.wide == 0);
+    }
   }
 }
 

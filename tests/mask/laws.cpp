@@ -23,7 +23,8 @@ TEST_CASE("cover() agrees with visible(), for every mask") {
   });
 }
 
-TEST_CASE_TEMPLATE("cover() is never partial without need", M, Full, Causal, SlidingWindow, test::PrefixLm) {
+TEST_CASE_TEMPLATE("cover() is never partial without need, and bounds are tight", M, Full, Causal,
+                   SlidingWindow, test::PrefixLm) {
   for (M const& mask : test::samples<M>()) test::check_mask(mask, true);
 }
 
@@ -48,6 +49,22 @@ struct TooEmpty : Causal {
   }
 };
 struct Lazy : Causal {
+  static Cover cover(Range, Range) { return Cover::partial; }
+};
+
+/// Bounds that miss the diagonal, that are too wide, and that shrink where a range grows.
+struct TooNarrow : Causal {
+  static Range keys_of(Range queries) { return {0, queries.end - 1}; }
+};
+struct TooWide : Causal {
+  static Range queries_of(Range) { return Range::everything(); }
+};
+struct Shrinking : Causal {
+  static Range keys_of(Range queries) { return {0, queries.end + (queries.size() == 1 ? 2 : 0)}; }
+};
+
+/// One that says partial whenever it is asked, with bounds that tell more.
+struct LazyWindow : SlidingWindow {
   static Cover cover(Range, Range) { return Cover::partial; }
 };
 
@@ -127,6 +144,37 @@ TEST_CASE(
 TEST_CASE("a mask is tested with some positions") {
   CHECK_THROWS_WITH_AS(laws::first_fault(Full{}, 0),
                        "lightseq: a mask is tested with 0 positions, it must be at least 1", Error);
+TEST_CASE("the law of masks notices wrong bounds") {
+  CHECK(test::count_bounds(TooNarrow{}, 6).missed > 0);
+  CHECK(test::count_bounds(TooWide{}, 6).missed == 0);
+  CHECK(test::count_bounds(TooWide{}, 6).wide > 0);
+  CHECK(test::count_bounds(Shrinking{}, 6).missed == 0);
+  CHECK(test::count_bounds(Shrinking{}, 6).grown > 0);
+}
+
+TEST_CASE("what is seen from the queries' side is seen from the keys' side, even if cover() is lazy") {
+  auto const agree = [](auto const& mask) {
+    bool same = true;
+    for (int64_t q0 = 0; q0 < 12; ++q0)
+      for (int64_t q1 = q0 + 1; q1 <= 12; ++q1)
+        for (int64_t k0 = 0; k0 < 12; ++k0)
+          for (int64_t k1 = k0 + 1; k1 <= 12; ++k1) {
+            Range const q{q0, q1}, k{k0, k1};
+            bool const seen = cover_within(mask, q, k) != Cover::none;
+            bool visible = false;
+            for (int64_t i = q0; i < q1; ++i)
+              for (int64_t j = k0; j < k1; ++j) visible = visible || mask.visible(i, j);
+            same = same && (seen || !visible);
+            if (seen) same = same && keys_within(mask, q).touches(k) && queries_within(mask, k).touches(q);
+          }
+    return same;
+  };
+  CHECK(agree(Full{}));
+  CHECK(agree(Causal{}));
+  CHECK(agree(SlidingWindow{3, 1}));
+  CHECK(agree(TooWide{}));
+  CHECK(agree(LazyWindow{{2, 2}}));
+  CHECK(agree(test::Documents{5, true}));
 }
 
 TEST_CASE("masks by their definition, pair by pair") {
@@ -153,6 +201,16 @@ TEST_CASE("windows and positions may be as large as 63 bits hold") {
     same = same && earlier.visible(q, k) == Causal::visible(q, k);
     same = same && earlier.cover(queries, keys) == Causal::cover(queries, keys);
     same = same && later.visible(q, k) == Causal::visible(k, q);
+    for (int64_t const left : {int64_t{0}, position(), huge})
+      for (int64_t const right : {int64_t{0}, position(), huge}) {
+        SlidingWindow const window{left, right};
+        bool const seen = window.cover(queries, keys) != Cover::none;
+        same = same && window.keys_of(queries).touches(keys) == seen;
+        same = same && window.queries_of(keys).touches(queries) == seen;
+      }
+    same = same && all.keys_of(queries) == Range::everything() && all.queries_of(keys) == Range::everything();
+    same = same && earlier.keys_of(queries) == Causal::keys_of(queries);
+    same = same && earlier.queries_of(keys) == Causal::queries_of(keys);
     CHECK(same);
   }
 }

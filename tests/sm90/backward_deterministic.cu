@@ -22,4 +22,5 @@ TEST_CASE("the deterministic sm_90 backward kernel gives the same bits in every 
   check_gradient_bits<sm90::BackwardKernel, 64>(Full{}, 55000, true);
   check_gradient_bits<sm90::BackwardKernel, 128>(Causal{}, 56000, true);
   check_gradient_bits<sm90::BackwardKernel, 128>(Documents{90}, 57000, true);
+  check_gradient_bits<sm90::BackwardKernel, 128>(LazyWindow{100}, 58000);
 }

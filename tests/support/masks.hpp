@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <typeinfo>
 #include <vector>
@@ -20,8 +21,12 @@ struct PrefixLm {
     if (keys.begin >= queries.end && keys.begin >= prefix) return Cover::none;
     return keys.end <= queries.begin + 1 || keys.end <= prefix ? Cover::full : Cover::partial;
   }
+  constexpr Range keys_of(Range queries) const { return {0, std::max(queries.end, prefix)}; }
+  constexpr Range queries_of(Range keys) const {
+    return {keys.begin < prefix ? 0 : keys.begin, Range::everything().end};
+  }
 };
-static_assert(Mask<PrefixLm>);
+static_assert(BoundedMask<PrefixLm>);
 
 /// Documents of `length` tokens, one behind the other: a query sees its own document, all of it or, if
 /// `causal`, up to itself.

@@ -29,8 +29,9 @@ concept Mask = std::copyable<M> && requires(M const mask, std::int64_t position,
 
 /// A mask that says where to look: `keys_of(queries)` is a range outside of which no query of a range that is
 /// not empty sees any key, `queries_of(keys)` one outside of which no query sees any of these keys. They may
-/// reach beyond the sequence, and be wider than need be. Kernels ask `cover` only about what lies within:
-/// work is proportional to that, where it would otherwise be to all pairs of tiles.
+/// reach beyond the sequence and be wider than need be, but of a part of a range they lie in those of the
+/// whole. Kernels ask `cover` only about what lies within: their work is proportional to that, where it would
+/// otherwise be to all pairs of tiles.
 template <class M>
 concept BoundedMask = Mask<M> && requires(M const mask, Range range) {
   { mask.keys_of(range) } -> std::same_as<Range>;
