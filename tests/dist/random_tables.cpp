@@ -48,10 +48,12 @@ bool equals_dense_in_random_order(M const& mask, int ranks, std::int64_t seqlen,
 template <class Traits, class P, Mask M>
 void equals_dense_in_random_order(M const& mask) {
   static std::mt19937_64 random(run_seed());
+  // A gradient in bfloat16 that a few rows give is a difference of rounded numbers.
+  std::int64_t const shortest = std::is_same_v<typename Traits::Element, float> ? 7 : 23;
   int executed = 0;
   for (int const ranks : {2, 3, 5})
     for (bool const third_parties : {false, true})
-      for (std::int64_t const seqlen : {7, 40, 97})
+      for (std::int64_t const seqlen : {shortest, std::int64_t{40}, std::int64_t{97}})
         executed += equals_dense_in_random_order<Traits, P>(mask, ranks, seqlen, third_parties, random);
   CHECK(executed >= 9);
 }

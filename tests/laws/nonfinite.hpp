@@ -14,7 +14,8 @@
 #include "support/data.hpp"
 #include "support/masks.hpp"
 
-/// NaN and infinity on any device: they stay, and only where they are seen.
+/// NaN and infinity on any device: they stay, and only where they are seen. A file for a GPU includes
+/// lightseq/testing/cuda.cuh before this one.
 namespace lightseq::test {
 
 /// Runs f(world) with a world of threads; one of a GPU has the same form.

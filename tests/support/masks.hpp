@@ -5,6 +5,7 @@
 #include <typeinfo>
 #include <vector>
 
+#include "lightseq/core/host_device.hpp"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/mask/sliding_window.hpp"

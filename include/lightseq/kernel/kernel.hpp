@@ -42,7 +42,7 @@ struct Partial {
 
 /// Attention of some queries to some keys. Query head h uses key/value head h / (heads / kv_heads). `Result`
 /// is Finished or Partial<float>. If carried.o is not null the call continues from what was attended before;
-/// `carried` may be what is written.
+/// `carried` may be what is written. Rows that see what is not finite become so, and no others.
 template <class T, class Result = Finished<T>>
 struct ForwardCall {
   Tensor<T const> q;     ///< [batch, queries.rows(), heads, dim]
