@@ -466,6 +466,7 @@ void check_no_softmax(std::uint64_t stream) {
     for (std::int64_t token = first; token < std::min<std::int64_t>(first + 60, 300); ++token)
       *Tensor<T>{c.k.data(), c.kv_strides}.at(0, token, 0) = T(-INFINITY);
   for (std::int64_t const parts : {1, 2, 3, 5}) {
+    CAPTURE(parts);
     check_poisoned(c, Causal{}, run_parts<Kernel, Finished<T>>(c, Causal{}, parts),
                    run_parts<Kernel, Partial<float>>(c, Causal{}, parts));
     check_poisoned(c, SlidingWindow{20, 0}, run_parts<Kernel, Finished<T>>(c, SlidingWindow{20, 0}, parts));

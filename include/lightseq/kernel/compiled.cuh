@@ -7,8 +7,8 @@
 namespace lightseq {
 
 /// Loads a kernel on the current device and says whether there is anything in it: a program that was compiled
-/// for other architectures has kernels that do nothing, and CUDA launches these without a word. `name` is what
-/// an error calls the kernel, and `architecture` what it needs, "sm_90a".
+/// for other architectures has kernels that do nothing, and CUDA launches these without a word. `name` is
+/// what an error calls the kernel, and `architecture` what it needs, "sm_90a".
 inline Status check_compiled(void const* kernel, char const* name, char const* architecture) {
   cudaFuncAttributes attributes = {};
   cudaError_t const error = cudaFuncGetAttributes(&attributes, kernel);

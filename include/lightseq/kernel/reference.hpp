@@ -60,7 +60,8 @@ void softmax_row(double const* q, std::int64_t at, double const* k, Positions co
   double sum = 0;
   for (double const score : row.weights) sum += std::exp(score - top);
   row.lse = top + std::log(sum);
-  for (double& weight : row.weights) weight = std::exp(weight - row.lse);
+  // Not exp(weight - lse): beyond 1e16 log(sum) is lost in the LSE.
+  for (double& weight : row.weights) weight = std::exp(weight - top) / sum;
 }
 
 /// The call in double. It carries nothing: the oracle attends all keys at once.

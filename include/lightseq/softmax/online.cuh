@@ -141,7 +141,9 @@ struct OnlineSoftmax {
     float part[2][2] = {{0, 0}, {0, 0}};
     weigh(scores, {{scale, scale}, {offset[0], offset[1]}}, part);
     float const more[2] = {part[0][0] + part[0][1], part[1][0] + part[1][1]};
-    if (__builtin_expect(__any_sync(~0u, !(fmaxf(more[0], more[1]) < largest_sum)), 0)) return false;
+    // Row by row: the larger of a NaN and a number is the number.
+    bool const fails = !(more[0] < largest_sum) | !(more[1] < largest_sum);
+    if (__builtin_expect(__any_sync(~0u, fails), 0)) return false;
     sum[0] += more[0];
     sum[1] += more[1];
     return true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <type_traits>
 
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/fragment.cuh"
