@@ -144,6 +144,8 @@ TEST_CASE(
 TEST_CASE("a mask is tested with some positions") {
   CHECK_THROWS_WITH_AS(laws::first_fault(Full{}, 0),
                        "lightseq: a mask is tested with 0 positions, it must be at least 1", Error);
+}
+
 TEST_CASE("the law of masks notices wrong bounds") {
   CHECK(test::count_bounds(TooNarrow{}, 6).missed > 0);
   CHECK(test::count_bounds(TooWide{}, 6).missed == 0);
