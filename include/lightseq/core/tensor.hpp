@@ -28,11 +28,11 @@ struct Strides {
   }
 
   /// What stands in for strides that nobody gave. No tensor has these, while all zero repeats one vector.
-  LIGHTSEQ_HD static constexpr Strides not_given() {
-    constexpr std::int64_t lowest = std::numeric_limits<std::int64_t>::min();
-    return {lowest, lowest, lowest};
-  }
+  LIGHTSEQ_HD static constexpr Strides not_given() { return {lowest, lowest, lowest}; }
   friend constexpr bool operator==(Strides const&, Strides const&) = default;
+
+ private:
+  static constexpr std::int64_t lowest = std::numeric_limits<std::int64_t>::min();
 };
 
 /// A borrowed [batch, token, head, dim] tensor. A bare pointer converts to one without gaps: its strides are

@@ -17,6 +17,7 @@ struct Merge {
   static constexpr float none = -std::numeric_limits<float>::infinity();  ///< the top of no keys
   /// The top of keys whose scores are all -inf: unlike no keys, they have no softmax.
   static constexpr float least = std::numeric_limits<float>::lowest();
+  static constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 
   float a = 0;
   float b = 0;
@@ -32,7 +33,7 @@ LIGHTSEQ_HD inline Merge merge(float top_a, float top_b) {
 
 /// The LSE (natural log) of a finished row: -inf if it saw no key, NaN if it has no softmax.
 LIGHTSEQ_HD inline float finished_lse(float top, float sum) {
-  if (top == Merge::least) return std::numeric_limits<float>::quiet_NaN();
+  if (top == Merge::least) return Merge::nan;
   if (sum == 0) return Merge::none;
   constexpr double ln_2 = 0.6931471805599453;
   return static_cast<float>((static_cast<double>(top) + std::log2(static_cast<double>(sum))) * ln_2);
@@ -40,7 +41,7 @@ LIGHTSEQ_HD inline float finished_lse(float top, float sum) {
 
 /// What a finished row's o is multiplied by: 0 if it saw no key, NaN if it has no softmax.
 LIGHTSEQ_HD inline float finished_factor(float top, float sum) {
-  if (top == Merge::least) return std::numeric_limits<float>::quiet_NaN();
+  if (top == Merge::least) return Merge::nan;
   return sum == 0 ? 0.0f : 1 / sum;
 }
 
