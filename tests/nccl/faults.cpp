@@ -359,8 +359,8 @@ TEST_CASE(
       Nccl nccl(world[0], world.stream(0), {.timeout = milliseconds(100)});
       Send const send{&memory[0], 1, 1, "kv"};
       Receive const receive{&memory[1], 1, 1, "kv"};
-      CHECK(nccl.start({&send, 1}, {&receive, 1}).ok() == blocking);
-      CHECK(nccl.finish().ok() == blocking);
+      CHECK(nccl.start({&send, 1}, {&receive, 1}).ok());
+      CHECK(nccl.finish().ok());
     }
     CHECK(world.aborted(0) == 1);
   }

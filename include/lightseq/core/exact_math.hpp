@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "lightseq/core/standard.hpp"
 
 // What is computed here goes by the letter of IEEE 754: -inf is the LSE of no keys, a NaN stays a NaN, and
 // sums are taken in the order in which they stand. A compiler that may do otherwise makes wrong results of
