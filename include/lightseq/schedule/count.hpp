@@ -202,7 +202,8 @@ void for_each_segment_pair(Planner<S, M> const& planner, Work const& work, Count
 /// How many visible pairs a work computes: exact or, for masks with a long edge in a large world, sampled.
 template <Schedule S, Mask M>
 std::int64_t visible_pairs(Planner<S, M> const& planner, Work const& work) {
-  std::int64_t const questions = questions_a_work(planner);
+  std::int64_t questions = default_questions;
+  if constexpr (!has_reach<M>) questions = questions_a_work(planner);
   WideInt pairs = 0;
   for_each_segment_pair(planner, work, [&](Segment const& q, Segment const& k) {
     pairs += visible_pairs(planner.mask(), q, k, questions);
@@ -213,7 +214,8 @@ std::int64_t visible_pairs(Planner<S, M> const& planner, Work const& work) {
 /// How many tiles of `tile` x `tile` rows of a work hold a visible pair.
 template <Schedule S, Mask M>
 double visible_tiles(Planner<S, M> const& planner, Work const& work, std::int64_t tile) {
-  std::int64_t const questions = questions_a_work(planner);
+  std::int64_t questions = default_questions;
+  if constexpr (!has_reach<M>) questions = questions_a_work(planner);
   double tiles = 0;
   for_each_segment_pair(planner, work, [&](Segment const& q, Segment const& k) {
     tiles += visible_tiles(planner.mask(), q, k, tile, questions);
