@@ -114,6 +114,9 @@ std::int64_t visible_pairs(M const& mask, Segment const& queries, Segment const&
   if (queries.rows == 0 || keys.rows == 0) return 0;
   if constexpr (has_reach<M>)
     if (queries.stride == keys.stride) {
+      Cover const cover = mask.cover(queries.hull(), keys.hull());
+      if (cover == Cover::none) return 0;
+      if (cover == Cover::full) return saturated(WideInt{queries.rows} * keys.rows);
       Reach const reach = reach_of(mask);
       return saturated(pairs_in_reach(queries, keys, reach.right) -
                        pairs_in_reach(queries, keys, -reach.left - 1));
@@ -172,13 +175,17 @@ double visible_tiles(M const& mask, Segment const& queries, Segment const& keys,
                      std::int64_t questions = default_questions) {
   if (queries.rows == 0 || keys.rows == 0) return 0;
   tile = std::min(tile, std::max(queries.rows, keys.rows));
-  if constexpr (has_reach<M>)
-    if (queries.stride == keys.stride) return tiles_in_reach(queries, keys, reach_of(mask), tile);
   double tiles = 0;
   auto const all = [&](RowRectangle const& part) {
     tiles += static_cast<double>(tiles_of(part.queries.rows, tile)) *
              static_cast<double>(tiles_of(part.keys.rows, tile));
   };
+  if constexpr (has_reach<M>)
+    if (queries.stride == keys.stride) {
+      Cover const cover = mask.cover(queries.hull(), keys.hull());
+      if (cover == Cover::full) all({queries, keys});
+      return cover == Cover::partial ? tiles_in_reach(queries, keys, reach_of(mask), tile) : tiles;
+    }
   for_each_part(mask, queries, keys, tile, questions, all, all);
   return tiles;
 }
