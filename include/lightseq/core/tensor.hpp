@@ -30,9 +30,7 @@ struct Strides {
   }
 
   /// What stands in for strides that nobody gave. No tensor has these, while all zero repeats one vector.
-  LIGHTSEQ_HD static constexpr Strides not_given() {
-    return {lowest, lowest, lowest};
-  }
+  LIGHTSEQ_HD static constexpr Strides not_given() { return {lowest, lowest, lowest}; }
   friend constexpr bool operator==(Strides const&, Strides const&) = default;
 };
 

@@ -225,7 +225,7 @@ class MaskSearch {
   M const& mask_;
   std::int64_t positions_;
   std::mt19937_64 random_;
-  std::int64_t octaves_ = std::bit_width(static_cast<std::uint64_t>(positions_));
+  std::int64_t octaves_ = static_cast<std::int64_t>(std::bit_width(static_cast<std::uint64_t>(positions_)));
   std::int64_t first_q_ = 0, first_k_ = 0, side_ = 0;  // the square
   std::vector<std::int32_t> below_;
   std::string fault_;
