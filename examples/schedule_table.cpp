@@ -50,7 +50,7 @@ bool print(char const* schedule, char const* mask_name, M const& mask) {
       std::printf("%s: a rank sends %.3f MB on average, %.3f MB at most (inputs bfloat16, results float)\n",
                   name(pass), 1e-6 * sum / world, 1e-6 * most);
     }
-    std::printf("idle: %.2f%% (a step takes its busiest rank's visible pairs)\n\n",
+    std::printf("idle: %.2f%% (a step takes its busiest rank's visible tiles)\n\n",
                 100 * idle_fraction(planner));
   } catch (Error const& error) {
     std::printf("%s\n\n", error.what());  // this schedule does not serve this mask

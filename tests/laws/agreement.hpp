@@ -195,7 +195,7 @@ inline void all_say_what_differs(std::vector<std::string> const& said, std::stri
   for (std::string const& text : said) CHECK(text == said[0]);
   std::string const begin = "the ranks disagree: " + differs;
   CHECK(said[0].substr(0, begin.size()) == begin);
-  CHECK((said[0] + " ").find(" on rank " + std::to_string(other) + " ") != std::string::npos);
+  CHECK((said[0] + " ").find(" rank " + std::to_string(other) + " ") != std::string::npos);
 }
 
 }  // namespace lightseq::test

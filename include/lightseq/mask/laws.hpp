@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <random>
@@ -182,8 +183,25 @@ class MaskSearch {
       std::int64_t const middle = one / 2 + two / 2 + (one % 2 + two % 2) / 2;
       (seen(middle) == seen(one) ? one : two) = middle;
     }
+    for (std::int64_t const other : {one, two})
+      by_query ? judge_corners({other, fixed}) : judge_corners({fixed, other});
     std::int64_t const at_edge = one - below(small_block), beside = fixed - below(small_block);
     by_query ? search_block(at_edge, beside, 6, true) : search_block(beside, at_edge, 6, true);
+  }
+
+  /// Judges rectangles of any size that have the pair in a corner: cover() of those is wrong where it
+  /// mistakes where the edge lies.
+  void judge_corners(Pair const& pair) {
+    auto const beside = [&](std::int64_t position) {
+      std::int64_t const size = 1 + below(std::int64_t{1} << below(octaves_));
+      if (below(2) == 0) return Range{position, position + std::min(size, positions_ - position)};
+      return Range{position + 1 - std::min(size, position + 1), position + 1};
+    };
+    for (int i = 0; i < samples && fault_.empty(); ++i) {
+      Range const queries = beside(pair.query), keys = beside(pair.key);
+      if (Cover const cover = mask_.cover(queries, keys); contradicts(cover, pair))
+        note(queries, keys, cover, pair);
+    }
   }
 
   Range half_of(Range const& range) {
@@ -207,6 +225,7 @@ class MaskSearch {
   M const& mask_;
   std::int64_t positions_;
   std::mt19937_64 random_;
+  std::int64_t octaves_ = static_cast<std::int64_t>(std::bit_width(static_cast<std::uint64_t>(positions_)));
   std::int64_t first_q_ = 0, first_k_ = 0, side_ = 0;  // the square
   std::vector<std::int32_t> below_;
   std::string fault_;

@@ -114,6 +114,9 @@ std::int64_t visible_pairs(M const& mask, Segment const& queries, Segment const&
   if (queries.rows == 0 || keys.rows == 0) return 0;
   if constexpr (has_reach<M>)
     if (queries.stride == keys.stride) {
+      Cover const cover = mask.cover(queries.hull(), keys.hull());
+      if (cover == Cover::none) return 0;
+      if (cover == Cover::full) return saturated(WideInt{queries.rows} * keys.rows);
       Reach const reach = reach_of(mask);
       return saturated(pairs_in_reach(queries, keys, reach.right) -
                        pairs_in_reach(queries, keys, -reach.left - 1));
@@ -172,13 +175,17 @@ double visible_tiles(M const& mask, Segment const& queries, Segment const& keys,
                      std::int64_t questions = default_questions) {
   if (queries.rows == 0 || keys.rows == 0) return 0;
   tile = std::min(tile, std::max(queries.rows, keys.rows));
-  if constexpr (has_reach<M>)
-    if (queries.stride == keys.stride) return tiles_in_reach(queries, keys, reach_of(mask), tile);
   double tiles = 0;
   auto const all = [&](RowRectangle const& part) {
     tiles += static_cast<double>(tiles_of(part.queries.rows, tile)) *
              static_cast<double>(tiles_of(part.keys.rows, tile));
   };
+  if constexpr (has_reach<M>)
+    if (queries.stride == keys.stride) {
+      Cover const cover = mask.cover(queries.hull(), keys.hull());
+      if (cover == Cover::full) all({queries, keys});
+      return cover == Cover::partial ? tiles_in_reach(queries, keys, reach_of(mask), tile) : tiles;
+    }
   for_each_part(mask, queries, keys, tile, questions, all, all);
   return tiles;
 }
@@ -202,7 +209,8 @@ void for_each_segment_pair(Planner<S, M> const& planner, Work const& work, Count
 /// How many visible pairs a work computes: exact or, for masks with a long edge in a large world, sampled.
 template <Schedule S, Mask M>
 std::int64_t visible_pairs(Planner<S, M> const& planner, Work const& work) {
-  std::int64_t const questions = questions_a_work(planner);
+  std::int64_t questions = default_questions;
+  if constexpr (!has_reach<M>) questions = questions_a_work(planner);
   WideInt pairs = 0;
   for_each_segment_pair(planner, work, [&](Segment const& q, Segment const& k) {
     pairs += visible_pairs(planner.mask(), q, k, questions);
@@ -213,7 +221,8 @@ std::int64_t visible_pairs(Planner<S, M> const& planner, Work const& work) {
 /// How many tiles of `tile` x `tile` rows of a work hold a visible pair.
 template <Schedule S, Mask M>
 double visible_tiles(Planner<S, M> const& planner, Work const& work, std::int64_t tile) {
-  std::int64_t const questions = questions_a_work(planner);
+  std::int64_t questions = default_questions;
+  if constexpr (!has_reach<M>) questions = questions_a_work(planner);
   double tiles = 0;
   for_each_segment_pair(planner, work, [&](Segment const& q, Segment const& k) {
     tiles += visible_tiles(planner.mask(), q, k, tile, questions);
