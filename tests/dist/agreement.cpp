@@ -87,7 +87,7 @@ TEST_CASE("what one rank cannot construct no rank does: all say what that rank s
               }) == lacking_device_says(ranks));
     CHECK(said_by_all([&](Local& comm) {
             return of_throwing_mask<DefaultTraits>(comm, ranks - 1);
-          }).find("the table of queries 0 to ") != std::string::npos);
+          }).find("the table of queries ") != std::string::npos);
     if (ranks == 4) {
       std::string const said = said_by_all([](Local& comm) { return of_unserved_mask<DefaultTraits>(comm); });
       CHECK(said.substr(0, 50) == std::string(unserved_mask_says).substr(0, 50));  // of another shard, maybe

@@ -61,7 +61,7 @@ TEST_CASE("what one process cannot construct none does: all say what the lowest 
             }) == "rank " + std::to_string(lowest) + ": " + lacking_device_says(size));
     CHECK(said_by_all([&](Mpi& mpi) {
             return of_throwing_mask<MpiTraits>(mpi, size - 1);
-          }).find("the table of queries 0 to ") != std::string::npos);
+          }).find("the table of queries ") != std::string::npos);
     if (size == 4)
       CHECK(said_by_all([](Mpi& mpi) { return of_unserved_mask<MpiTraits>(mpi); }) ==
             std::string("rank 0: ") + unserved_mask_says);

@@ -139,7 +139,7 @@ TEST_CASE("what one rank cannot construct no rank does: all say what the lowest 
               }) == text("rank ", lowest, ": ", lacking_device_says(ranks)));
     CHECK(said_by_all([&](Nccl& nccl) {
             return of_throwing_mask<NcclTraits>(nccl, ranks - 1);
-          }).find("the table of queries 0 to ") != std::string::npos);
+          }).find("the table of queries ") != std::string::npos);
     if (ranks == 4)
       CHECK(said_by_all([](Nccl& nccl) { return of_unserved_mask<NcclTraits>(nccl); }) ==
             std::string("rank 0: ") + unserved_mask_says);
