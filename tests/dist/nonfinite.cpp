@@ -45,6 +45,8 @@ TEST_CASE("a query whose scores are all -inf has no softmax, which is not to see
   scores_may_be_minus_infinity<small_head_dim, Ring, Bf16Traits>(Within{{0, 75}, {0, 20}, 0}, problem,
                                                                  some_worlds);
   scores_may_be_minus_infinity<8, Balanced>(Causal{}, {.seqlen = 400}, {1, 2, 3});
+  // On 3 ranks these queries' tiles are full.
+  scores_may_be_minus_infinity<8, Ring>(Documents{25, false}, problem, {1, 3, 6});
 }
 
 TEST_CASE("what nobody sees may hold anything") {
