@@ -39,6 +39,16 @@ TEST_CASE("what is not finite stays where it is seen in tiles that are full and 
   poison_stays_where_it_is_seen<24, Balanced>(SlidingWindow{70, 0}, {.seqlen = 400}, {1, 2, 3}, 12);
 }
 
+TEST_CASE("a query whose scores are all -inf has no softmax, which is not to see nothing") {
+  scores_may_be_minus_infinity<small_head_dim, Balanced>(Causal{}, problem, some_worlds);
+  scores_may_be_minus_infinity<small_head_dim, ZigzagRing>(SlidingWindow{9, 4}, problem, some_worlds);
+  scores_may_be_minus_infinity<small_head_dim, Ring, Bf16Traits>(Within{{0, 75}, {0, 20}, 0}, problem,
+                                                                 some_worlds);
+  scores_may_be_minus_infinity<8, Balanced>(Causal{}, {.seqlen = 400}, {1, 2, 3});
+  // On 3 ranks these queries' tiles are full.
+  scores_may_be_minus_infinity<8, Ring>(Documents{25, false}, problem, {1, 3, 6});
+}
+
 TEST_CASE("what nobody sees may hold anything") {
   for (Range const& range : {Range{0, 50}, Range{20, 75}, Range{30, 41}}) {
     unseen_may_hold_anything<small_head_dim, Ring>(Within{range, range, 0}, problem, some_worlds);

@@ -92,15 +92,28 @@ std::int64_t first_difference(std::vector<Got> const& got, std::vector<Want> con
   return -1;
 }
 
-/// With one row of an input that is not finite, the rows of o, lse and the gradients that are not finite are
-/// those of an oracle that multiplies visible pairs alone, in every world. `with_world(ranks, f)` calls
-/// f(world). Each world gets `draws` poisons.
+/// The rows of o, lse and the gradients that are not finite are those of an oracle that multiplies visible
+/// pairs alone, and all others are right.
+template <int HeadDim, bool has_backward, class T, Mask M>
+void rows_are_the_oracles(testing::Sequence<T> const& got, M const& mask, float scale) {
+  double const tolerance = std::is_same_v<T, float> ? 1e-5 : 2e-2;
+  testing::Dense const want = testing::dense<HeadDim>(got, mask, scale, has_backward);
+  CHECK(first_difference(got.o, want.o, HeadDim, tolerance) == -1);
+  CHECK(first_difference(got.lse, want.lse, 1, tolerance) == -1);
+  if constexpr (has_backward) {
+    CHECK(first_difference(got.dq, want.dq, HeadDim, tolerance) == -1);
+    CHECK(first_difference(got.dk, want.dk, HeadDim, tolerance) == -1);
+    CHECK(first_difference(got.dv, want.dv, HeadDim, tolerance) == -1);
+  }
+}
+
+/// With one row of an input that is not finite, rows are the oracle's in every world. `with_world(ranks, f)`
+/// calls f(world). Each world gets `draws` poisons.
 template <int HeadDim, class S, class Traits = DefaultTraits, Mask M, class WithWorld = WithLocalWorld>
 void poison_stays_where_it_is_seen(M const& mask, Problem const& problem, std::vector<int> const& worlds,
                                    int draws, WithWorld const& with_world = {}) {
   using T = typename Traits::Element;
   using Attn = DistAttn<HeadDim, M, S, Traits>;
-  double const tolerance = std::is_same_v<T, float> ? 1e-5 : 2e-2;
   INFO("LIGHTSEQ_SEED=", run_seed(), ", seqlen ", problem.seqlen, ", mask ", std::string(typeid(M).name()));
   static std::mt19937_64 random(run_seed());
   int draw = static_cast<int>(random() % 4);
@@ -116,15 +129,32 @@ void poison_stays_where_it_is_seen(M const& mask, Problem const& problem, std::v
         auto got = fresh;
         poison.spoil(got);
         REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, got) == "");
-        testing::Dense const want = testing::dense<HeadDim>(got, mask, problem.scale, Attn::has_backward);
-        CHECK(first_difference(got.o, want.o, HeadDim, tolerance) == -1);
-        CHECK(first_difference(got.lse, want.lse, 1, tolerance) == -1);
-        if constexpr (Attn::has_backward) {
-          CHECK(first_difference(got.dq, want.dq, HeadDim, tolerance) == -1);
-          CHECK(first_difference(got.dk, want.dk, HeadDim, tolerance) == -1);
-          CHECK(first_difference(got.dv, want.dv, HeadDim, tolerance) == -1);
-        }
+        rows_are_the_oracles<HeadDim, Attn::has_backward>(got, mask, problem.scale);
       }
+    });
+}
+
+/// Where the scores of the first third of the keys are -inf, queries that see these alone have no softmax,
+/// which is not to see nothing, and all others give them no weight.
+template <int HeadDim, class S, class Traits = DefaultTraits, Mask M, class WithWorld = WithLocalWorld>
+void scores_may_be_minus_infinity(M const& mask, Problem const& problem, std::vector<int> const& worlds,
+                                  WithWorld const& with_world = {}) {
+  using T = typename Traits::Element;
+  using Attn = DistAttn<HeadDim, M, S, Traits>;
+  INFO("LIGHTSEQ_SEED=", run_seed(), ", seqlen ", problem.seqlen, ", mask ", std::string(typeid(M).name()));
+  auto fresh = testing::random_sequence<T>(problem, HeadDim, stream_seed(601));
+  for (std::size_t i = 0; i < fresh.q.size(); i += HeadDim)
+    fresh.q[i] = T(std::abs(static_cast<float>(fresh.q[i])) + 0.1f);
+  std::size_t const of_token = fresh.k.size() / static_cast<std::size_t>(problem.batch * problem.seqlen);
+  for (std::size_t i = 0; i < fresh.k.size(); i += HeadDim)
+    if (static_cast<std::int64_t>(i / of_token) % problem.seqlen < problem.seqlen / 3)
+      fresh.k[i] = T(-std::numeric_limits<float>::infinity());
+  for (int const ranks : worlds)
+    with_world(ranks, [&](auto& world) {
+      INFO("ranks ", ranks);
+      auto got = fresh;
+      REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, got) == "");
+      rows_are_the_oracles<HeadDim, Attn::has_backward>(got, mask, problem.scale);
     });
 }
 
