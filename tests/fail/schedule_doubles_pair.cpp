@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The published balanced schedule's last step in an even world, shared by two ranks: each takes all rows.
 // expect: this schedule does not compute every visible (query, key) pair exactly once under this mask
-// expect: InWorldOf<2>, lightseq::laws::QueriesOfShard<1>, lightseq::laws::KeysOfShard<0>, lightseq::laws::HalfOfQueries<lightseq::Rows::lower>, lightseq::laws::ComputedTimes<2>
+// expect: InWorldOf<2>
+// expect: lightseq::laws::QueriesOfShard<1>
+// expect: lightseq::laws::KeysOfShard<0>
+// expect: lightseq::laws::HalfOfQueries<lightseq::Rows::lower>
+// expect: lightseq::laws::ComputedTimes<2>
 #include <optional>
 
 #include "lightseq/dist_attn.hpp"

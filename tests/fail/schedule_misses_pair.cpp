@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // A ring that stops one step early.
 // expect: this schedule does not compute every visible (query, key) pair exactly once under this mask
-// expect: InWorldOf<2>, lightseq::laws::QueriesOfShard<0>, lightseq::laws::KeysOfShard<1>, lightseq::laws::HalfOfQueries<lightseq::Rows::lower>, lightseq::laws::ComputedTimes<0>
+// expect: InWorldOf<2>
+// expect: lightseq::laws::QueriesOfShard<0>
+// expect: lightseq::laws::KeysOfShard<1>
+// expect: lightseq::laws::HalfOfQueries<lightseq::Rows::lower>
+// expect: lightseq::laws::ComputedTimes<0>
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/schedule/ring.hpp"
