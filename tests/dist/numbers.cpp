@@ -71,7 +71,7 @@ TEST_CASE_TEMPLATE("close scores of any size weigh their difference", S, Balance
 }
 
 TEST_CASE("gradients are right where the step of an LSE is under 1e-3") {
-  for (float const size : {10.0f, 300.0f, 1500.0f}) {
+  for (float const size : {10.0f, 300.0f, 1000.0f}) {
     Problem const problem{.seqlen = 150, .heads = 2, .kv_heads = 1, .scale = size / 4};
     auto const fresh = testing::random_sequence<float>(problem, small_head_dim, stream_seed(702));
     testing::Dense const want = testing::dense<small_head_dim>(fresh, Causal{}, problem.scale);
