@@ -13,6 +13,7 @@ inline Status check_compiled(void const* kernel, char const* name, char const* a
   cudaFuncAttributes attributes = {};
   cudaError_t const error = cudaFuncGetAttributes(&attributes, kernel);
   if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
+      error == cudaErrorInvalidPtx ||
       (error == cudaSuccess && attributes.numRegs < 24))  // the least that attention takes is over 100
     return {.code = Code::not_compiled, .subject = name, .other = architecture};
   if (error != cudaSuccess) return {.code = Code::device_failed, .subject = name, .native = error};

@@ -536,15 +536,20 @@ struct Forward {
   }
 };
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900 && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+/// What stops a compilation for sm_90: its name is what ptxas finds nowhere. A static_assert would also stop
+/// nvcc -arch=sm_90a, which adds PTX for compute_90 that no Hopper GPU looks at.
+extern "C" __device__ void lightseq__the_Hopper_kernels_need_the_GPU_architecture_sm_90a_and_not_sm_90();
+#endif
+
 template <int HeadDim, class T, class Result, Mask M, int KeySegments>
 __global__ void __launch_bounds__(Forward<HeadDim, T, Result, M, KeySegments>::threads, 1)
     forward_kernel(__grid_constant__ ForwardLaunch<T, Result, M, KeySegments> const launch) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::uint8_t shared[];
   Forward<HeadDim, T, Result, M, KeySegments>(launch, shared).run();
-#elif defined(__CUDA_ARCH__)
-  static_assert(HeadDim == 0 || __CUDA_ARCH__ != 900,
-                "lightseq: the Hopper kernels need the GPU architecture sm_90a, with its 'a', and not sm_90");
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+  lightseq__the_Hopper_kernels_need_the_GPU_architecture_sm_90a_and_not_sm_90();
 #endif
 }
 
