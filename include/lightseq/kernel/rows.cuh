@@ -250,9 +250,10 @@ cudaError_t delta(Tensor<T const> o, Tensor<T const> d_o, RowStats<float> delta,
                   cudaStream_t stream) {
   std::int64_t const blocks = (shape.tokens + 63) / 64 * shape.batch * shape.heads;
   if (blocks == 0) return cudaSuccess;
-  delta_rows<HeadDim><<<static_cast<unsigned>(blocks), 256, 0, stream>>>(
-      o.resolved(shape), d_o.resolved(shape), delta, shape.tokens, static_cast<int>(shape.heads));
-  return cudaGetLastError();
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks)), config.blockDim = dim3(256), config.stream = stream;
+  return cudaLaunchKernelEx(&config, &delta_rows<HeadDim, T>, o.resolved(shape), d_o.resolved(shape), delta,
+                            shape.tokens, static_cast<int>(shape.heads));
 }
 
 /// Loads the kernels of all operations on the current device. A first launch would do so, and wait for

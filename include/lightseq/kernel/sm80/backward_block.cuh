@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "lightseq/core/tensor.hpp"
+#include "lightseq/kernel/backward_care.cuh"
 #include "lightseq/kernel/backward_order.cuh"
 #include "lightseq/kernel/backward_turns.cuh"
 #include "lightseq/kernel/fragment.cuh"
@@ -175,7 +176,7 @@ struct Backward {
     auto const store_stats = [&](int stage, float2 const& stats) {
       if (threadIdx.x < query_rows) {
         bool const sees = stats.x != -OnlineSoftmax::infinity;
-        float const lse = sees ? -stats.x * OnlineSoftmax::log2_e : -OnlineSoftmax::infinity;
+        float const lse = -score_offset(stats.x);
         std::uint32_t const to = shared + stats_offset + stage * stats_bytes + threadIdx.x * 4;
         asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(lse) : "memory");
         asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + query_rows * 4), "f"(sees ? -stats.y : 0.0f)
@@ -210,7 +211,7 @@ struct Backward {
     float dk[fragments][warp_blocks * 8], dv[fragments][warp_blocks * 8];
     clear(dk);
     clear(dv);
-    float const scale = launch.scale * OnlineSoftmax::log2_e;
+    float const scale = exponent_scale(launch.scale);
     unsigned* passed = nullptr;
     int stage = 0;
 #pragma unroll 1
@@ -511,6 +512,8 @@ __global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic
 #if __CUDA_ARCH__ >= 800
   extern __shared__ __align__(128) std::uint8_t shared[];
   Backward<HeadDim, T, KeyGrad, M, Deterministic, Large>{launch, ptx::shared_address(shared)}.run();
+#elif defined(__CUDA_ARCH__)
+  static_assert(HeadDim < 0, "lightseq: the portable kernels are compiled for sm_80 and up");
 #endif
 }
 
