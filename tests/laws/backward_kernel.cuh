@@ -47,6 +47,33 @@ std::vector<double> added_rows(std::vector<G> const& now, std::vector<G> const& 
   return rows;
 }
 
+/// Whether all of a packed row is finite.
+inline bool is_finite_row(std::vector<double> const& rows, std::int64_t row, int dim) {
+  auto const begin = rows.begin() + row * dim;
+  return std::all_of(begin, begin + dim, [](double x) { return std::isfinite(x); });
+}
+
+/// The rows that are finite are those of the oracle, and hold what it wants. `free(row)` says which may be
+/// what they are.
+template <class Free>
+void check_finite_rows(char const* name, std::vector<double> const& got, std::vector<double> const& want,
+                       int dim, double tolerance, Free const& free) {
+  std::vector<double> finite, wanted;
+  std::int64_t wrong = 0;
+  auto const rows = static_cast<std::int64_t>(want.size()) / dim;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    if (free(row)) continue;
+    bool const is_finite = is_finite_row(want, row, dim);
+    wrong += is_finite != is_finite_row(got, row, dim);
+    if (!is_finite || !is_finite_row(got, row, dim)) continue;
+    finite.insert(finite.end(), got.begin() + row * dim, got.begin() + (row + 1) * dim);
+    wanted.insert(wanted.end(), want.begin() + row * dim, want.begin() + (row + 1) * dim);
+  }
+  INFO(name);
+  CHECK(wrong == 0);
+  CHECK(gradient_error(finite, wanted) < tolerance);
+}
+
 /// What a sum starts from: floats are added to, elements are written whatever they hold.
 template <class G>
 std::vector<G> initial_gradient(std::int64_t size, std::uint64_t stream, bool from_zero) {
@@ -77,6 +104,13 @@ struct BackwardCase : ForwardCase<HeadDim, T> {
     dk_strides = some_layout(kv_shape, layout / 3 % 3);
     dv_strides = some_layout(kv_shape, layout / 9 % 3);
     d_o = random_vector<T>(this->extent(q_shape, d_o_strides), stream);
+    solve(mask);
+  }
+
+  /// Computes from all inputs the row statistics and what the oracle wants.
+  template <class M>
+  void solve(M const& mask) {
+    Shape const q_shape = this->query_shape(), kv_shape = this->key_shape();
     std::vector<double> o, exact_lse;
     this->oracle(mask, o, exact_lse);
     lse.assign(exact_lse.begin(), exact_lse.end());
@@ -207,6 +241,44 @@ class BackwardRun {
     for (std::int64_t row = 0; row < c.batch * c.keys.rows() * c.kv_heads; ++row)
       if (is_zero(c.want_dv, row)) zeros &= is_zero(value_rows, row) && is_zero(key_rows, row);
     CHECK(zeros);
+  }
+
+  /// The sums are finite where the oracle's are, and then what it says. A query whose own numbers are finite
+  /// but that sees an infinite key, with the weight zero, may get finite gradients.
+  void check_finite() const {
+    bool const writes = from_zero_ || !std::is_same_v<KeyGrad, float>;
+    double const tolerance = 2 * gradient_tolerance<T>;  // few rows may be left
+    auto const none = [](std::int64_t) { return false; };
+    auto const weightless = [&](std::int64_t row) {
+      std::int64_t const head = row % c.heads, token = row / c.heads % c.queries.rows();
+      std::int64_t const at = (row / c.heads / c.queries.rows() * c.heads + head) * c.queries.rows() + token;
+      auto const i = static_cast<std::size_t>(at);
+      return std::isfinite(c.lse[i]) && std::isfinite(c.delta[i]) && !is_finite_row(c.want_dq, row, HeadDim);
+    };
+    check_finite_rows("dq", added_rows(dq.values(), dq_before, c.query_shape(), c.dq_strides, from_zero_),
+                      c.want_dq, HeadDim, tolerance, weightless);
+    check_finite_rows("dk", added_rows(dk.values(), dk_before, c.key_shape(), c.dk_strides, writes),
+                      c.want_dk, HeadDim, tolerance, none);
+    check_finite_rows("dv", added_rows(dv.values(), dv_before, c.key_shape(), c.dv_strides, writes),
+                      c.want_dv, HeadDim, tolerance, none);
+  }
+
+  /// The gradients of values are what the oracle says.
+  void check_values(double slack) const {
+    bool const writes = from_zero_ || !std::is_same_v<KeyGrad, float>;
+    auto const rows = added_rows(dv.values(), dv_before, c.key_shape(), c.dv_strides, writes);
+    CHECK(gradient_error(rows, c.want_dv) < slack * gradient_tolerance<T>);
+  }
+
+  /// All sums are finite.
+  void check_all_finite() const {
+    auto const finite = [](std::vector<double> const& rows) {
+      return std::all_of(rows.begin(), rows.end(), [](double x) { return std::isfinite(x); });
+    };
+    bool const writes = from_zero_ || !std::is_same_v<KeyGrad, float>;
+    CHECK(finite(added_rows(dq.values(), dq_before, c.query_shape(), c.dq_strides, from_zero_)));
+    CHECK(finite(added_rows(dk.values(), dk_before, c.key_shape(), c.dk_strides, writes)));
+    CHECK(finite(added_rows(dv.values(), dv_before, c.key_shape(), c.dv_strides, writes)));
   }
 
  private:
@@ -431,6 +503,140 @@ void check_large_gradient_strides(std::uint64_t stream) {
     check_cuda(cudaMemcpy2D(got.data(), 128 * sizeof(float), sums.data() + 128 * part++, row * sizeof(float),
                             128 * sizeof(float), rows, cudaMemcpyDeviceToHost));
     CHECK(gradient_error({got.begin(), got.end()}, *want) < gradient_tolerance<bfloat16>);
+  }
+}
+
+/// Every seventh query sees nothing, and neither does anything see every fifth key; the others are causal.
+struct BlindRows {
+  LIGHTSEQ_HD static constexpr bool visible(std::int64_t query, std::int64_t key) {
+    return key <= query && query % 7 != 3 && key % 5 != 2;
+  }
+  LIGHTSEQ_HD static constexpr Cover cover(Range queries, Range keys) {
+    return keys.begin >= queries.end ? Cover::none : Cover::partial;
+  }
+};
+static_assert(Mask<BlindRows>);
+
+/// What is not finite in one row of an input makes not finite those rows of the gradients that visible pairs
+/// carry it to, and no others; and the others are right.
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, class T, class KeyGrad,
+          bool Deterministic, class M>
+void check_poisoned_row(M const& mask, int cases, std::uint64_t stream) {
+  static constexpr char const* names[] = {"q", "k", "v", "d_o"};
+  for (int i = 0; i < cases; ++i) {
+    std::mt19937_64 random(stream_seed(stream + 10 * static_cast<std::uint64_t>(i) + 9));
+    auto const below = [&](std::int64_t n) {
+      return static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(n));
+    };
+    auto c = some_backward_case<HeadDim, T>(mask, stream + 10 * static_cast<std::uint64_t>(i),
+                                            i % 3 == 0 ? 400 : 150);
+    int const which = i % 4, kind = i / 4 % 4;
+    bool const of_queries = which == 0 || which == 3, single = below(2) == 0;
+    Shape const shape = of_queries ? c.query_shape() : c.key_shape();
+    T* const data = which == 0   ? c.q.data()
+                    : which == 1 ? c.k.data()
+                    : which == 2 ? c.v.data()
+                                 : c.d_o.data();
+    Tensor<T> const tensor{data, which == 0 ? c.q_strides : which == 3 ? c.d_o_strides : c.kv_strides};
+    std::int64_t const batch = below(shape.batch), head = below(shape.heads), token = below(shape.tokens);
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    T bad(kind == 0 ? std::numeric_limits<float>::quiet_NaN() : kind == 2 ? infinity : -infinity);
+    if (kind == 1) bad.bits = 0xffff;
+    T* const row = tensor.at(batch, token, head);
+    if (!single) std::fill_n(row, HeadDim, bad);
+    row[below(HeadDim)] = bad;
+    c.solve(mask);
+    BackwardRun<Kernel<HeadDim, T, KeyGrad, M, Deterministic>, HeadDim, T, KeyGrad, M> run(c, mask);
+    run.launch();
+    INFO("seed ", run_seed(), ", stream ", stream, ", case ", i, ", ", names[which], " kind ", kind,
+         " single ", single, ", batch ", batch, ", head ", head, ", token ", token, " of ", shape.tokens,
+         ", head dim ", HeadDim, ", heads ", c.heads, "/", c.kv_heads, ", queries ",
+         c.queries.segments[0].rows, "+", c.queries.segments[1].rows, ", keys ", c.keys.segments[0].rows, "+",
+         c.keys.segments[1].rows);
+    run.check_finite();
+  }
+}
+
+/// What nobody sees may hold anything: keys and values that no query sees, and queries and gradients of
+/// outputs where these see nothing.
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, class T, class KeyGrad,
+          bool Deterministic, class M>
+void check_unseen_rows(M const& mask, int cases, std::uint64_t stream) {
+  for (int i = 0; i < cases; ++i) {
+    auto c = some_backward_case<HeadDim, T>(mask, stream + 10 * static_cast<std::uint64_t>(i),
+                                            i % 2 == 0 ? 150 : 600);
+    auto const sees = [&](std::int64_t query, std::int64_t key) {
+      return mask.visible(c.queries.position(query), c.keys.position(key));
+    };
+    auto const poison = [&](std::vector<T>& values, Strides const& strides, Shape const& shape,
+                            std::int64_t token) {
+      for (std::int64_t b = 0; b < shape.batch; ++b)
+        for (std::int64_t h = 0; h < shape.heads; ++h)
+          std::fill_n(Tensor<T>{values.data(), strides}.at(b, token, h), HeadDim, poisoned_vector<T>(1)[0]);
+    };
+    for (std::int64_t key = 0; key < c.keys.rows(); ++key) {
+      bool seen = false;
+      for (std::int64_t query = 0; query < c.queries.rows(); ++query) seen |= sees(query, key);
+      if (seen) continue;
+      poison(c.k, c.kv_strides, c.key_shape(), key);
+      poison(c.v, c.kv_strides, c.key_shape(), key);
+    }
+    for (std::int64_t query = 0; query < c.queries.rows(); ++query) {
+      bool seen = false;
+      for (std::int64_t key = 0; key < c.keys.rows(); ++key) seen |= sees(query, key);
+      if (seen) continue;
+      poison(c.q, c.q_strides, c.query_shape(), query);
+      poison(c.d_o, c.d_o_strides, c.query_shape(), query);
+    }
+    c.solve(mask);
+    BackwardRun<Kernel<HeadDim, T, KeyGrad, M, Deterministic>, HeadDim, T, KeyGrad, M> run(c, mask);
+    run.launch();
+    run.check();
+  }
+}
+
+/// Both, under masks that hide some of every tile, few tiles, and rows from all.
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, class T, class KeyGrad,
+          bool Deterministic>
+void check_gradients_beside_nan(std::uint64_t stream) {
+  check_poisoned_row<Kernel, HeadDim, T, KeyGrad, Deterministic>(Causal{}, 32, stream);
+  check_poisoned_row<Kernel, HeadDim, T, KeyGrad, Deterministic>(Documents{90}, 32, stream + 1000);
+  check_poisoned_row<Kernel, HeadDim, T, KeyGrad, Deterministic>(BlindRows{}, 32, stream + 2000);
+  check_unseen_rows<Kernel, HeadDim, T, KeyGrad, Deterministic>(Documents{90}, 4, stream + 3000);
+  check_unseen_rows<Kernel, HeadDim, T, KeyGrad, Deterministic>(BlindRows{}, 4, stream + 4000);
+}
+
+/// The weights, and so the gradients of values, are right for logits up to 5000; larger ones are no longer
+/// known to 1e-3, and all is finite. (The other gradients are differences that the scale makes large.)
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, class T>
+void check_gradients_of_large_logits(std::uint64_t stream) {
+  for (float const largest : {1e3f, 5e3f, 1e4f, 1e6f, 1e9f}) {
+    auto c = some_backward_case<HeadDim, T>(Causal{}, stream++, 300);
+    // The logits of normal numbers are at most some 4 times their deviation.
+    c.scale *= largest / 4;
+    c.solve(Causal{});
+    BackwardRun<Kernel<HeadDim, T, T, Causal, false>, HeadDim, T, T, Causal> run(c, Causal{});
+    run.launch();
+    INFO("logits of ", largest);
+    if (largest <= 5e3f) run.check_values(2);
+    run.check_all_finite();
+  }
+}
+
+/// No scale is too small or too large where the logits are not.
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim>
+void check_gradients_of_scales(std::uint64_t stream) {
+  for (float const scale : {1e-42f, 1e-36f, 1e-25f, 1e-12f, 1e12f, 1e25f, 1e36f}) {
+    auto c = some_backward_case<HeadDim, bfloat16>(Causal{}, stream++, 300);
+    c.scale = scale;
+    float const spread = std::min(1e35f, 1 / scale / std::sqrt(static_cast<float>(HeadDim)));
+    for (bfloat16& x : c.q) x = bfloat16(static_cast<float>(x) * spread);
+    c.solve(Causal{});
+    BackwardRun<Kernel<HeadDim, bfloat16, bfloat16, Causal, false>, HeadDim, bfloat16, bfloat16, Causal> run(
+        c, Causal{});
+    run.launch();
+    INFO("scale ", scale);
+    run.check();
   }
 }
 

@@ -22,8 +22,6 @@ struct Strides {
   std::int64_t token = 0;
   std::int64_t head = 0;
 
-  static constexpr std::int64_t lowest = std::numeric_limits<std::int64_t>::min();
-
   /// Strides of a tensor without gaps.
   LIGHTSEQ_HD static constexpr Strides packed(Shape const& shape) {
     return {shape.tokens * shape.heads * shape.dim, shape.heads * shape.dim, shape.dim};

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "lightseq/core/status.hpp"
+#include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/sm80/backward_block.cuh"
 
@@ -74,6 +75,8 @@ class BackwardKernel {
     // Every translation unit has a kernel of its own, and which one an inlined launch() would mean is open:
     // what is prepared here is launched.
     kernel_ = reinterpret_cast<void const*>(&backward_kernel<HeadDim, T, KeyGrad, M, Deterministic, Large>);
+    if (Status const status = check_compiled(kernel_, "the backward kernel", "sm_80"); !status.ok())
+      return status;
     threads_ = Block<Large>::threads, shared_bytes_ = Block<Large>::shared_bytes;
     key_rows_ = Block<Large>::key_rows;
     cudaError_t error =

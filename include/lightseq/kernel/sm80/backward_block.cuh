@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "lightseq/core/tensor.hpp"
+#include "lightseq/kernel/backward_care.cuh"
 #include "lightseq/kernel/backward_order.cuh"
 #include "lightseq/kernel/backward_turns.cuh"
 #include "lightseq/kernel/fragment.cuh"
@@ -80,7 +81,7 @@ struct Backward {
 
   /// Shared memory: keys, values, two stages of queries, one or two of output gradients, the scores'
   /// gradients with a key in each row of 128 bytes, the weights likewise where warps share them, and two
-  /// stages of two numbers for each query.
+  /// stages of two numbers for each query, behind which bits say which queries ask for care.
   using QueryTile = RowTile<query_rows, HeadDim, threads>;
   using KeyTile = RowTile<key_rows, HeadDim, threads>;
   static constexpr int query_panel = QueryTile::panel, key_panel = KeyTile::panel;  ///< bytes
@@ -90,8 +91,10 @@ struct Backward {
   static constexpr int score_bytes = (query_rows + 63) / 64 * key_panel;
   static constexpr int p_offset = ds_offset + score_bytes;
   static constexpr int stats_offset = p_offset + (columns > 1 ? score_bytes : 0);
-  static constexpr int stats_bytes = query_rows * 8;
-  static constexpr int shared_bytes = stats_offset + 2 * stats_bytes;
+  static constexpr int stats_bytes = query_rows * 8 + 16;
+  static_assert(query_rows <= 64);
+  static constexpr int largest_offset = stats_offset + 2 * stats_bytes;  ///< for queries that ask for care
+  static constexpr int shared_bytes = largest_offset + query_rows * 4;
   static_assert(shared_bytes <= (Large ? 162 : 98) * 1024,
                 "lightseq: the backward tile does not fit in shared memory");
 
@@ -159,9 +162,9 @@ struct Backward {
       QueryTile::template load_ordered<false>(shared + d_o_offset + stage * QueryTile::bytes, launch.d_o,
                                               place.batch, token, steps.head, count);
     };
-    /// A query's lse and delta, which nothing may wait for here.
+    /// A query's lse and delta, which nothing may wait for here. One that does not exist has the largest LSE.
     auto const load_stats = [&] {
-      float2 stats{-OnlineSoftmax::infinity, 0};
+      float2 stats{largest_float, 0};
       int const row = steps.walk.first + static_cast<int>(threadIdx.x);
       if (threadIdx.x < query_rows && row < launch.queries[steps.walk.segment].count) {
         int const token = steps.walk.segment * launch.queries[0].count + row;
@@ -170,17 +173,17 @@ struct Backward {
       }
       return stats;
     };
-    /// Stores -lse * log2(e) and -delta. A query that sees nothing, or does not exist, gets -inf, which makes
-    /// its weights zero.
+    /// Stores what is added to a query's scores to make weights of them, and -delta; and bits.
     auto const store_stats = [&](int stage, float2 const& stats) {
-      if (threadIdx.x < query_rows) {
-        bool const sees = stats.x != -OnlineSoftmax::infinity;
-        float const lse = sees ? -stats.x * OnlineSoftmax::log2_e : -OnlineSoftmax::infinity;
-        std::uint32_t const to = shared + stats_offset + stage * stats_bytes + threadIdx.x * 4;
-        asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(lse) : "memory");
-        asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + query_rows * 4), "f"(sees ? -stats.y : 0.0f)
-                     : "memory");
-      }
+      float const offset = -score_offset(stats.x);
+      std::uint32_t const to = shared + stats_offset + stage * stats_bytes + threadIdx.x * 4;
+      std::uint32_t const exists = threadIdx.x < query_rows;
+      store_if(to, offset, exists);
+      store_if(to + query_rows * 4, -stats.y, exists);
+      bool const ordinary = stats.x == largest_float || is_ordinary(stats.x, stats.y);
+      unsigned const odd = __ballot_sync(~0u, exists != 0 && !ordinary);
+      store_if(shared + stats_offset + stage * stats_bytes + query_rows * 8 + warp * 4, __uint_as_float(odd),
+               lane == 0 && warp < 2);
     };
     bool more = steps.next();
     if (more) {
@@ -210,7 +213,8 @@ struct Backward {
     float dk[fragments][warp_blocks * 8], dv[fragments][warp_blocks * 8];
     clear(dk);
     clear(dv);
-    float const scale = launch.scale * OnlineSoftmax::log2_e;
+    float const scale = exponent_scale(launch.scale);
+    bool opens = true;
     unsigned* passed = nullptr;
     int stage = 0;
 #pragma unroll 1
@@ -234,9 +238,17 @@ struct Backward {
       std::uint32_t const row_stats =
           shared + stats_offset + stage * stats_bytes + own_query * 4 + lane % 4 * 8;
 
+      bool const odd_queries = tests && has_odd_queries(stage);
+      if (odd_queries) clean_queries(stage, q_stage, d_o_stage);
+
       float s[fragments][warp_queries / 2];
       clear(s);
       multiply_rows(s, row_scores, q_stage + own_query * 128 + along, [](int) {});
+      bool const bad_keys = opens && !begin_finite(s);
+      if (odd_queries) {
+#pragma unroll
+        for (int f = 0; f < fragments; ++f) judge(s[f], shared + largest_offset + own_query * 4);
+      }
       if (tests) {
 #pragma unroll
         for (int f = 0; f < fragments; ++f)
@@ -256,10 +268,12 @@ struct Backward {
             float& weight = s[f][4 * j + i];
             weight = exp2_here(fmaf(weight, scale, i % 2 == 0 ? lse.x : lse.y));
           }
+          if constexpr (columns > 1) {
 #pragma unroll
-          for (int i = 2 * j; i < 2 * j + 2; ++i) {
-            p_packed[f][i] = ptx::pack<T>(s[f][2 * i], s[f][2 * i + 1]);
-            if constexpr (columns > 1) store_score(scores + p_offset, f, i, p_packed[f][i]);
+            for (int i = 2 * j; i < 2 * j + 2; ++i) {
+              p_packed[f][i] = ptx::pack<T>(s[f][2 * i], s[f][2 * i + 1]);
+              store_score(scores + p_offset, f, i, p_packed[f][i]);
+            }
           }
         }
       };
@@ -273,7 +287,22 @@ struct Backward {
           for (int i = 0; i < 4; ++i) ds[f][4 * j + i] = i % 2 == 0 ? delta.x : delta.y;
       }
       multiply_rows(ds, row_scores + v_offset, d_o_stage + own_query * 128 + along, weigh_some);
+      if (tests && (odd_queries || !begin_finite(ds))) {
+#pragma unroll
+        for (int f = 0; f < fragments; ++f) {
+          float seen[warp_queries / 2] = {};
+          hide_keys(seen, rows(f), launch.queries[segment], first + own_query, launch.mask);
+          drop_hidden(seen, ds[f]);
+        }
+      }
 
+      if constexpr (columns == 1) {
+#pragma unroll
+        for (int f = 0; f < fragments; ++f)
+#pragma unroll
+          for (int i = 0; i < warp_queries / 4; ++i)
+            p_packed[f][i] = ptx::pack<T>(s[f][2 * i], s[f][2 * i + 1]);
+      }
       constexpr int dv_gaps = warp_queries / 16 * warp_blocks;
       multiply_columns(dv, p_packed, d_o_stage + own_query * 128 + down, column * warp_blocks, [&](int gap) {
 #pragma unroll
@@ -291,7 +320,14 @@ struct Backward {
         LaunchSegment const& queries = launch.queries[segment];
         if (warp == 0) turns.wait(passed, queries.hull(first, min(query_rows, queries.count - first)), turn);
       }
-      __syncthreads();  // the scores are there for all
+      // The scores are there for all.
+      if (!opens) {
+        __syncthreads();
+      } else if (__syncthreads_or(bad_keys)) {
+        if (bad_keys) clean_keys(key_warp);
+        __syncthreads();
+      }
+      opens = false;
       if constexpr (columns > 1)
         multiply_others(dv, row_scores + p_offset, d_o_stage + down, column, [](int) {});
       if constexpr (columns > 1 && tile.d_o_stages == 1) __syncthreads();  // nobody reads d_o any more
@@ -359,6 +395,52 @@ struct Backward {
   }
 
  private:
+  template <int Size>
+  __device__ __forceinline__ static bool begin_finite(float const (&x)[fragments][Size]) {
+    bool finite = true;
+#pragma unroll
+    for (int f = 0; f < fragments; ++f) finite &= begins_finite(x[f]);
+    return __all_sync(~0u, finite);
+  }
+
+  /// Makes finite this warp's keys.
+  __device__ __forceinline__ void clean_keys(int key_warp) const {
+    std::uint32_t const row = min(threadIdx.x % 32, warp_keys - 1);
+    std::uint32_t const from = shared + (key_warp * warp_keys + row) * 128;
+    make_row_finite<T, KeyTile::panels, key_panel>(from);
+    make_row_finite<T, KeyTile::panels, key_panel>(from + 16);
+  }
+
+  /// Whether a query of a stage asks for care.
+  __device__ __forceinline__ bool has_odd_queries(int stage) const {
+    std::uint32_t low, high;
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];"
+                 : "=r"(low), "=r"(high)
+                 : "r"(shared + stats_offset + stage * stats_bytes + query_rows * 8)
+                 : "memory");
+    return (low | high) != 0;
+  }
+
+  /// Makes finite a step's queries and gradients of outputs, and all offsets numbers, and notes the largest
+  /// score of each row: NaN for one that had a NaN as offset or was not finite. All threads call it.
+  __device__ __forceinline__ void clean_queries(int stage, std::uint32_t q, std::uint32_t d_o) const {
+    std::uint32_t const row = min(threadIdx.x % 64, query_rows - 1);
+    std::uint32_t const offset = shared + stats_offset + stage * stats_bytes + row * 4;
+    std::uint32_t const largest = shared + largest_offset + row * 4;
+    float added;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(added) : "r"(offset) : "memory");
+    float const most = largest_score<T>(-added, exponent_scale(launch.scale));
+    std::uint32_t const from = (threadIdx.x / 64 % 2 == 0 ? q : d_o) + row * 128;
+    bool const low = make_row_finite<T, QueryTile::panels, query_panel>(from);
+    bool const high = make_row_finite<T, QueryTile::panels, query_panel>(from + 16);
+    __syncthreads();
+    store_if(offset, 0, threadIdx.x < query_rows && most != most);
+    store_if(largest, most, threadIdx.x < query_rows);
+    __syncthreads();
+    store_if(largest, not_a_number, low | high);
+    __syncthreads();
+  }
+
   template <int Fragments, int Size>
   __device__ __forceinline__ static void clear(float (&x)[Fragments][Size]) {
 #pragma unroll
@@ -511,6 +593,8 @@ __global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic
 #if __CUDA_ARCH__ >= 800
   extern __shared__ __align__(128) std::uint8_t shared[];
   Backward<HeadDim, T, KeyGrad, M, Deterministic, Large>{launch, ptx::shared_address(shared)}.run();
+#elif defined(__CUDA_ARCH__)
+  static_assert(HeadDim < 0, "lightseq: the portable kernels are compiled for sm_80 and up");
 #endif
 }
 

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "lightseq/core/status.hpp"
+#include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/sm90/backward_block.cuh"
 
@@ -34,7 +35,7 @@ class BackwardKernel {
     // The rows may lie in two segments.
     std::int64_t const query_tiles = query_rows / Block::query_rows + 2;
     std::int64_t const key_tiles = key_rows / Block::key_rows + 2;
-    std::int64_t const stats = batch * heads * query_tiles * 2 * Block::query_rows;
+    std::int64_t const stats = batch * heads * query_tiles * stats_floats<Block::query_rows>;
     std::int64_t const turns = Deterministic ? batch * heads * query_tiles : 0;
     std::int64_t const counters = 1 + turns + Sums::counters_for(batch * heads, key_tiles);
     return (stats + counters) * std::int64_t{sizeof(float)};
@@ -46,6 +47,8 @@ class BackwardKernel {
     // Every translation unit has kernels of its own: what is loaded here is launched.
     kernel_ = reinterpret_cast<void const*>(&backward_kernel<HeadDim, T, KeyGrad, M, Deterministic>);
     stats_kernel_ = reinterpret_cast<void const*>(&backward_stats<Block::query_rows>);
+    if (Status const status = check_compiled(kernel_, "the backward kernel", "sm_90a"); !status.ok())
+      return status;
     int device = 0;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
@@ -69,17 +72,17 @@ class BackwardKernel {
     BackwardStats stats{call.lse, call.delta, {launch.queries[0], launch.queries[1]}};
     stats.heads = static_cast<int>(call.heads);
     stats.query_tiles = launch.query_tiles;
-    stats.rows = query_tiles * Block::query_rows;
-    stats.shift = scales_weights<T> ? std::log2(call.scale) : 0;
+    stats.tiles = query_tiles;
+    stats.shift = weights_carry_scale(call.scale) ? std::log2(call.scale) : 0;
     stats.to = static_cast<float*>(workspace);
     std::int64_t const turns = Deterministic ? query_tiles : 0;
     stats.counters = 1 + turns + launch.sums.counters_of(launch.order);
-    stats.counter = reinterpret_cast<unsigned*>(stats.to + 2 * stats.rows);
+    stats.counter = reinterpret_cast<unsigned*>(stats.to + query_tiles * stats_floats<Block::query_rows>);
     launch.stats = stats.to;
     launch.counter = stats.counter;
     launch.turns = stats.counter + 1;
     launch.sums.counters = launch.turns + turns;
-    auto const stats_blocks = static_cast<unsigned>(std::clamp<std::int64_t>(stats.rows / 256, 1, 4096));
+    auto const stats_blocks = static_cast<unsigned>(std::clamp<std::int64_t>(query_tiles / 8, 1, 4096));
     void* stats_arguments[] = {&stats};
     cudaError_t const error =
         cudaLaunchKernel(stats_kernel_, dim3(stats_blocks), dim3(256), stats_arguments, 0, stream);
@@ -91,6 +94,11 @@ class BackwardKernel {
   }
 
  private:
+  /// Whether weights carry the factor on q.k: far from 1 it would make them vanish or overflow.
+  static bool weights_carry_scale(float scale) {
+    return scales_weights<T> && scale >= 0x1p-60f && scale <= 0x1p60f;
+  }
+
   static Status refused(cudaError_t error) {
     if (error == cudaSuccess) return {};
     return {.code = Code::device_failed, .subject = "the backward kernel", .native = error};
@@ -129,6 +137,11 @@ class BackwardKernel {
       launch.query_tiles += (launch.queries[i].count + Block::query_rows - 1) / Block::query_rows;
     }
     launch.scale = call.scale;
+    if (weights_carry_scale(call.scale)) {
+      launch.value_scale = 1 / call.scale;
+    } else if (scales_weights<T>) {
+      launch.late_scale = call.scale;
+    }
     launch.dkv_zero = call.dkv_zero;
     return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, Block::key_rows, multiprocessors_,
                               Deterministic, true);

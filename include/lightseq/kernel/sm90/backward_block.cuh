@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/kernel/backward_care.cuh"
 #include "lightseq/kernel/backward_order.cuh"
 #include "lightseq/kernel/backward_turns.cuh"
 #include "lightseq/kernel/fragment.cuh"
@@ -36,6 +37,8 @@ struct BackwardLaunch {
   KeyTileOrder order = {};
   int query_tiles = 0;  ///< of one batch and head
   float scale = 0;
+  float late_scale = 1;          ///< the factor that weights lack where they should carry `scale`
+  float value_scale = 1;         ///< the factor that frees the gradients of values from what weights carry
   bool dkv_zero = false;         ///< as BackwardCall's
   float const* stats = nullptr;  ///< what backward_stats writes
   unsigned* counter = nullptr;   ///< of key tiles that have been taken
@@ -79,16 +82,20 @@ struct Backward {
   /// A query tile.
   struct Step {
     int segment, first, head;
-    int tests;  ///< whether pairs of it must be tested
+    int tests;  ///< the sum of those below that hold
   };
+  static constexpr int cut = 1;          ///< pairs must be tested
+  static constexpr int opens = 2;        ///< it is the first step of a key tile
+  static constexpr int scales = 4;       ///< weights do not carry the factor that they should carry
+  static constexpr int bad = 8;          ///< hide() has found, and left to do, that keys are not finite
   static constexpr int steps_known = 8;  ///< a step is forgotten when its sums have long left
 
   struct Control {
     Barrier tile_full, tile_empty, kv_full, kv_empty;
     Barrier q_full[stages], q_empty[stages], d_o_full[stages], d_o_empty[stages];
     Barrier ds_full[2], ds_empty[2];
-    Barrier dq_full[2][2], dq_empty[2];               ///< [even or odd step][warpgroup], and [warpgroup]
-    alignas(16) float stats[stages][2 * query_rows];  ///< as backward_stats writes them
+    Barrier dq_full[2][2], dq_empty[2];  ///< [even or odd step][warpgroup], and [warpgroup]
+    alignas(16) float stats[stages][stats_floats<query_rows>];  ///< as backward_stats writes them
     alignas(16) Step steps[steps_known];
     Barrier step_full[steps_known];  ///< only where gradients of queries leave in turn
     KeyTile key_tiles[2];
@@ -219,15 +226,18 @@ struct Backward {
         load_rows(v_offset, key_panel, launch.v[key_tile.segment], key_tile.first, key_tile.head,
                   key_tile.batch, control.kv_full);
       }
+      int opening = opens;
       for (int i = 0; i < launch.order.group; ++i) {
         Walk walk = walk_queries(key_tile);
         while (walk.next()) {
           if (leads) {
             bool const short_tile = launch.keys[key_tile.segment].count - key_tile.first < key_rows;
-            load_step(
-                {walk.segment, walk.first, key_tile.head * launch.order.group + i, walk.cut || short_tile},
-                key_tile.batch, number);
+            int const tests =
+                opening + (walk.cut || short_tile ? cut : 0) + (launch.late_scale != 1 ? scales : 0);
+            load_step({walk.segment, walk.first, key_tile.head * launch.order.group + i, tests},
+                      key_tile.batch, number);
           }
+          opening = 0;
           __syncwarp();
           ++number;
         }
@@ -260,7 +270,7 @@ struct Backward {
     control.q_full[s].arrive_and_expect(query_bytes + stats_bytes);
     load_rows(q_offset + s * query_bytes, query_panel, launch.q[step.segment], step.first, step.head, batch,
               control.q_full[s]);
-    std::int64_t const stats = std::int64_t{tile_number(step, batch)} * (2 * query_rows);
+    std::int64_t const stats = std::int64_t{tile_number(step, batch)} * stats_floats<query_rows>;
     load_bytes(control.stats[s], launch.stats + stats, stats_bytes, control.q_full[s]);
   }
 
@@ -379,7 +389,7 @@ struct Backward {
 #pragma unroll
     for (int i = 0; i < Size; ++i) {
       if constexpr (scales_weights<T>) {
-        dv[i] *= 1.0f / launch.scale;
+        dv[i] *= launch.value_scale;
       } else {
         dk[i] *= launch.scale;
       }
@@ -431,16 +441,85 @@ struct Backward {
     return key_tile;
   }
 
-  /// Hides what the mask hides in a step's transposed scores, of the queries from `offset` in the tile on.
-  template <int Size>
-  __device__ __forceinline__ void hide(float (&s)[Size], KeyTile const& key_tile, int key_offset,
-                                       int query_offset, int number) const {
-    Step const step = control.steps[number % steps_known];
-    if (ptx::uniform(step.tests) == 0) return;
+  /// threadIdx.x for code that seldom runs: the compiler computes nothing of it beforehand, which would take
+  /// registers from the main loop.
+  __device__ __forceinline__ static std::uint32_t seldom_thread() {
+    std::uint32_t thread = threadIdx.x;
+    asm volatile("" : "+r"(thread));
+    return thread;
+  }
+
+  /// A thread's two keys of the tile, its warpgroup's first one being `offset`.
+  __device__ __forceinline__ RowPair keys_of(KeyTile const& at, int offset) const {
+    // Unsigned: signed arithmetic on threadIdx.x costs the main loop 40 instructions.
     int const lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    RowPair const keys{key_tile.batch, key_tile.head, 0, key_tile.first + key_offset + warp * 16 + lane / 4,
-                       launch.keys[key_tile.segment]};
-    hide_keys(s, keys, launch.queries[step.segment], step.first + query_offset, launch.mask);
+    return {at.batch, at.head, 0, at.first + offset + warp * 16 + lane / 4, launch.keys[at.segment]};
+  }
+
+  /// Hides what the mask hides in a step's transposed scores, of the queries from `offset` in the tile on,
+  /// and sees to it that hidden pairs add nothing, whatever the numbers are. `dp` is under way. Returns
+  /// the step's tests.
+  template <int Size>
+  __device__ __forceinline__ int hide(float (&s)[Size], float (&dp)[Size], KeyTile const& key_tile,
+                                      int key_offset, int query_offset, int number, int stage) const {
+    Step const step = control.steps[number % steps_known];
+    int tests = ptx::uniform(step.tests);
+    if (tests == 0) return 0;
+    if ((tests & opens) != 0 && !__all_sync(~0u, begins_finite(s))) {
+      // Where both warpgroups look at the same keys, they must both have found it before.
+      if constexpr (splits_dims) {
+        tests |= bad;
+      } else {
+        clean_keys(key_offset);
+      }
+    }
+    // Both warpgroups find the same here.
+    bool const odd_queries =
+        (tests & cut) != 0 && ptx::uniform(control.stats[stage][2 * query_rows] != 0) != 0;
+    if (odd_queries) {
+      clean_queries(stage);
+      judge(s, ptx::shared_address(control.stats[stage]) + (query_rows + query_offset) * 4);
+    }
+    if ((tests & (cut | scales)) == 0) return tests;
+    if ((tests & cut) != 0)
+      hide_keys(s, keys_of(key_tile, key_offset), launch.queries[step.segment], step.first + query_offset,
+                launch.mask);
+    wgmma_wait<0>();
+    pin(dp);
+    if ((tests & scales) != 0) {
+#pragma unroll
+      for (int i = 0; i < Size; ++i) dp[i] *= launch.late_scale;
+    }
+    if (odd_queries || !__all_sync(~0u, begins_finite(dp))) drop_hidden(s, dp);
+    return tests;
+  }
+
+  /// Makes finite a step's queries and gradients of outputs, and all offsets numbers. The place of delta,
+  /// which has been read, gets the largest score of a row: NaN for each that had a NaN as offset or was not
+  /// finite. Both warpgroups call it.
+  __device__ __forceinline__ void clean_queries(int stage) const {
+    std::uint32_t const thread = seldom_thread();
+    std::uint32_t const row = min(thread % 128, query_rows - 1), second = thread >= 256;
+    std::uint32_t const offset = ptx::shared_address(control.stats[stage]) + row * 4;
+    std::uint32_t const tile =
+        ptx::shared_address(shared) + (second ? d_o_offset : q_offset) + stage * query_bytes;
+    ptx::barrier_sync(1, 256);
+    float const most = largest_score<T>(control.stats[stage][row], exponent_scale(launch.scale));
+    bool const low = make_row_finite<T, panels, query_panel>(tile + row * 128);
+    bool const high = make_row_finite<T, panels, query_panel>(tile + row * 128 + 16);
+    fence_shared_writes();
+    ptx::barrier_sync(1, 256);
+    store_if(offset, 0, !second && most != most);
+    store_if(offset + query_rows * 4, most, !second);
+    ptx::barrier_sync(1, 256);
+    store_if(offset + query_rows * 4, not_a_number, low | high);
+    ptx::barrier_sync(1, 256);
+  }
+
+  /// Makes finite this warp's 16 rows of keys, the first of its warpgroup being `offset`.
+  __device__ __forceinline__ void clean_keys(int offset) const {
+    std::uint32_t const thread = seldom_thread(), row = offset + thread / 32 % 4 * 16 + thread % 16;
+    make_row_finite<T, panels, key_panel>(ptx::shared_address(shared) + row * 128 + thread / 16 % 2 * 16);
   }
 };
 
@@ -450,6 +529,9 @@ __global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::uint8_t shared[];
   Backward<HeadDim, T, KeyGrad, M, Deterministic>(launch, shared).run();
+#elif defined(__CUDA_ARCH__)
+  static_assert(HeadDim < 0 || __CUDA_ARCH__ != 900,
+                "lightseq: the Hopper kernels are compiled for sm_90a, not sm_90 (-arch=sm_90a)");
 #endif
 }
 

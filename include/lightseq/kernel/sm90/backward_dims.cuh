@@ -29,7 +29,7 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
   std::uint32_t const p_address = ptx::shared_address(shared + Block::ds_offset),
                       ds_address = p_address + Block::ds_bytes;
   std::uint32_t const p_all = descriptor(p_address), ds_all = descriptor(ds_address);
-  float const scale = block.launch.scale * OnlineSoftmax::log2_e;
+  float const scale = exponent_scale(block.launch.scale);
 
   float dk[64], dv[64];
   auto const begin_scores = [&](float(&to)[queries / 2], std::uint32_t left, std::uint32_t right) {
@@ -78,7 +78,7 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
       begin_scores(dp, v_all, d_o_stage);
       wgmma_wait<1>();
       pin(s);
-      block.hide(s, key_tile, 0, queries * group, number);
+      int const tests = block.hide(s, dp, key_tile, 0, queries * group, number, stage);
       weigh(s, control.stats[stage] + queries * group, scale);
       pack<T>(p, s);
       wgmma_wait<0>();
@@ -87,6 +87,7 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
       for (int i = 0; i < queries / 2; ++i) dp[i] *= s[i];
       pack<T>(ds, dp);
       ptx::barrier_sync(1, 256);  // both have read the last step's p and ds
+      if ((tests & Block::bad) != 0) block.clean_keys(0);
       store_down(p_address + group * queries * 128, p);
       store_down(ds_address + group * queries * 128, ds);
       fence_shared_writes();

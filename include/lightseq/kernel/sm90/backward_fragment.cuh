@@ -5,6 +5,7 @@
 
 #include "lightseq/core/element.hpp"
 #include "lightseq/core/tensor.hpp"
+#include "lightseq/kernel/backward_care.cuh"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm90/forward_output.cuh"
@@ -19,43 +20,56 @@ namespace lightseq::sm90 {
 template <class T>
 constexpr bool scales_weights = std::is_same_v<T, bfloat16>;
 
+/// Floats that backward_stats writes for a query tile: for each row what is subtracted from its scores, in
+/// powers of 2, and then -delta; behind them 1 if a row that exists asks for care, or else 0.
+template <int QueryRows>
+constexpr int stats_floats = 2 * QueryRows + 4;
+
 /// What the rows of a backward launch are told beforehand.
 struct BackwardStats {
   RowStats<float const> lse = {}, delta = {};
   LaunchSegment queries[2] = {};
   int heads = 0;
-  int query_tiles = 0;    ///< of one batch and head
-  std::int64_t rows = 0;  ///< in all query tiles of all batches and heads, those that are none included
-  float shift = 0;        ///< log2 of the factor that weights carry
+  int query_tiles = 0;     ///< of one batch and head
+  std::int64_t tiles = 0;  ///< of all batches and heads
+  float shift = 0;         ///< log2 of the factor that weights carry
   float* to = nullptr;
   std::int64_t counters = 0;
   unsigned* counter = nullptr;
 };
 
-/// Writes, for each query tile, what is subtracted from its queries' scores, in powers of 2, and then -delta;
-/// and zeros to the counters.
+/// Writes the statistics of each query tile, a warp a tile; and zeros to the counters.
 template <int QueryRows>
 __global__ void __launch_bounds__(256) backward_stats(__grid_constant__ BackwardStats const launch) {
   std::int64_t const step = std::int64_t{gridDim.x} * blockDim.x;
   std::int64_t const start = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   int const in_first = (launch.queries[0].count + QueryRows - 1) / QueryRows;
-  for (std::int64_t i = start; i < launch.rows; i += step) {
-    std::int64_t const tile = i / QueryRows, batch_head = tile / launch.query_tiles;
-    int const in_tile = static_cast<int>(i % QueryRows), number = static_cast<int>(tile % launch.query_tiles);
-    int const segment = number < in_first ? 0 : 1;
-    int const row = (number - segment * in_first) * QueryRows + in_tile;
-    float lse = -OnlineSoftmax::infinity, delta = 0;
-    if (row < launch.queries[segment].count) {
-      std::int64_t const batch = batch_head / launch.heads, head = batch_head % launch.heads;
-      int const token = segment * launch.queries[0].count + row;
-      lse = launch.lse.at(batch, head)[token];
-      delta = launch.delta.at(batch, head)[token];
+  int const lane = static_cast<int>(threadIdx.x) % 32;
+  for (std::int64_t tile = start / 32; tile < launch.tiles; tile += step / 32) {
+    std::int64_t const batch_head = tile / launch.query_tiles;
+    std::int64_t const batch = batch_head / launch.heads, head = batch_head % launch.heads;
+    int const number = static_cast<int>(tile % launch.query_tiles), segment = number < in_first ? 0 : 1;
+    int const first = (number - segment * in_first) * QueryRows;
+    float* const to = launch.to + tile * stats_floats<QueryRows>;
+    bool ordinary = true;
+#pragma unroll
+    for (int i = 0; i < QueryRows; i += 32) {
+      int const in_tile = i + lane, row = first + in_tile;
+      if (in_tile >= QueryRows) break;
+      // A row that is none has no weights.
+      float offset = OnlineSoftmax::infinity, delta = 0;
+      if (row < launch.queries[segment].count) {
+        int const token = segment * launch.queries[0].count + row;
+        float const lse = launch.lse.at(batch, head)[token];
+        delta = launch.delta.at(batch, head)[token];
+        offset = score_offset(lse) - launch.shift;
+        ordinary &= is_ordinary(lse, delta);
+      }
+      to[in_tile] = offset;
+      to[QueryRows + in_tile] = -delta;
     }
-    // A query that sees nothing, or that is none, has no weights.
-    float* const to = launch.to + tile * (2 * QueryRows) + in_tile;
-    to[0] = lse == -OnlineSoftmax::infinity ? OnlineSoftmax::infinity
-                                            : lse * OnlineSoftmax::log2_e - launch.shift;
-    to[QueryRows] = -delta;
+    ordinary = __all_sync(~0u, ordinary);
+    if (lane == 0) to[2 * QueryRows] = ordinary ? 0.0f : 1.0f;
   }
   for (std::int64_t i = start; i < launch.counters; i += step) launch.counter[i] = 0;
 }

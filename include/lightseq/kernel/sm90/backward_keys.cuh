@@ -49,7 +49,7 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
   std::uint32_t const d_o_base = descriptor(ptx::shared_address(shared + Block::d_o_offset), query_panel);
   std::uint32_t const ds_base = descriptor(ptx::shared_address(shared + Block::ds_offset));
   std::uint32_t const ds_own = ptx::shared_address(shared + Block::ds_offset) + group * query_panel;
-  float scale = block.launch.scale * OnlineSoftmax::log2_e;
+  float scale = exponent_scale(block.launch.scale);
   pin(scale);
 
   float dk[HeadDim / 2], dv[HeadDim / 2];
@@ -133,7 +133,7 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
       begin_scores(dp, held_v, v_own, d_o_stage, std::true_type{});
       wgmma_wait<1>();
       pin(s);
-      block.hide(s, key_tile, 64 * group, 0, number);
+      block.hide(s, dp, key_tile, 64 * group, 0, number, stage);
       weigh(s, control.stats[stage], scale);
       pack<T>(p, s);
       wgmma_wait<0>();

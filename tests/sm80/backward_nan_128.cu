@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lightseq/kernel/sm80/backward.cuh"
+
+#include "laws/backward_kernel.cuh"
+
+using namespace lightseq;
+using namespace lightseq::test;
+
+TEST_CASE(
+    "NaN and infinities reach the gradients of what sees them alone, in the portable backward of head dim "
+    "128") {
+  REQUIRE(compute_capability() >= 80);
+  check_gradients_beside_nan<sm80::BackwardKernel, 128, bfloat16, float, false>(480000);
+}
