@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <span>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/dist_attn.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// Nothing is kept: the backward repeats the projection, the attention and its messages.
 struct SaveNone {
@@ -146,4 +148,5 @@ class Checkpointed {
   std::int64_t repeated_bytes_ = 0;
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/exec/arguments.hpp"
 #include "lightseq/exec/backward.hpp"
 #include "lightseq/exec/execute.hpp"
@@ -20,6 +21,7 @@
 #include "lightseq/transport/local.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// The rare choices. Derive from it and name what differs: `struct Mine : DefaultTraits { using Element =
 /// bfloat16; };`
@@ -338,4 +340,5 @@ class DistAttn {
   FlightRecord record_;
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

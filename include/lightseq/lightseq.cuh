@@ -2,6 +2,7 @@
 #pragma once
 
 // Everything of lightseq.hpp, and the CUDA device.
+#include "lightseq/core/abi.hpp"
 #include "lightseq/exec/cuda.cuh"
 #include "lightseq/exec/trace.cuh"
 #include "lightseq/lightseq.hpp"
@@ -9,6 +10,7 @@
 #include "lightseq/transport/local.cuh"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// Attention on Hopper GPUs in bfloat16, with ranks as threads of one process. Derive from it and name what
 /// differs.
@@ -18,4 +20,5 @@ struct CudaTraits : DefaultTraits {
   using Transport = CudaLocal;
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

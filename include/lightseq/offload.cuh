@@ -9,12 +9,14 @@
 #include <utility>
 
 #include "lightseq/checkpoint.hpp"
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/device.cuh"
 #include "lightseq/core/event.cuh"
 #include "lightseq/core/status.hpp"
 #include "lightseq/exec/workspace.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// A policy that saves something.
 template <class P>
@@ -148,4 +150,5 @@ class Checkpointed<Attn, Offloaded<Policy>> {
   Layer layer_;
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

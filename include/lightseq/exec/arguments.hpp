@@ -7,10 +7,12 @@
 #include <limits>
 #include <span>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/core/tensor.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// A caller's tensor with all that is needed to judge it before a call touches it.
 struct Argument {
@@ -169,4 +171,5 @@ inline Status check_arguments(std::span<Argument const> arguments, std::span<std
   return {};
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/exec/exchange.hpp"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/mask/mask.hpp"
@@ -23,6 +24,8 @@ template <class T>
 struct Gradients {
   Tensor<T> dq, dk, dv;
 };
+
+inline namespace LIGHTSEQ_ABI {
 
 /// Where the backward keeps things in its workspace.
 struct BackwardLayout {
@@ -211,4 +214,5 @@ class BackwardPass {
   bool one_work_ = false;                ///< gives dk and dv, and nothing else does
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -9,6 +9,7 @@
 #include <span>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/device.cuh"
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/event.cuh"
@@ -24,6 +25,7 @@
 #include "lightseq/schedule/plan.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// The kernels for Hopper GPUs (compute capability 9.0), in translation units compiled for sm_90a.
 struct Hopper {
@@ -267,4 +269,5 @@ struct Cuda {
   };
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <span>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/exec/flight_record.hpp"
 #include "lightseq/exec/message.hpp"
 #include "lightseq/exec/share.hpp"
@@ -12,6 +13,7 @@
 #include "lightseq/transport/transport.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// The messages of one pass: turns a plan's transfers into sends and receives between a workspace and the
 /// transport, writes them into the flight record, and finds what has arrived.
@@ -205,4 +207,5 @@ class Exchange {
   std::array<std::byte const*, 3 * payload_kinds> in_place_{};  // own payloads that need no packing
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -3,11 +3,13 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/exec/trace.hpp"
 #include "lightseq/schedule/plan.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// What a rank does now, told to a trace until it is over.
 template <class Trace, class Queue>
@@ -124,4 +126,5 @@ Status execute_in_one_launch(Plan const& plan, Pass& pass, Trace& trace) noexcep
   return status.ok() ? status : pass.exchange().abandon(status);
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/exec/exchange.hpp"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/mask/mask.hpp"
@@ -25,6 +26,8 @@ struct Outputs {
   Tensor<T> o;
   float* lse = nullptr;
 };
+
+inline namespace LIGHTSEQ_ABI {
 
 /// Where the forward keeps things in its workspace.
 struct ForwardLayout {
@@ -213,4 +216,5 @@ class ForwardPass {
   bool finished_[2] = {};
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

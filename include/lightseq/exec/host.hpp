@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/problem.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/host.hpp"
@@ -10,6 +11,7 @@
 #include "lightseq/schedule/plan.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// The CPU as a device: every operation runs in the calling thread and is done when it returns.
 struct Host {
@@ -74,4 +76,5 @@ struct Host {
   };
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

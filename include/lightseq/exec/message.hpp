@@ -3,10 +3,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/schedule/payload.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// The tensors inside a payload's bytes, each without gaps, in the order of Parts: the q-wide ones, the
 /// kv-wide ones, the statistics. T is their element type: float in results.
@@ -45,4 +47,5 @@ struct Message {
   }
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

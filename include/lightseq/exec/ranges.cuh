@@ -6,11 +6,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/schedule/plan.hpp"
 
 /// NVTX ranges in the domain "lightseq", one a step: "forward step 3: 7.0 upper", the bytes sent as payload.
 /// Without a profiler a range costs a few comparisons.
-namespace lightseq::ranges {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace ranges {
 
 inline nvtxDomainHandle_t domain() {
   static nvtxDomainHandle_t const handle = nvtxDomainCreateA("lightseq");
@@ -64,4 +67,6 @@ class StepRange {
   StepRange& operator=(StepRange const&) = delete;
 };
 
-}  // namespace lightseq::ranges
+}  // namespace ranges
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

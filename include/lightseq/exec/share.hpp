@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/problem.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/kernel.hpp"
@@ -9,6 +10,7 @@
 #include "lightseq/schedule/schedule.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// One rank's share of a problem: which tokens are whose, and how large what they need is.
 template <Partition P>
@@ -49,4 +51,5 @@ struct Share {
   }
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -6,6 +6,7 @@
 #include <string>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/element.hpp"
 #include "lightseq/core/problem.hpp"
 #include "lightseq/core/terms.hpp"
@@ -18,6 +19,7 @@
 
 /// What the ranks of a DistAttn must be given alike.
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// Of what a schedule holds, what it tells some ranks to do in this world, and its partition: at most 64
 /// ranks, so that large worlds are planned no slower. Of one that throws in this world only what it holds
@@ -107,4 +109,5 @@ Terms terms_of(Problem const& problem, M const& mask, S const& schedule, int wor
   return terms;
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -6,11 +6,13 @@
 #include <cstddef>
 #include <span>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/event.cuh"
 #include "lightseq/core/status.hpp"
 #include "lightseq/schedule/timeline.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// What a rank did in a call, as the GPU saw it: CUDA events on the compute stream before and behind each
 /// work and a step's merges, and on the transport's stream before and behind each step's exchange, which
@@ -90,4 +92,5 @@ class CudaTrace {
   cudaError_t error_ = cudaSuccess;
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

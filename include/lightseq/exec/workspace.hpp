@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/schedule/plan.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// A buffer inside the workspace; one that the plan does not need has no bytes.
 struct Buffer {
@@ -96,4 +98,5 @@ class MessageBuffers {
   std::array<std::array<Buffer, 2>, payload_kinds> outgoing_{};
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

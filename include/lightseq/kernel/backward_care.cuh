@@ -4,6 +4,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/element.hpp"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/softmax/online.cuh"
@@ -14,6 +15,7 @@
 /// and such a row says NaN to every pair that is visible; hidden pairs get zeros. Keys are replaced once,
 /// where a tile begins: NaN comes to the queries that see one by their LSE.
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 constexpr float largest_float = std::numeric_limits<float>::max();
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
@@ -127,4 +129,5 @@ __device__ __forceinline__ void drop_hidden(float const (&scores)[Size], float (
   for (int i = 0; i < Size; ++i) gradients[i] = scores[i] == -OnlineSoftmax::infinity ? 0.0f : gradients[i];
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/kernel.hpp"
@@ -11,6 +12,7 @@
 
 /// In which order the backward kernels take tiles of keys, and for each of them tiles of queries.
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// The order in which a launch takes its key tiles, and how many there are.
 struct KeyTileOrder {
@@ -178,4 +180,5 @@ __device__ __forceinline__ void hide_keys(float (&scores)[Size], RowPair const& 
   }
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

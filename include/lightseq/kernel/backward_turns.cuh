@@ -2,9 +2,11 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/backward_order.cuh"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// Whose turn it is to add to the gradients of a query tile: those of the key tiles are added in the order in
 /// which a launch takes them. A thread block waits only for tiles that were taken earlier, by thread blocks
@@ -87,4 +89,5 @@ struct BackwardTurns {
   }
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

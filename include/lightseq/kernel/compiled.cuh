@@ -2,9 +2,11 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// Loads a kernel on the current device and says whether there is anything in it: a program that was compiled
 /// for other architectures has kernels that do nothing, and CUDA launches these without a word. `name` is
@@ -20,4 +22,5 @@ inline Status check_compiled(void const* kernel, char const* name, char const* a
   return {};
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

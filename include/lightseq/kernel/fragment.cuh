@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/range.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/kernel.hpp"
@@ -12,6 +13,7 @@
 /// What the forward kernels do with a warp's 16 rows of scores and outputs, which lie as softmax/online.cuh
 /// says whether wgmma or mma.sync has left them there.
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// A Segment in the 32 bits that are ample for one launch.
 struct LaunchSegment {
@@ -146,4 +148,5 @@ __device__ __forceinline__ void store_floats(Tensor<float> const& o_out, RowPair
   }
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/exact_math.hpp"
 #include "lightseq/kernel/simd.hpp"
 #include "lightseq/kernel/tile.hpp"
 
 LIGHTSEQ_EXACT_MATH_BEGIN
 
-namespace lightseq::host {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace host {
 
 /// A borrowed matrix; element (i, j) is data[i * Row + j * Column].
 template <int Row, int Column = 1>
@@ -86,6 +89,8 @@ void gemm_of_visible(int rows, int depth, A a, B b, C c, Visible const& visible)
   }
 }
 
-}  // namespace lightseq::host
+}  // namespace host
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq
 
 LIGHTSEQ_EXACT_MATH_END

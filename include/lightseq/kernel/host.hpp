@@ -11,6 +11,7 @@
 #include <optional>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/exact_math.hpp"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/pack.hpp"
@@ -19,7 +20,9 @@
 
 LIGHTSEQ_EXACT_MATH_BEGIN
 
-namespace lightseq::host {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace host {
 
 inline constexpr float infinity = std::numeric_limits<float>::infinity();
 inline constexpr float log2e = std::numbers::log2e_v<float>;
@@ -455,6 +458,8 @@ void backward(BackwardCall<T> const& call, M const& mask, std::byte* scratch) no
   Backward<HeadDim, Width, T, M>(call, mask, scratch).run();
 }
 
-}  // namespace lightseq::host
+}  // namespace host
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq
 
 LIGHTSEQ_EXACT_MATH_END

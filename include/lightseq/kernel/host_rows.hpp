@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/element.hpp"
 #include "lightseq/core/exact_math.hpp"
 #include "lightseq/core/tensor.hpp"
@@ -13,7 +14,9 @@
 LIGHTSEQ_EXACT_MATH_BEGIN
 
 /// What surrounds the kernels, row by row. All tensors of a call have the same Shape.
-namespace lightseq::host {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace host {
 
 /// Calls f(batch, token, head) for every row.
 template <class F>
@@ -147,6 +150,8 @@ void merge(Partial<float const> from, Partial<float const> own, Finished<Out> to
   });
 }
 
-}  // namespace lightseq::host
+}  // namespace host
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq
 
 LIGHTSEQ_EXACT_MATH_END

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/element.hpp"
 #include "lightseq/core/exact_math.hpp"
 #include "lightseq/core/range.hpp"
@@ -12,6 +13,7 @@
 LIGHTSEQ_EXACT_MATH_BEGIN
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// A head dim that every device's kernels serve.
 constexpr bool is_head_dim(int head_dim) { return head_dim >= 8 && head_dim <= 256 && head_dim % 8 == 0; }
@@ -89,6 +91,7 @@ inline float softmax_scale(float scale, int head_dim) {
   return scale > 0 ? scale : 1.0f / std::sqrt(static_cast<float>(head_dim));
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq
 
 LIGHTSEQ_EXACT_MATH_END

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/range.hpp"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/mask/mask.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// The tiles of `KeyRows` keys that some queries see, in each segment from the last to the first: those that
 /// a mask cuts tend to come first. A whole warp walks, and asks the mask about 32 tiles at a time of those
@@ -52,4 +54,5 @@ struct KeyWalk {
   }
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -3,11 +3,13 @@
 #include <cstdint>
 #include <limits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/problem.hpp"
 
 /// What the GPU kernels count in 32 bits.
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// The last position of a launch, so that sums of two of them fit as well.
 inline constexpr std::int64_t max_launch_position = std::numeric_limits<int>::max() / 2;
@@ -27,4 +29,5 @@ inline void check_launchable(Problem const& problem, std::int64_t max_rows) {
          problem.heads, " batches x heads, the GPU kernels serve at most ", max_launch_tiles, " in all");
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

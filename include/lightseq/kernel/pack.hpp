@@ -3,13 +3,16 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/element.hpp"
 #include "lightseq/core/exact_math.hpp"
 #include "lightseq/kernel/gemm.hpp"
 
 LIGHTSEQ_EXACT_MATH_BEGIN
 
-namespace lightseq::host {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace host {
 
 /// The smallest multiple of `unit` that is not below `size`.
 constexpr int round_up(int size, int unit) { return (size + unit - 1) / unit * unit; }
@@ -51,6 +54,8 @@ bool all_finite(float const* data, int size) {
   return true;
 }
 
-}  // namespace lightseq::host
+}  // namespace host
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq
 
 LIGHTSEQ_EXACT_MATH_END

@@ -4,10 +4,13 @@
 #include <cstring>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/element.hpp"
 
 /// Instructions of sm_80 and up that CUDA C++ has no function for, or only one in a slow header.
-namespace lightseq::ptx {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace ptx {
 
 /// The name that PTX has for an element type.
 template <class T>
@@ -121,4 +124,6 @@ __device__ __forceinline__ void multiply(float* d, std::uint32_t const (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "C"(Name<T>::value));
 }
 
-}  // namespace lightseq::ptx
+}  // namespace ptx
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

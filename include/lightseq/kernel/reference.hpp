@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/exact_math.hpp"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/mask/mask.hpp"
@@ -13,7 +14,9 @@
 LIGHTSEQ_EXACT_MATH_BEGIN
 
 /// Dense attention in double, straight from the definition: what every other kernel is held against.
-namespace lightseq::reference {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace reference {
 
 /// sum(a * b) over a head dim, which is a multiple of 8.
 template <int HeadDim>
@@ -136,6 +139,8 @@ void backward(BackwardCall<T, double> const& call, M const& mask) {
     }
 }
 
-}  // namespace lightseq::reference
+}  // namespace reference
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq
 
 LIGHTSEQ_EXACT_MATH_END

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/ptx.cuh"
@@ -14,7 +15,9 @@
 
 /// What surrounds the kernels, row by row, on a stream. All tensors of a call have the same Shape, and their
 /// addresses and strides are multiples of 16 bytes.
-namespace lightseq::rows {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace rows {
 
 /// Eight neighbours of a row.
 struct Eight {
@@ -356,4 +359,6 @@ cudaError_t prepare() {
   return error;
 }
 
-}  // namespace lightseq::rows
+}  // namespace rows
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/exact_math.hpp"
 #include "lightseq/core/standard.hpp"
 
@@ -13,7 +14,9 @@ LIGHTSEQ_EXACT_MATH_BEGIN
 
 /// Vectors of floats, by the vector extension that GCC, Clang and nvcc's host pass share. The width is a
 /// template parameter everywhere, so files compiled for different machines do not share functions.
-namespace lightseq::simd {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace simd {
 
 /// Floats in the widest vector that this file is compiled for.
 #if defined(__AVX512F__)
@@ -98,6 +101,8 @@ template <int Count, class F>
   (std::make_integer_sequence<int, Count>{});
 }
 
-}  // namespace lightseq::simd
+}  // namespace simd
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq
 
 LIGHTSEQ_EXACT_MATH_END

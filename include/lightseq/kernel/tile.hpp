@@ -2,11 +2,14 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/range.hpp"
 
 /// How the host kernels cut their work. The figures are GFLOP/s of one Zen 5 core with AVX-512 at head dim
 /// 128, 4096 tokens, full mask, forward / backward; OpenBLAS's sgemm reached 207 beside them.
-namespace lightseq::host {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace host {
 
 /// A kernel keeps a group of tiles of one side in its scratch and brings tiles of the other side past them.
 struct Tiling {
@@ -66,4 +69,6 @@ constexpr Tile tile_at(Positions const& shard, int size, std::int64_t index) {
   return {skip + (second ? shard.segments[0].rows : 0), static_cast<int>(rows), segment.slice(skip, rows)};
 }
 
-}  // namespace lightseq::host
+}  // namespace host
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

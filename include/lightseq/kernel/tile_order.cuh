@@ -5,12 +5,14 @@
 #include <limits>
 #include <span>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/launch_limits.hpp"
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// Where a query tile lies.
 struct TilePlace {
@@ -116,4 +118,5 @@ Status check_aligned(Tensor<T> tensor, Shape const& shape, std::int64_t unit, ch
   return check_aligned(tensor, unit, name);
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

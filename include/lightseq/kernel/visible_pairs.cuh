@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/ptx.cuh"
@@ -12,6 +13,7 @@
 /// a tile, and the weight 0 of a hidden pair times a NaN or an infinity is a NaN. That can only happen in
 /// tiles that the mask cuts, and there to every row of the tile at once.
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// Keys and values of one segment, from its first row on.
 template <class T>
@@ -173,4 +175,5 @@ struct VisiblePairs {
   }
 };
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -3,12 +3,14 @@
 #include <cmath>
 #include <limits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/standard.hpp"
 
 /// Softmax over keys that come tile by tile. The scores of a tile lie in a warp as the tensor cores leave
 /// them: value 4j + 2r + c of a thread belongs to row lane / 4 + 8r and to column 8j + 2 (lane % 4) + c. So a
 /// thread has values of two rows, and a row lies in the four threads of a quad.
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// 2^x, to two units in the last place; 0 for -inf.
 __device__ __forceinline__ float exp2_approx(float x) {
@@ -189,4 +191,5 @@ __device__ __forceinline__ float lse_of(float top, float sum) {
   return product + (fmaf(top, ln_2_rest, fmaf(top, ln_2, -product)) + __logf(sum));
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -3,12 +3,14 @@
 #include <cmath>
 #include <limits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/exact_math.hpp"
 #include "lightseq/core/host_device.hpp"
 
 LIGHTSEQ_EXACT_MATH_BEGIN
 
 namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
 
 /// How two partial results of one query, over disjoint keys, become one: o = a * o_a + b * o_b, sum =
 /// a * sum_a + b * sum_b, and top; see Partial. Partial results (o, sum, top) form a commutative monoid under
@@ -45,6 +47,7 @@ LIGHTSEQ_HD inline float finished_factor(float top, float sum) {
   return sum == 0 ? 0.0f : 1 / sum;
 }
 
+}  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq
 
 LIGHTSEQ_EXACT_MATH_END

@@ -6,13 +6,16 @@
 #include <limits>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/sm80/backward_block.cuh"
 
 /// Backward attention for every GPU from sm_80 on: what the host does.
-namespace lightseq::sm80 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm80 {
 
 /// The backward kernel of one head dim, element type T (bfloat16 or float16), type of the gradients of keys
 /// and values (T: written, float: added) and mask. A deterministic one gives the same bits each time.
@@ -123,4 +126,6 @@ class BackwardKernel {
   int threads_ = 0, shared_bytes_ = 0, key_rows_ = 0;  ///< of a thread block
 };
 
-}  // namespace lightseq::sm80
+}  // namespace sm80
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/backward_care.cuh"
 #include "lightseq/kernel/backward_order.cuh"
@@ -19,7 +20,9 @@
 /// query tiles that see it past them, and has the gradients of its keys and values in registers. Scores are
 /// held transposed, keys down and queries across: as they lie they are the left operands of those gradients.
 /// The gradients of queries are sums over all keys, so each thread block adds its part to global memory.
-namespace lightseq::sm80 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm80 {
 
 /// All that a launch is told. Element 0 and 1 of an array belong to the two segments of a shard.
 template <class T, class KeyGrad, Mask M>
@@ -598,4 +601,6 @@ __global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic
 #endif
 }
 
-}  // namespace lightseq::sm80
+}  // namespace sm80
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -5,13 +5,16 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/sm80/forward_block.cuh"
 
 /// Forward attention for every GPU from sm_80 on: what the host does.
-namespace lightseq::sm80 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm80 {
 
 /// The forward kernel of one head dim, element type T (bfloat16 or float16), result (Finished<T> or
 /// Partial<float>) and mask.
@@ -103,4 +106,6 @@ class ForwardKernel {
   int blocks_ = 0;  ///< that a multiprocessor holds
 };
 
-}  // namespace lightseq::sm80
+}  // namespace sm80
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

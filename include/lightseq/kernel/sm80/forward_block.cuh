@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/kernel.hpp"
@@ -18,7 +19,9 @@
 /// What a thread block of the portable forward kernel does. All warps load together, the next key tile while
 /// they attend the present one, and each attends its own queries. Thread blocks stay and take query tiles
 /// from a counter.
-namespace lightseq::sm80 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm80 {
 
 /// All that a launch is told. Element 0 and 1 of an array belong to the two segments of a shard.
 template <class T, class Result, Mask M>
@@ -289,4 +292,6 @@ __global__ void __launch_bounds__(Forward<HeadDim, T, Result, M>::threads, forwa
 #endif
 }
 
-}  // namespace lightseq::sm80
+}  // namespace sm80
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

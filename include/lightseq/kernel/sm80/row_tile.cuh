@@ -3,10 +3,13 @@
 #include <bit>
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/ptx.cuh"
 
-namespace lightseq::sm80 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm80 {
 
 /// How `Rows` rows of HeadDim elements of 16 bits lie in shared memory, and how `Threads` threads load them:
 /// in panels of 64 columns, 128 bytes a row, whose 16-byte chunks c are swapped to c ^ (row % 8). Then
@@ -66,4 +69,6 @@ struct RowTile {
   }
 };
 
-}  // namespace lightseq::sm80
+}  // namespace sm80
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

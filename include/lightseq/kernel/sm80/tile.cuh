@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/standard.hpp"
 
-namespace lightseq::sm80 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm80 {
 
 /// How the portable forward kernel cuts its work. A warp that holds two fragments of 16 queries uses whatever
 /// it loads of keys and values twice, which counts because shared memory feeds mma.sync but barely; the
@@ -55,4 +58,6 @@ constexpr BackwardTile backward_tile(int head_dim, bool large) {
   return {.fragments = 1, .query_rows = 32};
 }
 
-}  // namespace lightseq::sm80
+}  // namespace sm80
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

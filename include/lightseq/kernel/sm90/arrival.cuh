@@ -2,9 +2,12 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/standard.hpp"
 
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// Returns once *flag is not 0. What was written, by this device or another, before the flag was set may then
 /// be read by this thread and by the copies that it starts.
@@ -19,4 +22,6 @@ __device__ __forceinline__ void wait_arrived(std::uint32_t const* flag) {
   asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

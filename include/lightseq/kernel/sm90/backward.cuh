@@ -5,13 +5,16 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/sm90/backward_block.cuh"
 
 /// Backward attention for Hopper (sm_90a): what the host does.
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// The backward kernel of one head dim, element type T (bfloat16 or float16), type of the gradients of keys
 /// and values (T: written, float: added) and mask. A deterministic one gives the same bits each time.
@@ -152,4 +155,6 @@ class BackwardKernel {
   int multiprocessors_ = 0;
 };
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

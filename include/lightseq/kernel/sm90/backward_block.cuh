@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/backward_care.cuh"
 #include "lightseq/kernel/backward_order.cuh"
 #include "lightseq/kernel/backward_turns.cuh"
@@ -24,7 +25,9 @@
 /// What a thread block of the backward kernel does. It takes a tile of keys and values from a counter, keeps
 /// their gradients in registers, and steps through the tiles of queries that see them, those of every head
 /// that shares the keys. One warp loads, two add gradients of queries to memory, and two warpgroups compute.
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// All that a launch is told. The elements of an array belong to the segments; a segment's maps begin at its
 /// first row: then the copy engine itself keeps to the segment.
@@ -535,4 +538,6 @@ __global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic
 #endif
 }
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -2,13 +2,16 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm90/backward_fragment.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
 #include "lightseq/kernel/sm90/wgmma.cuh"
 #include "lightseq/softmax/online.cuh"
 
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// A warpgroup that holds half of the dims of all keys' gradients. It weighs half of the queries.
 template <int HeadDim, class T, class Block>
@@ -116,4 +119,6 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
   }
 }
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/element.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/backward_care.cuh"
@@ -13,7 +14,9 @@
 
 /// What the backward kernel does with a thread's values. Scores and what follows from them come transposed:
 /// a thread's two rows are keys, and its columns queries.
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// Whether weights carry the factor on q.k, so that the gradients of queries come out with it and only those
 /// of values, at the end, must be freed from it. The weights of float16 would become too small for that.
@@ -132,4 +135,6 @@ __device__ __forceinline__ void write_across(std::uint8_t* memory, float const (
   }
 }
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -3,13 +3,16 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm90/backward_fragment.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
 #include "lightseq/kernel/sm90/wgmma.cuh"
 #include "lightseq/softmax/online.cuh"
 
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// The last `Steps` pieces of 16 dims of a warpgroup's 64 rows of `Dims` dims, as left operands: what stays
 /// in registers need not come from shared memory, whose bandwidth is short, for each product.
@@ -188,4 +191,6 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
   }
 }
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

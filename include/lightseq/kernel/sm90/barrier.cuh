@@ -2,9 +2,12 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/ptx.cuh"
 
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// A barrier in shared memory whose phases end when enough arrivals and enough bytes have come.
 struct Barrier {
@@ -77,4 +80,6 @@ struct Ring {
   }
 };
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

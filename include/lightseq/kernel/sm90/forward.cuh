@@ -6,13 +6,16 @@
 #include <span>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/sm90/forward_block.cuh"
 
 /// Forward attention for Hopper (sm_90a): what the host does.
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// The forward kernel of one head dim, element type T (bfloat16 or float16), result (Finished<T> or
 /// Partial<float>) and mask.
@@ -175,4 +178,6 @@ class ForwardKernel {
   int multiprocessors_ = 0;
 };
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/range.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/fragment.cuh"
@@ -25,7 +26,9 @@
 /// outputs, through the copy engine; each other warpgroup holds 64 queries and, while the tensor cores
 /// multiply weights and values of one tile, makes the softmax of the next. Thread blocks stay and take query
 /// tiles from a counter.
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// All that a launch is told. The elements of an array belong to the segments of the queries or, in the order
 /// in which they are attended, to those of the keys. A segment's maps begin at its first row: then the copy
@@ -553,4 +556,6 @@ __global__ void __launch_bounds__(Forward<HeadDim, T, Result, M, KeySegments>::t
 #endif
 }
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -2,9 +2,12 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/ptx.cuh"
 
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// Stores four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
 __device__ __forceinline__ void store_matrices(std::uint32_t address, std::uint32_t a, std::uint32_t b,
@@ -104,4 +107,6 @@ struct OutputStage {
   }
 };
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

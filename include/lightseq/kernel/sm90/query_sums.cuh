@@ -2,12 +2,15 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/backward_order.cuh"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm90/query_units.hpp"
 
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// What becomes of the sums of the gradients of queries beside the work on key tiles, while they are in the
 /// L2 cache: warps that have nothing else to do zero those of a section of heads, or of a unit of a long
@@ -216,4 +219,6 @@ struct QuerySums {
   }
 };
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

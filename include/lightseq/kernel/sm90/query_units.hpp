@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/range.hpp"
 #include "lightseq/kernel/tile.hpp"
 #include "lightseq/mask/mask.hpp"
 
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// Units that a long head's query tiles, and its key tiles, fall into where a mask tells which see each
 /// other: the gradients of a unit's queries need zeros, and are complete, long before those of the head's
@@ -83,4 +86,6 @@ struct QueryUnits {
   }
 };
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

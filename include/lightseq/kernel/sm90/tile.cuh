@@ -2,9 +2,12 @@
 #pragma once
 #include <algorithm>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/standard.hpp"
 
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// How the forward kernel cuts its work. A thread block is one warpgroup that loads and one per 64 query
 /// rows.
@@ -52,4 +55,6 @@ constexpr BackwardTile backward_tile(int head_dim) {
   return {.query_rows = 64, .key_rows = 64, .stages = head_dim <= 192 ? 2 : 1};
 }
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

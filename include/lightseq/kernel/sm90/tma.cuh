@@ -6,12 +6,15 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/sm90/barrier.cuh"
 
 /// The copy engine: boxes of [batch, token, head, dim] tensors to and from shared memory.
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// Copies one panel, 128 bytes of each row of the map's box, from (dim, token, head, batch) on to `to`.
 /// What lies outside the tensor becomes zeros, and counts among the bytes that `done` expects.
@@ -125,4 +128,6 @@ class TensorMaps {
   decltype(&cuTensorMapEncodeTiled) encode_ = nullptr;
 };
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -2,12 +2,15 @@
 #pragma once
 #include <cstdint>
 
+#include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/ptx.cuh"
 
 /// wgmma: a warpgroup's matrix product of 64 x N x 16 with float sums (PTX ISA, "Asynchronous Warpgroup Level
 /// Matrix Multiply-Accumulate"). Operands in shared memory are panels of 64 elements x R rows, 128 bytes a
 /// row and 1024-byte aligned, as a bulk copy with the 128-byte swizzle writes them.
-namespace lightseq::sm90 {
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+namespace sm90 {
 
 /// Before the first wgmma, and before each that reads registers which other instructions wrote.
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -164,4 +167,6 @@ LIGHTSEQ_WGMMA(256, 16, 128, 129, 130, 131, 132, 133, 134)
 #undef LIGHTSEQ_SUMS_15
 #undef LIGHTSEQ_SUMS_16
 
-}  // namespace lightseq::sm90
+}  // namespace sm90
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq
