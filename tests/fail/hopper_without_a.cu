@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // expect: lightseq__the_Hopper_kernels_need_the_GPU_architecture_sm_90a_and_not_sm_90
-// flags: -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=compute_90 -gencode arch=compute_90a,code=sm_90a
+// flags: -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=compute_90
+// flags: -gencode arch=compute_90a,code=sm_90a
 // fault: -gencode arch=compute_90,code=sm_90
 #include "lightseq/kernel/sm90/forward.cuh"
 #include "lightseq/mask/full.hpp"

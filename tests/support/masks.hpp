@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lightseq/core/host_device.hpp"
+#include "lightseq/core/value.hpp"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/mask/sliding_window.hpp"
@@ -45,6 +46,7 @@ struct Documents {
     bool const one = first_q == last_q && first_k == last_k && first_q == first_k;
     return one && (!causal || keys.end <= queries.begin + 1) ? Cover::full : Cover::partial;
   }
+  constexpr std::int64_t digest() const { return digest_of(length, causal); }
 };
 static_assert(Mask<Documents>);
 
