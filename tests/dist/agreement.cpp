@@ -177,7 +177,7 @@ TEST_CASE(
   CHECK_NOTHROW(Attn(world[2], one));
   CHECK_NOTHROW(Attn(world[0], one));
   CHECK(world.failed_rank() == -1);
-  char const* const text = "lightseq: the ranks disagree: seqlen is 31 on rank 1 and 30 on rank 2";
+  char const* const text = "lightseq: the ranks disagree: seqlen is 30 on rank 2 and 31 on rank 1";
   CHECK_THROWS_WITH_AS(Attn(world[1], two), text, Error);
   CHECK(world.failed_rank() == 1);
   for (int const rank : {0, 1, 2}) {
