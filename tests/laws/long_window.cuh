@@ -74,10 +74,10 @@ struct LongCase {
     double sum = 0;
     for (auto key = result.keys.begin; key < result.keys.end; ++key) sum += std::exp(score(query, key, head));
     result.lse = std::log(sum);
-    for (auto key = result.keys.begin; key < result.keys.end; ++key)
-      for (int d = 0; d < HeadDim; ++d)
-        result.o[d] +=
-            std::exp(score(query, key, head) - result.lse) * static_cast<float>(at(v, key, kv_head)[d]);
+    for (auto key = result.keys.begin; key < result.keys.end; ++key) {
+      double const weight = std::exp(score(query, key, head) - result.lse);
+      for (int d = 0; d < HeadDim; ++d) result.o[d] += weight * static_cast<float>(at(v, key, kv_head)[d]);
+    }
     result.delta = product(result.o.data(), at(d_o, query, head));
     return result;
   }
@@ -94,7 +94,7 @@ template <template <int, class, class, Mask> class ForwardKernel,
           template <int, class, class, Mask, bool> class BackwardKernel, int HeadDim, bool Deterministic>
 void check_long_window(LongCase<HeadDim> const& c, std::uint64_t stream) {
   using T = bfloat16;
-  using Forward = ForwardKernel<HeadDim, T, T, SlidingWindow>;
+  using Forward = ForwardKernel<HeadDim, T, Finished<T>, SlidingWindow>;
   using Backward = BackwardKernel<HeadDim, T, T, SlidingWindow, Deterministic>;
   constexpr bool finishes = starts_from_zero<Backward>;
   INFO("seed ", run_seed(), ", ", c.rows(), " rows, heads ", c.heads, "/", c.kv_heads);
@@ -106,9 +106,9 @@ void check_long_window(LongCase<HeadDim> const& c, std::uint64_t stream) {
   for (auto const* const poisoned : {&o, &dq, &dk, &dv}) poisoned->fill(0xff);
   sums.fill(finishes ? 0xff : 0), workspace.fill(0xff), lse.fill(0xff);
 
-  ForwardCall<T, T> forward;
-  forward.q = q.data(), forward.k = k.data(), forward.v = v.data(), forward.o = o.data();
-  forward.lse = RowStats<float>::packed(lse.data(), c.heads, c.rows());
+  ForwardCall<T> forward;
+  forward.q = q.data(), forward.k = k.data(), forward.v = v.data(), forward.out.o = o.data();
+  forward.out.lse = RowStats<float>::packed(lse.data(), c.heads, c.rows());
   forward.queries = forward.keys = c.shard;
   forward.heads = c.heads, forward.kv_heads = c.kv_heads, forward.scale = static_cast<float>(c.scale);
   Forward forward_kernel;
@@ -120,7 +120,7 @@ void check_long_window(LongCase<HeadDim> const& c, std::uint64_t stream) {
                                      c.q_shape(), nullptr));
   BackwardCall<T, float, T> backward;
   backward.q = q.data(), backward.k = k.data(), backward.v = v.data(), backward.d_o = d_o.data();
-  backward.lse = forward.lse, backward.delta = deltas;
+  backward.lse = forward.out.lse, backward.delta = deltas;
   backward.queries = backward.keys = c.shard;
   backward.dq = sums.data(), backward.dk = dk.data(), backward.dv = dv.data();
   backward.heads = c.heads, backward.kv_heads = c.kv_heads, backward.scale = forward.scale;
