@@ -37,6 +37,7 @@ struct BackwardLaunch {
   KeyTileOrder order = {};
   int query_tiles = 0;  ///< of one batch and head
   float scale = 0;
+  float exponent_scale = 0;      ///< what exponent_scale() makes of it
   float late_scale = 1;          ///< the factor that weights lack where they should carry `scale`
   float value_scale = 1;         ///< the factor that frees the gradients of values from what weights carry
   bool dkv_zero = false;         ///< as BackwardCall's
@@ -465,14 +466,8 @@ struct Backward {
     Step const step = control.steps[number % steps_known];
     int tests = ptx::uniform(step.tests);
     if (tests == 0) return 0;
-    if ((tests & opens) != 0 && !__all_sync(~0u, begins_finite(s))) {
-      // Where both warpgroups look at the same keys, they must both have found it before.
-      if constexpr (splits_dims) {
-        tests |= bad;
-      } else {
-        clean_keys(key_offset);
-      }
-    }
+    // Left to do: both warpgroups may look at these keys, and here registers are short.
+    if ((tests & opens) != 0 && !__all_sync(~0u, begins_finite(s))) tests |= bad;
     // Both warpgroups find the same here.
     bool const odd_queries =
         (tests & cut) != 0 && ptx::uniform(control.stats[stage][2 * query_rows] != 0) != 0;
@@ -504,7 +499,7 @@ struct Backward {
     std::uint32_t const tile =
         ptx::shared_address(shared) + (second ? d_o_offset : q_offset) + stage * query_bytes;
     ptx::barrier_sync(1, 256);
-    float const most = largest_score<T>(control.stats[stage][row], exponent_scale(launch.scale));
+    float const most = largest_score<T>(control.stats[stage][row], launch.exponent_scale);
     bool const low = make_row_finite<T, panels, query_panel>(tile + row * 128);
     bool const high = make_row_finite<T, panels, query_panel>(tile + row * 128 + 16);
     fence_shared_writes();
@@ -516,9 +511,11 @@ struct Backward {
     ptx::barrier_sync(1, 256);
   }
 
-  /// Makes finite this warp's 16 rows of keys, the first of its warpgroup being `offset`.
-  __device__ __forceinline__ void clean_keys(int offset) const {
-    std::uint32_t const thread = seldom_thread(), row = offset + thread / 32 % 4 * 16 + thread % 16;
+  /// Makes finite this warp's 16 rows of keys.
+  __device__ __forceinline__ void clean_keys() const {
+    // The moving warps come first.
+    std::uint32_t const thread = seldom_thread(), warp = splits_dims ? thread / 32 % 4 : thread / 32 - 4;
+    std::uint32_t const row = warp * 16 + thread % 16;
     make_row_finite<T, panels, key_panel>(ptx::shared_address(shared) + row * 128 + thread / 16 % 2 * 16);
   }
 };

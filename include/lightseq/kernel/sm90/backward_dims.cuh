@@ -29,7 +29,7 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
   std::uint32_t const p_address = ptx::shared_address(shared + Block::ds_offset),
                       ds_address = p_address + Block::ds_bytes;
   std::uint32_t const p_all = descriptor(p_address), ds_all = descriptor(ds_address);
-  float const scale = exponent_scale(block.launch.scale);
+  float const scale = block.launch.exponent_scale;
 
   float dk[64], dv[64];
   auto const begin_scores = [&](float(&to)[queries / 2], std::uint32_t left, std::uint32_t right) {
@@ -87,7 +87,7 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
       for (int i = 0; i < queries / 2; ++i) dp[i] *= s[i];
       pack<T>(ds, dp);
       ptx::barrier_sync(1, 256);  // both have read the last step's p and ds
-      if ((tests & Block::bad) != 0) block.clean_keys(0);
+      if ((tests & Block::bad) != 0) block.clean_keys();
       store_down(p_address + group * queries * 128, p);
       store_down(ds_address + group * queries * 128, ds);
       fence_shared_writes();

@@ -49,8 +49,7 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
   std::uint32_t const d_o_base = descriptor(ptx::shared_address(shared + Block::d_o_offset), query_panel);
   std::uint32_t const ds_base = descriptor(ptx::shared_address(shared + Block::ds_offset));
   std::uint32_t const ds_own = ptx::shared_address(shared + Block::ds_offset) + group * query_panel;
-  float scale = exponent_scale(block.launch.scale);
-  pin(scale);
+  float const scale = block.launch.exponent_scale;
 
   float dk[HeadDim / 2], dv[HeadDim / 2];
   HeldRows<HeadDim, Block::tile.held_k> held_k;
@@ -133,7 +132,7 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
       begin_scores(dp, held_v, v_own, d_o_stage, std::true_type{});
       wgmma_wait<1>();
       pin(s);
-      block.hide(s, dp, key_tile, 64 * group, 0, number, stage);
+      int const tests = block.hide(s, dp, key_tile, 64 * group, 0, number, stage);
       weigh(s, control.stats[stage], scale);
       pack<T>(p, s);
       wgmma_wait<0>();
@@ -143,6 +142,7 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
       pack<T>(ds, dp);
       if constexpr (dq_late) control.ds_empty[stage].wait(parity ^ 1);
       store_down(ds_own + stage * ds_bytes, ds);
+      if ((tests & Block::bad) != 0) block.clean_keys();
       begin_key_sums(dv, p, d_o_stage);
       fence_shared_writes();
       // Which step's gradients of queries are computed now; before a tile's first step those of none.
