@@ -166,14 +166,14 @@ struct Backward {
     return work;
   }
 
-  /// Attends one key tile, with care for what is not finite. This is a call: in one function, or one piece of
-  /// code, what care takes of registers would slow down the tiles that need none by a tenth.
+  /// Attends one key tile with care. It is called and not inlined: what care takes of registers would
+  /// otherwise make the loop without care spill.
   __noinline__ __device__ static void attend_with_care(Launch const& launch, std::uint32_t shared, Work work,
                                                        int turn) {
     Backward{launch, shared}.template attend<true>(work, turn);
   }
 
-  /// Attends one key tile, with or without care for what is not finite.
+  /// Attends one key tile, with or without care for hidden pairs whose numbers are not finite.
   template <bool Careful>
   __device__ __forceinline__ void attend(Work const& work, int turn) const {
     TilePlace const& place = work.place;
@@ -420,19 +420,19 @@ struct Backward {
     }
   }
 
-  /// Whether a key tile may hide something that is not finite, or whose LSE is large: each pair that it hides
-  /// would then need care. All threads call it.
+  /// Whether a tile in which pairs are hidden has a key or value that is not finite, or such a query tile a
+  /// query that asks for care. All threads call it.
   __device__ __forceinline__ bool needs_care(Work const& work) const {
     TilePlace const& place = work.place;
     int const lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = launch.order.group;
     bool tests = false, odd = false;
     Walk walk{launch.mask, launch.queries, work.keys.hull(place.first, work.some_keys)};
-    int turn = 0;  // each warp looks at a query tile while the others look at theirs
+    int number = 0;  // the warps take turns: nobody waits long for memory
     while (work.some_keys < key_rows ? walk.next() : walk.next_cut()) {
       tests = true;
       LaunchSegment const& queries = launch.queries[walk.segment];
       for (int head = place.head * group; head < place.head * group + group; ++head) {
-        if (turn++ % tile.warps != warp) continue;
+        if (number++ % tile.warps != warp) continue;
         float const* const lse = launch.lse.at(place.batch, head) + walk.segment * launch.queries[0].count;
         float const* const delta =
             launch.delta.at(place.batch, head) + walk.segment * launch.queries[0].count;
@@ -446,12 +446,12 @@ struct Backward {
     if (!tests) return false;
     ptx::wait_copies();
     __syncthreads();
-    // What follows must be known not to part the threads of a warp: it would get no uniform registers, and
-    // spill.
+    // The compiler must know that the threads of a warp stay together: it would not use uniform registers
+    // behind a branch that may part them, and spill.
     return ptx::uniform(__syncthreads_or(odd || !finds_finite())) != 0;
   }
 
-  /// Whether this warp's part of the keys and values is finite: times zero it is zero then.
+  /// Whether this warp's share of the keys and values is finite: times zero it is zero then, and only then.
   __device__ __forceinline__ bool finds_finite() const {
     constexpr int pieces = 2 * key_rows / 16 / tile.warps;
     static_assert(pieces * tile.warps * 16 == 2 * key_rows && (key_rows / 16) % pieces == 0);
