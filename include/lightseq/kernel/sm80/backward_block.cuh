@@ -448,7 +448,8 @@ struct Backward {
     __syncthreads();
     // The compiler must know that the threads of a warp stay together: it would not use uniform registers
     // behind a branch that may part them, and spill.
-    return ptx::uniform(__syncthreads_or(odd || !finds_finite())) != 0;
+    bool const finite = finds_finite();  // whole warps multiply
+    return ptx::uniform(__syncthreads_or(odd || !finite)) != 0;
   }
 
   /// Whether this warp's share of the keys and values is finite: times zero it is zero then, and only then.
