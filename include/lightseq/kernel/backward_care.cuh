@@ -38,7 +38,7 @@ __device__ __forceinline__ bool is_ordinary(float lse, float delta) {
 }
 
 /// The factor on q.k that makes exponents of 2 of it, for any finite `scale`.
-__host__ __device__ __forceinline__ float exponent_scale(float scale) {
+__device__ __forceinline__ float exponent_scale(float scale) {
   return fminf(scale * OnlineSoftmax::log2_e, largest_float);
 }
 

@@ -136,7 +136,7 @@ class BackwardKernel {
       if (!status.ok()) return status;
       launch.query_tiles += (launch.queries[i].count + Block::query_rows - 1) / Block::query_rows;
     }
-    launch.scale = call.scale, launch.exponent_scale = exponent_scale(call.scale);
+    launch.scale = call.scale;
     if (weights_carry_scale(call.scale)) {
       launch.value_scale = 1 / call.scale;
     } else if (scales_weights<T>) {

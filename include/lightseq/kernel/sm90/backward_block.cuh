@@ -37,7 +37,6 @@ struct BackwardLaunch {
   KeyTileOrder order = {};
   int query_tiles = 0;  ///< of one batch and head
   float scale = 0;
-  float exponent_scale = 0;      ///< what exponent_scale() makes of it
   float late_scale = 1;          ///< the factor that weights lack where they should carry `scale`
   float value_scale = 1;         ///< the factor that frees the gradients of values from what weights carry
   bool dkv_zero = false;         ///< as BackwardCall's
@@ -499,7 +498,7 @@ struct Backward {
     std::uint32_t const tile =
         ptx::shared_address(shared) + (second ? d_o_offset : q_offset) + stage * query_bytes;
     ptx::barrier_sync(1, 256);
-    float const most = largest_score<T>(control.stats[stage][row], launch.exponent_scale);
+    float const most = largest_score<T>(control.stats[stage][row], exponent_scale(launch.scale));
     bool const low = make_row_finite<T, panels, query_panel>(tile + row * 128);
     bool const high = make_row_finite<T, panels, query_panel>(tile + row * 128 + 16);
     fence_shared_writes();

@@ -29,7 +29,7 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
   std::uint32_t const p_address = ptx::shared_address(shared + Block::ds_offset),
                       ds_address = p_address + Block::ds_bytes;
   std::uint32_t const p_all = descriptor(p_address), ds_all = descriptor(ds_address);
-  float const scale = block.launch.exponent_scale;
+  float const scale = exponent_scale(block.launch.scale);
 
   float dk[64], dv[64];
   auto const begin_scores = [&](float(&to)[queries / 2], std::uint32_t left, std::uint32_t right) {

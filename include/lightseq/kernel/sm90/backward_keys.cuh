@@ -49,7 +49,7 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
   std::uint32_t const d_o_base = descriptor(ptx::shared_address(shared + Block::d_o_offset), query_panel);
   std::uint32_t const ds_base = descriptor(ptx::shared_address(shared + Block::ds_offset));
   std::uint32_t const ds_own = ptx::shared_address(shared + Block::ds_offset) + group * query_panel;
-  float scale = block.launch.exponent_scale;
+  float scale = exponent_scale(block.launch.scale);
   pin(scale);
 
   float dk[HeadDim / 2], dv[HeadDim / 2];
