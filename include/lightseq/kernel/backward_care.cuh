@@ -28,8 +28,8 @@ constexpr float large_lse = 8192;
 /// that they do not overflow.
 __device__ __forceinline__ float score_offset(float lse) {
   constexpr float infinity = OnlineSoftmax::infinity;
-  if (lse == -infinity) return infinity;
   if (!(fabsf(lse) >= large_lse)) return lse * OnlineSoftmax::log2_e;
+  if (lse == -infinity) return infinity;
   float const offset = (lse + fabsf(lse) * 0x1p-20f) * OnlineSoftmax::log2_e;
   return lse == infinity ? infinity : fminf(fmaxf(offset, -largest_float), largest_float);
 }

@@ -133,6 +133,14 @@ struct QueryWalk {
     return true;
   }
 
+  /// Goes to the next tile of which the mask hides some, if there is one.
+  __device__ __forceinline__ bool next_cut() {
+    do {
+      visible &= partial;
+    } while (visible == 0 && scan());
+    return visible != 0 && next();
+  }
+
   /// How many tiles there are to come.
   __device__ __forceinline__ int count() {
     int sum = 0;

@@ -117,7 +117,12 @@ struct Backward {
       __syncthreads();
       int const index = taken;
       if (index >= launch.order.tiles) return;
-      attend(launch.order.locate(index, launch.keys[0].count, key_rows), launch.order.turn(index));
+      Work const work = begin(launch.order.locate(index, launch.keys[0].count, key_rows));
+      if (work.more && needs_care(work)) {
+        attend_with_care(launch, shared, work, launch.order.turn(index));
+      } else {
+        attend<false>(work, launch.order.turn(index));
+      }
     }
   }
 
@@ -137,67 +142,55 @@ struct Backward {
     }
   };
 
-  /// Attends one key tile.
-  __device__ __forceinline__ void attend(TilePlace const& place, int turn) const {
+  /// A key tile whose first step is under way.
+  struct Work {
+    TilePlace place;
+    LaunchSegment keys;
+    int some_keys;  ///< those there are
+    Steps steps;
+    bool more;  ///< whether there is a step
+  };
+
+  __device__ __forceinline__ Work begin(TilePlace const& place) const {
+    LaunchSegment const keys = launch.keys[place.segment];
+    int const some_keys = min(key_rows, keys.count - place.first), group = launch.order.group;
+    Walk const walk{launch.mask, launch.queries, keys.hull(place.first, some_keys)};
+    Work work{place, keys, some_keys, {place.head * group, place.head * group + group - 1, walk}, false};
+    work.more = work.steps.next();
+    if (work.more) {
+      int const token = place.segment * launch.keys[0].count + place.first;
+      KeyTile::template load_ordered<adds_fours>(shared, launch.k, place.batch, token, place.head, some_keys);
+      KeyTile::template load_ordered<false>(shared + v_offset, launch.v, place.batch, token, place.head,
+                                            some_keys);
+      load_q(work.steps, place.batch, 0);
+      load_d_o(work.steps, place.batch, 0);
+      store_stats<true>(0, load_stats(work.steps, place.batch));
+    }
+    return work;
+  }
+
+  /// Attends one key tile with care. It is called and not inlined: what care takes of registers would
+  /// otherwise make the loop without care spill.
+  __noinline__ __device__ static void attend_with_care(Launch const& launch, std::uint32_t shared, Work work,
+                                                       int turn) {
+    Backward{launch, shared}.template attend<true>(work, turn);
+  }
+
+  /// Attends one key tile, with or without care for hidden pairs whose numbers are not finite.
+  template <bool Careful>
+  __device__ __forceinline__ void attend(Work const& work, int turn) const {
+    TilePlace const& place = work.place;
     int const lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int const column = warp % columns, key_warp = warp / columns;
-    LaunchSegment const keys = launch.keys[place.segment];
-    int const key_offset = place.segment * launch.keys[0].count;
-    int const some_keys = min(key_rows, keys.count - place.first);
+    LaunchSegment const& keys = work.keys;
+    int const some_keys = work.some_keys, key_offset = place.segment * launch.keys[0].count;
     auto const rows = [&](int fragment) {
       return RowPair{place.batch, place.head, key_offset,
                      place.first + key_warp * warp_keys + fragment * 16 + lane / 4, keys};
     };
-    Range const hull = keys.hull(place.first, some_keys);
-    int const group = launch.order.group;
-    Steps steps{place.head * group, place.head * group + group - 1, Walk{launch.mask, launch.queries, hull}};
+    Steps steps = work.steps;
+    bool more = work.more;
     Turns const turns{launch.mask, launch.order, launch.queries, launch.keys, launch.turns};
-
-    auto const load_q = [&](int stage) {
-      int const token = steps.walk.segment * launch.queries[0].count + steps.walk.first;
-      int const count = launch.queries[steps.walk.segment].count - steps.walk.first;
-      QueryTile::template load_ordered<adds_fours>(shared + q_offset + stage * QueryTile::bytes, launch.q,
-                                                   place.batch, token, steps.head, count);
-    };
-    auto const load_d_o = [&](int stage) {
-      int const token = steps.walk.segment * launch.queries[0].count + steps.walk.first;
-      int const count = launch.queries[steps.walk.segment].count - steps.walk.first;
-      QueryTile::template load_ordered<false>(shared + d_o_offset + stage * QueryTile::bytes, launch.d_o,
-                                              place.batch, token, steps.head, count);
-    };
-    /// A query's lse and delta, which nothing may wait for here. One that does not exist has the largest LSE.
-    auto const load_stats = [&] {
-      float2 stats{largest_float, 0};
-      int const row = steps.walk.first + static_cast<int>(threadIdx.x);
-      if (threadIdx.x < query_rows && row < launch.queries[steps.walk.segment].count) {
-        int const token = steps.walk.segment * launch.queries[0].count + row;
-        stats = {launch.lse.at(place.batch, steps.head)[token],
-                 launch.delta.at(place.batch, steps.head)[token]};
-      }
-      return stats;
-    };
-    /// Stores what is added to a query's scores to make weights of them, and -delta; and bits.
-    auto const store_stats = [&](int stage, float2 const& stats) {
-      float const offset = -score_offset(stats.x);
-      std::uint32_t const to = shared + stats_offset + stage * stats_bytes + threadIdx.x * 4;
-      std::uint32_t const exists = threadIdx.x < query_rows;
-      store_if(to, offset, exists);
-      store_if(to + query_rows * 4, -stats.y, exists);
-      bool const ordinary = stats.x == largest_float || is_ordinary(stats.x, stats.y);
-      unsigned const odd = __ballot_sync(~0u, exists != 0 && !ordinary);
-      store_if(shared + stats_offset + stage * stats_bytes + query_rows * 8 + warp * 4, __uint_as_float(odd),
-               lane == 0 && warp < 2);
-    };
-    bool more = steps.next();
-    if (more) {
-      int const token = key_offset + place.first;
-      KeyTile::template load_ordered<adds_fours>(shared, launch.k, place.batch, token, place.head, some_keys);
-      KeyTile::template load_ordered<false>(shared + v_offset, launch.v, place.batch, token, place.head,
-                                            some_keys);
-      load_q(0);
-      load_d_o(0);
-      store_stats(0, load_stats());
-    }
 
     // Lane l names row l % 8 of matrix l / 8. The matrices follow each other down the rows first, or along
     // the columns first.
@@ -231,9 +224,9 @@ struct Backward {
       float2 stats{};
       more = steps.next();
       if (more) {
-        load_q(stage ^ 1);
-        if constexpr (tile.d_o_stages == 2) load_d_o(stage ^ 1);
-        stats = load_stats();
+        load_q(steps, place.batch, stage ^ 1);
+        if constexpr (tile.d_o_stages == 2) load_d_o(steps, place.batch, stage ^ 1);
+        stats = load_stats(steps, place.batch);
       }
       std::uint32_t const q_stage = shared + q_offset + stage * QueryTile::bytes;
       std::uint32_t const d_o_stage =
@@ -241,13 +234,13 @@ struct Backward {
       std::uint32_t const row_stats =
           shared + stats_offset + stage * stats_bytes + own_query * 4 + lane % 4 * 8;
 
-      bool const odd_queries = tests && has_odd_queries(stage);
+      bool const odd_queries = Careful && tests && has_odd_queries(stage);
       if (odd_queries) clean_queries(stage, q_stage, d_o_stage);
 
       float s[fragments][warp_queries / 2];
       clear(s);
       multiply_rows(s, row_scores, q_stage + own_query * 128 + along, [](int) {});
-      bool const bad_keys = opens && !begin_finite(s);
+      bool const bad_keys = Careful && opens && !begin_finite(s);
       if (odd_queries) {
 #pragma unroll
         for (int f = 0; f < fragments; ++f) judge(s[f], shared + largest_offset + own_query * 4);
@@ -271,12 +264,10 @@ struct Backward {
             float& weight = s[f][4 * j + i];
             weight = exp2_here(fmaf(weight, scale, i % 2 == 0 ? lse.x : lse.y));
           }
-          if constexpr (columns > 1) {
 #pragma unroll
-            for (int i = 2 * j; i < 2 * j + 2; ++i) {
-              p_packed[f][i] = ptx::pack<T>(s[f][2 * i], s[f][2 * i + 1]);
-              store_score(scores + p_offset, f, i, p_packed[f][i]);
-            }
+          for (int i = 2 * j; i < 2 * j + 2; ++i) {
+            p_packed[f][i] = ptx::pack<T>(s[f][2 * i], s[f][2 * i + 1]);
+            if constexpr (columns > 1) store_score(scores + p_offset, f, i, p_packed[f][i]);
           }
         }
       };
@@ -290,7 +281,7 @@ struct Backward {
           for (int i = 0; i < 4; ++i) ds[f][4 * j + i] = i % 2 == 0 ? delta.x : delta.y;
       }
       multiply_rows(ds, row_scores + v_offset, d_o_stage + own_query * 128 + along, weigh_some);
-      if (tests && (odd_queries || !begin_finite(ds))) {
+      if (Careful && tests && (odd_queries || !begin_finite(ds))) {
 #pragma unroll
         for (int f = 0; f < fragments; ++f) {
           float seen[warp_queries / 2] = {};
@@ -299,13 +290,6 @@ struct Backward {
         }
       }
 
-      if constexpr (columns == 1) {
-#pragma unroll
-        for (int f = 0; f < fragments; ++f)
-#pragma unroll
-          for (int i = 0; i < warp_queries / 4; ++i)
-            p_packed[f][i] = ptx::pack<T>(s[f][2 * i], s[f][2 * i + 1]);
-      }
       constexpr int dv_gaps = warp_queries / 16 * warp_blocks;
       multiply_columns(dv, p_packed, d_o_stage + own_query * 128 + down, column * warp_blocks, [&](int gap) {
 #pragma unroll
@@ -324,7 +308,7 @@ struct Backward {
         if (warp == 0) turns.wait(passed, queries.hull(first, min(query_rows, queries.count - first)), turn);
       }
       // The scores are there for all.
-      if (!opens) {
+      if (!Careful || !opens) {
         __syncthreads();
       } else if (__syncthreads_or(bad_keys)) {
         if (bad_keys) clean_keys(key_warp);
@@ -335,8 +319,8 @@ struct Backward {
         multiply_others(dv, row_scores + p_offset, d_o_stage + down, column, [](int) {});
       if constexpr (columns > 1 && tile.d_o_stages == 1) __syncthreads();  // nobody reads d_o any more
       if (more) {
-        if constexpr (tile.d_o_stages == 1) load_d_o(0);
-        store_stats(stage ^ 1, stats);
+        if constexpr (tile.d_o_stages == 1) load_d_o(steps, place.batch, 0);
+        store_stats<Careful>(stage ^ 1, stats);
       }
 
       float dq[dq_fragments][dq_blocks * 8];
@@ -398,6 +382,101 @@ struct Backward {
   }
 
  private:
+  /// Begin to load the queries of the step that is next, the gradients of their outputs and their statistics.
+  __device__ __forceinline__ void load_q(Steps const& steps, int batch, int stage) const {
+    int const token = steps.walk.segment * launch.queries[0].count + steps.walk.first;
+    int const count = launch.queries[steps.walk.segment].count - steps.walk.first;
+    QueryTile::template load_ordered<adds_fours>(shared + q_offset + stage * QueryTile::bytes, launch.q,
+                                                 batch, token, steps.head, count);
+  }
+  __device__ __forceinline__ void load_d_o(Steps const& steps, int batch, int stage) const {
+    int const token = steps.walk.segment * launch.queries[0].count + steps.walk.first;
+    int const count = launch.queries[steps.walk.segment].count - steps.walk.first;
+    QueryTile::template load_ordered<false>(shared + d_o_offset + stage * QueryTile::bytes, launch.d_o, batch,
+                                            token, steps.head, count);
+  }
+  /// A query's lse and delta, which nothing may wait for here. One that does not exist has the largest LSE.
+  __device__ __forceinline__ float2 load_stats(Steps const& steps, int batch) const {
+    float2 stats{largest_float, 0};
+    int const row = steps.walk.first + static_cast<int>(threadIdx.x);
+    if (threadIdx.x < query_rows && row < launch.queries[steps.walk.segment].count) {
+      int const token = steps.walk.segment * launch.queries[0].count + row;
+      stats = {launch.lse.at(batch, steps.head)[token], launch.delta.at(batch, steps.head)[token]};
+    }
+    return stats;
+  }
+  /// Stores what is added to a query's scores to make weights of them, and -delta; and bits for `Careful`.
+  template <bool Careful>
+  __device__ __forceinline__ void store_stats(int stage, float2 const& stats) const {
+    std::uint32_t const to = shared + stats_offset + stage * stats_bytes;
+    if (threadIdx.x < query_rows) {
+      float const offset = -score_offset(stats.x);
+      std::uint32_t const own = to + threadIdx.x * 4;
+      asm volatile("st.shared.f32 [%0], %1;" ::"r"(own), "f"(offset) : "memory");
+      asm volatile("st.shared.f32 [%0], %1;" ::"r"(own + query_rows * 4), "f"(-stats.y) : "memory");
+    }
+    if constexpr (Careful) {
+      bool const ordinary = stats.x == largest_float || is_ordinary(stats.x, stats.y);
+      unsigned const odd = __ballot_sync(~0u, threadIdx.x < query_rows && !ordinary);
+      store_if(to + query_rows * 8 + threadIdx.x / 32 * 4, __uint_as_float(odd),
+               threadIdx.x % 32 == 0 && threadIdx.x < 64);
+    }
+  }
+
+  /// Whether a tile in which pairs are hidden has a key or value that is not finite, or such a query tile a
+  /// query that asks for care. All threads call it.
+  __device__ __forceinline__ bool needs_care(Work const& work) const {
+    TilePlace const& place = work.place;
+    int const lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = launch.order.group;
+    bool tests = false, odd = false;
+    Walk walk{launch.mask, launch.queries, work.keys.hull(place.first, work.some_keys)};
+    int number = 0;  // the warps take turns: nobody waits long for memory
+    while (work.some_keys < key_rows ? walk.next() : walk.next_cut()) {
+      tests = true;
+      LaunchSegment const& queries = launch.queries[walk.segment];
+      for (int head = place.head * group; head < place.head * group + group; ++head) {
+        if (number++ % tile.warps != warp) continue;
+        float const* const lse = launch.lse.at(place.batch, head) + walk.segment * launch.queries[0].count;
+        float const* const delta =
+            launch.delta.at(place.batch, head) + walk.segment * launch.queries[0].count;
+#pragma unroll
+        for (int i = 0; i < query_rows; i += 32) {
+          int const row = min(walk.first + min(i + lane, query_rows - 1), queries.count - 1);
+          odd |= !is_ordinary(lse[row], delta[row]);
+        }
+      }
+    }
+    if (!tests) return false;
+    ptx::wait_copies();
+    __syncthreads();
+    // The compiler must know that the threads of a warp stay together: it would not use uniform registers
+    // behind a branch that may part them, and spill.
+    bool const finite = finds_finite();  // whole warps multiply
+    return ptx::uniform(__syncthreads_or(odd || !finite)) != 0;
+  }
+
+  /// Whether this warp's share of the keys and values is finite: times zero it is zero then, and only then.
+  __device__ __forceinline__ bool finds_finite() const {
+    constexpr int pieces = 2 * key_rows / 16 / tile.warps;
+    static_assert(pieces * tile.warps * 16 == 2 * key_rows && (key_rows / 16) % pieces == 0);
+    std::uint32_t const lane = threadIdx.x % 32, first = threadIdx.x / 32 * pieces * 16;
+    std::uint32_t const from = shared + first / key_rows * KeyTile::bytes +
+                               (first % key_rows + lane % 16) * 128 + ((lane / 16 ^ lane % 8) * 16);
+    float sums[pieces][4] = {};
+#pragma unroll
+    for (int i = 0; i < blocks; ++i)
+#pragma unroll
+      for (int piece = 0; piece < pieces; ++piece) {
+        std::uint32_t a[4];
+        ptx::load_matrices(a, block_at<key_panel>(from, i) + piece * 16 * 128);
+        ptx::multiply<T>(sums[piece], a, 0, 0);
+      }
+    float sum = 0;
+#pragma unroll
+    for (int piece = 0; piece < pieces; ++piece) sum += sums[piece][0] + sums[piece][2];
+    return sum == 0;
+  }
+
   template <int Size>
   __device__ __forceinline__ static bool begin_finite(float const (&x)[fragments][Size]) {
     bool finite = true;
