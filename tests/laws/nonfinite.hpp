@@ -60,6 +60,10 @@ struct Poison {
       if (whole_row || d == element) row[d] = T(value);
   }
 
+  /// One infinity in a row of keys: GPU kernels make it a large number before they multiply gradients with
+  /// it, so that a query of which it takes all weight, or none, may get numbers where the oracle has NaN.
+  bool is_lone_infinity_of_a_key() const { return tensor == 1 && !whole_row && std::isinf(value); }
+
   std::string text() const {
     return std::string(1, "qkvd"[tensor]) + " of token " + std::to_string(token) + ", " +
            (whole_row ? "all" : "one") + " of its row, is " + std::to_string(value);

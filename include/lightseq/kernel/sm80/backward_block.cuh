@@ -455,13 +455,15 @@ struct Backward {
     return ptx::uniform(__syncthreads_or(odd || !finite)) != 0;
   }
 
-  /// Whether this warp's share of the keys and values is finite: times zero it is zero then, and only then.
+  /// Whether this warp's share of the keys and values is finite, and so small that no product with ordinary
+  /// numbers overflows: times a large number it is finite then. Products of float16 never overflow.
   __device__ __forceinline__ bool finds_finite() const {
     constexpr int pieces = 2 * key_rows / 16 / tile.warps;
     static_assert(pieces * tile.warps * 16 == 2 * key_rows && (key_rows / 16) % pieces == 0);
     std::uint32_t const lane = threadIdx.x % 32, first = threadIdx.x / 32 * pieces * 16;
     std::uint32_t const from = shared + first / key_rows * KeyTile::bytes +
                                (first % key_rows + lane % 16) * 128 + ((lane / 16 ^ lane % 8) * 16);
+    constexpr std::uint32_t large = std::is_same_v<T, bfloat16> ? 0x5f805f80 : 0;  // two of 2^64
     float sums[pieces][4] = {};
 #pragma unroll
     for (int i = 0; i < blocks; ++i)
@@ -469,12 +471,12 @@ struct Backward {
       for (int piece = 0; piece < pieces; ++piece) {
         std::uint32_t a[4];
         ptx::load_matrices(a, block_at<key_panel>(from, i) + piece * 16 * 128);
-        ptx::multiply<T>(sums[piece], a, 0, 0);
+        ptx::multiply<T>(sums[piece], a, large, large);
       }
     float sum = 0;
 #pragma unroll
-    for (int piece = 0; piece < pieces; ++piece) sum += sums[piece][0] + sums[piece][2];
-    return sum == 0;
+    for (int piece = 0; piece < pieces; ++piece) sum += fabsf(sums[piece][0]) + fabsf(sums[piece][2]);
+    return sum < OnlineSoftmax::infinity;
   }
 
   template <int Size>

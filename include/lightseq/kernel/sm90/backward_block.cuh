@@ -468,8 +468,14 @@ struct Backward {
     Step const step = control.steps[number % steps_known];
     int tests = ptx::uniform(step.tests);
     if (tests == 0) return 0;
-    // Left to do: both warpgroups may look at these keys, and here registers are short.
-    if ((tests & opens) != 0 && !__all_sync(~0u, begins_finite(s))) tests |= bad;
+    if ((tests & opens) != 0 && !__all_sync(~0u, begins_finite(s))) {
+      // Where both warpgroups look at the same keys, they must both have found it before.
+      if constexpr (splits_dims) {
+        tests |= bad;
+      } else {
+        clean_keys(key_offset);
+      }
+    }
     // Both warpgroups find the same here.
     bool const odd_queries =
         (tests & cut) != 0 && ptx::uniform(control.stats[stage][2 * query_rows] != 0) != 0;
@@ -513,11 +519,9 @@ struct Backward {
     ptx::barrier_sync(1, 256);
   }
 
-  /// Makes finite this warp's 16 rows of keys.
-  __device__ __forceinline__ void clean_keys() const {
-    // The moving warps come first.
-    std::uint32_t const thread = seldom_thread(), warp = splits_dims ? thread / 32 % 4 : thread / 32 - 4;
-    std::uint32_t const row = warp * 16 + thread % 16;
+  /// Makes finite this warp's 16 rows of keys, the first of its warpgroup being `offset`.
+  __device__ __forceinline__ void clean_keys(int offset) const {
+    std::uint32_t const thread = seldom_thread(), row = offset + thread / 32 % 4 * 16 + thread % 16;
     make_row_finite<T, panels, key_panel>(ptx::shared_address(shared) + row * 128 + thread / 16 % 2 * 16);
   }
 };

@@ -90,7 +90,7 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
       for (int i = 0; i < queries / 2; ++i) dp[i] *= s[i];
       pack<T>(ds, dp);
       ptx::barrier_sync(1, 256);  // both have read the last step's p and ds
-      if ((tests & Block::bad) != 0) block.clean_keys();
+      if ((tests & Block::bad) != 0) block.clean_keys(0);
       store_down(p_address + group * queries * 128, p);
       store_down(ds_address + group * queries * 128, ds);
       fence_shared_writes();

@@ -136,7 +136,7 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
       begin_scores(dp, held_v, v_own, d_o_stage, std::true_type{});
       wgmma_wait<1>();
       pin(s);
-      int const tests = block.hide(s, dp, key_tile, 64 * group, 0, number, stage);
+      block.hide(s, dp, key_tile, 64 * group, 0, number, stage);
       weigh(s, control.stats[stage], scale);
       pack<T>(p, s);
       wgmma_wait<0>();
@@ -146,7 +146,6 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
       pack<T>(ds, dp);
       if constexpr (dq_late) control.ds_empty[stage].wait(parity ^ 1);
       store_down(ds_own + stage * ds_bytes, ds);
-      if ((tests & Block::bad) != 0) block.clean_keys();
       begin_key_sums(dv, p, d_o_stage);
       fence_shared_writes();
       // Which step's gradients of queries are computed now; before a tile's first step those of none.
