@@ -185,7 +185,7 @@ TEST_CASE("a negative number of steps is refused, whatever the mask shows") {
   struct Negative : Ring {
     static constexpr int steps(int) { return -3; }
   };
-  CHECK(complaint(Negative{}, FarBack{1000}, 2, 0) ==
+  CHECK(complaint(Negative{}, test::FarBack{1000}, 2, 0) ==
         "lightseq: the schedule's steps(2) is -3, it must not be negative");
 }
 
