@@ -81,6 +81,8 @@ TEST_CASE("each code tells its story, with its numbers") {
        "rank 1: the stream is being captured into a CUDA graph: what is not enqueued yet is not awaited"},
       {{.code = Code::device_failed, .subject = "a kernel", .rank = 2, .native = 9},
        "rank 2: the device refused a kernel with code 9"},
+      {{.code = Code::not_compiled, .subject = "a kernel", .other = "sm_90a", .rank = 2},
+       "rank 2: a kernel is empty in this program, which was not compiled for sm_90a"},
       {{.code = Code::wrong_device, .have = 1, .need = 0, .rank = 2},
        "rank 2: GPU 1 is current, but the object was constructed with GPU 0"},
       {{.code = Code::disagreement,

@@ -219,8 +219,8 @@ TEST_CASE("a problem that makes no sense is refused with its numbers") {
 }
 
 TEST_CASE("a problem of the largest size that passes has a workspace, in 63 bits; one beyond does not pass") {
-  LocalWorld world(2);
   auto const bytes = [&]<class Traits>(Traits, std::int64_t batch, std::int64_t seqlen, Pass pass) {
+    LocalWorld world(2);
     using Any = DistAttn<small_head_dim, Causal, Balanced, Traits>;
     return Any(world[0], {.batch = batch, .seqlen = seqlen, .heads = 4}).workspace_bytes(pass);
   };

@@ -172,7 +172,7 @@ std::string of_lacking_device(typename Traits::Transport& transport, std::vector
 /// What the rank that fails says in these cases.
 inline char const* const unserved_mask_says =
     "the schedule computes the upper half of the queries of shard 0 against the keys of shard 1 0 times in a "
-    "world of 4; the mask shows them, so it must be once";
+    "world of 4; the mask shows them, so it must be once: query 15 sees key 16";
 inline std::string throwing_schedule_says(int world) {
   return "the two-level ring has 7 ranks in a node, which do not divide a world of " + std::to_string(world);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <charconv>
@@ -73,17 +74,18 @@ concept NamesValues = requires(T const value, Terms& terms) {
   value.name_values(terms);
 };
 
-/// Compares `mine` with the values of another rank: ok, or a disagreement that names the first that differs.
+/// Compares `mine` with the values of another rank: ok, or a disagreement that names the first that differs,
+/// and the higher rank first, whoever compares.
 inline Status compare(Terms const& mine, int rank, std::array<std::int64_t, Terms::capacity> const& theirs,
                       int peer) {
   for (std::size_t i = 0; i < mine.count; ++i)
     if (mine.values[i] != theirs[i])
       return {.code = Code::disagreement,
               .subject = mine.names[i],
-              .have = theirs[i],
-              .need = mine.values[i],
-              .peer = peer,
-              .native = rank,
+              .have = peer > rank ? theirs[i] : mine.values[i],
+              .need = peer > rank ? mine.values[i] : theirs[i],
+              .peer = std::max(rank, peer),
+              .native = std::min(rank, peer),
               .words = mine.words[i]};
   return {};
 }

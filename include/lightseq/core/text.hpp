@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "lightseq/core/standard.hpp"
+
 namespace lightseq {
 
 /// A short text held by value, for those who must not allocate, and for messages. What is too long is cut.
