@@ -124,7 +124,7 @@ TEST_CASE("an agreement that finds no memory does not count, and can be had agai
     if (lacked) CHECK(world[0].agree(terms).ok());
     CHECK(world[1].agree(terms).ok());
     CHECK(world[1].agree(others).ok());
-    CHECK(world[0].agree(terms).message() == "the ranks disagree: batch is 1 on rank 0 and 2 on rank 1");
+    CHECK(world[0].agree(terms).message() == "the ranks disagree: batch is 2 on rank 1 and 1 on rank 0");
   }
 }
 
