@@ -95,6 +95,32 @@ TEST_CASE("what one rank cannot construct no rank does: all say what that rank s
   }
 }
 
+/// Every `period`-th key up to the query; cover() answers alike whatever the period.
+template <int period>
+struct Dilated {
+  static constexpr bool visible(std::int64_t query, std::int64_t key) {
+    return key <= query && (query - key) % period == 0;
+  }
+  static constexpr Cover cover(Range queries, Range keys) {
+    return keys.begin >= queries.end ? Cover::none : Cover::partial;
+  }
+};
+
+TEST_CASE("masks that cover alike and show other pairs are told apart") {
+  for (std::int64_t const seqlen : {16, 40, 64, 96, 1000})
+    for (int const other : {0, 1, 2}) {
+      Problem const problem{.seqlen = seqlen};
+      LocalWorld world(3, {.timeout = std::chrono::minutes(1)});
+      std::vector<std::string> said(3);
+      run_ranks(world, [&](Local& comm) {
+        said[static_cast<std::size_t>(comm.rank())] =
+            comm.rank() == other ? outcome<16, Ring, DefaultTraits>(comm, problem, Dilated<2>{})
+                                 : outcome<16, Ring, DefaultTraits>(comm, problem, Dilated<3>{});
+      });
+      for (std::string const& text : said) CHECK(text.starts_with("the ranks disagree: the masks differ: "));
+    }
+}
+
 TEST_CASE(
     "of ranks that one thread constructs, the earlier hear in their first call that a later one failed") {
   using Attn = DistAttn<small_head_dim, Causal, Ring, OnDevice<DefaultTraits>>;

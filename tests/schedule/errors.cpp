@@ -174,6 +174,21 @@ TEST_CASE("a shard outside the world is refused") {
                    " and keys of shard ", bad.kv, "; there are 2 shards"));
 }
 
+TEST_CASE("rows that are neither all nor a half are refused") {
+  for (int const bad : {-1, 3, 7})
+    CHECK(complaint(Works{{Work{0, 0}, Work{0, 1, static_cast<Rows>(bad)}}, {Work{1, 1}, Work{1, 0}}}, Full{},
+                    0) == sentence("lightseq: the schedule gives rank 0 at step 1 the rows ", bad,
+                                   "; they must be all, the lower or the upper half"));
+}
+
+TEST_CASE("a negative number of steps is refused, whatever the mask shows") {
+  struct Negative : Ring {
+    static constexpr int steps(int) { return -3; }
+  };
+  CHECK(complaint(Negative{}, test::FarBack{1000}, 2, 0) ==
+        "lightseq: the schedule's steps(2) is -3, it must not be negative");
+}
+
 TEST_CASE("a reader() that does not fit at() is refused") {
   Misread schedule;
   schedule.named = 1;

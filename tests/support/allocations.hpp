@@ -13,6 +13,10 @@ namespace lightseq::test {
 // Atomic, as compilers take it that no operator new changes a plain variable.
 inline thread_local std::atomic<std::int64_t> thread_allocations = 0;
 
+/// After so many more allocations of the thread one fails; not where it is negative, nor under
+/// ThreadSanitizer.
+inline thread_local std::atomic<std::int64_t> allocations_left = -1;
+
 /// Counts what the thread that made it has allocated since.
 class AllocationCounter {
  public:
@@ -45,6 +49,7 @@ namespace lightseq::test {
 // Not inlined, as g++ would take malloc's memory in operator delete for a mistake.
 [[gnu::noinline]] inline void* counted_allocation(std::size_t bytes, std::size_t alignment) noexcept {
   ++thread_allocations;
+  if (allocations_left >= 0 && allocations_left-- == 0) return nullptr;
   if (alignment <= __STDCPP_DEFAULT_NEW_ALIGNMENT__) return std::malloc(bytes > 0 ? bytes : 1);
   return std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
 }

@@ -90,6 +90,7 @@ struct [[nodiscard]] Status {
     auto const number = [](auto n) { return Text() + n; };
     auto const origin = [&](std::int64_t packed) {
       Origin const o = Origin::from(packed);
+      if (o.object < 0) return Text("a constructor");
       return Text("step ") + o.step + (o.backward ? " of the backward" : " of the forward") + " of object " +
              o.object;
     };

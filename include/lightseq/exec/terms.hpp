@@ -49,16 +49,20 @@ std::int64_t checksum(S const& schedule, int world) {
   }
 }
 
-/// Of what a mask covers in a sequence cut into at most 32 ranges, and of what it holds.
+/// Of what a mask holds, and of what it covers and shows in a sequence cut into at most 32 ranges: some pairs
+/// of them, at places that differ from range to range, as masks may repeat with any period.
 template <Mask M>
 std::int64_t checksum(M const& mask, std::int64_t seqlen) {
   Checksum sum;
   add_value(sum, mask);
   std::int64_t const chunks = std::clamp<std::int64_t>(seqlen, 0, 32);
   for (std::int64_t q = 0; q < chunks; ++q)
-    for (std::int64_t k = 0; k < chunks; ++k)
-      sum.add(static_cast<std::int64_t>(
-          mask.cover(even_chunk(q, chunks, seqlen).hull(), even_chunk(k, chunks, seqlen).hull())));
+    for (std::int64_t k = 0; k < chunks; ++k) {
+      Range const queries = even_chunk(q, chunks, seqlen).hull(), keys = even_chunk(k, chunks, seqlen).hull();
+      sum.add(static_cast<std::int64_t>(mask.cover(queries, keys)));
+      if ((q - k) % 8 != 0) continue;
+      sum.add(mask.visible(queries.begin + 5 * q % queries.size(), keys.begin + 3 * k % keys.size()) ? 1 : 0);
+    }
   return sum.value();
 }
 

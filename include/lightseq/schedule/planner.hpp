@@ -108,6 +108,8 @@ class Planner {
   /// breach.
   void check(int rank) const {
     if (rank < 0 || rank >= world_) fail("rank is ", rank, ", it must be in 0 ... ", world_ - 1);
+    if (schedule_steps() < 0)
+      fail("the schedule's steps(", world_, ") is ", schedule_steps(), ", it must not be negative");
     std::vector<int> lower(static_cast<std::size_t>(world_)), upper(lower);
     auto const count = [&](int worker, int step) {
       std::optional<Work> const w = schedule_.at(worker, step, world_);
@@ -201,6 +203,9 @@ class Planner {
     if (w->q < 0 || w->q >= world_ || w->kv < 0 || w->kv >= world_)
       fail("the schedule gives rank ", rank, " at step ", step, " queries of shard ", w->q,
            " and keys of shard ", w->kv, "; there are ", world_, " shards");
+    if (w->rows != Rows::all && w->rows != Rows::lower && w->rows != Rows::upper)
+      fail("the schedule gives rank ", rank, " at step ", step, " the rows ", static_cast<int>(w->rows),
+           "; they must be all, the lower or the upper half");
     if (step == 0 && *w != Work{rank, rank, Rows::all})
       fail("the schedule starts rank ", rank, " with queries of shard ", w->q, " and keys of shard ", w->kv,
            "; step 0 must be a rank's own queries against its own keys, as nothing has travelled yet");

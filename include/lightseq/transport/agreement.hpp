@@ -40,7 +40,9 @@ inline Status verdict(Terms const& mine, std::span<Statement const> all) {
 }
 
 /// Every rank sends its statement to all others, in one group. All ranks must call; all get the same
-/// verdict(). For transports of host memory whose groups may hold a message for every rank. Allocates.
+/// verdict(). If that is not ok they meet once more: a rank that throws it, and may unwind its transport,
+/// leaves none behind that has not heard it. For transports of host memory whose groups may hold a message
+/// for every rank. Allocates.
 template <Transport T>
 Status agree_by_messages(T& transport, Terms const& mine) {
   auto const own = static_cast<std::size_t>(transport.rank());
@@ -57,8 +59,15 @@ Status agree_by_messages(T& transport, Terms const& mine) {
     }
   Status status = transport.start(sends, recvs);
   if (status.ok()) status = transport.finish();
-  if (status.ok()) return verdict(mine, all);
-  static_cast<void>(kept.release());  // a transport that has failed may still write there
+  if (!status.ok()) {
+    static_cast<void>(kept.release());  // a transport that has failed may still write there
+    return status;
+  }
+  status = verdict(mine, all);
+  if (status.ok()) return status;
+  for (Send& send : sends) send = {nullptr, 0, send.peer, send.label};
+  for (Receive& receive : recvs) receive = {nullptr, 0, receive.peer, receive.label};
+  if (transport.start(sends, recvs).ok()) static_cast<void>(transport.finish());
   return status;
 }
 

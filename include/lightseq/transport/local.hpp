@@ -143,9 +143,10 @@ class LocalWorld {
     if (world < 1) fail("world is ", world, ", it must be at least 1");
     if (options.timeout.count() < 0 || options.timeout > std::chrono::hours(24 * 366))
       fail("the time-out is ", options.timeout.count(), " ms, it must be between 0 and a year");
-    if (options.link_latency.count() < 0 || !(options.link_bytes_per_second >= 0))
-      fail("the links' latency is ", options.link_latency.count(), " ns and their rate ",
-           options.link_bytes_per_second, " bytes/s, neither may be negative");
+    if (options.link_latency.count() < 0 || options.link_latency > std::chrono::hours(24 * 366))
+      fail("the links' latency is ", options.link_latency.count(), " ns, it must be between 0 and a year");
+    if (!(options.link_bytes_per_second >= 0))
+      fail("the links' rate is ", options.link_bytes_per_second, " bytes/s, it must not be negative");
     for (int rank = 0; rank < world; ++rank) ranks_.push_back(std::unique_ptr<Local>(new Local(*this, rank)));
     auto const capacity = ranks_.size() * Local::messages_per_peer;
     for (auto const& rank : ranks_) {
@@ -274,8 +275,9 @@ inline Status Local::finish() noexcept {
 inline Status Local::agree(Terms const& terms) {
   Lock lock(shared_.mutex_);
   auto& open = shared_.agreements_;
-  auto const number = static_cast<std::size_t>(agreements_++ - shared_.settled_);
+  auto const number = static_cast<std::size_t>(agreements_ - shared_.settled_);
   if (open.size() == number) open.push_back({terms, rank_});
+  ++agreements_;  // not where that has thrown: the next call is of this number then
   LocalWorld::Agreement& agreement = open[number];
   if (shared_.failed_rank_ >= 0) return shared_.cause_.is_common() ? broken(lock, "") : Status{};
   Terms common = agreement.terms;

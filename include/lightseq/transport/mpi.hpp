@@ -383,13 +383,17 @@ inline Status Mpi::settle(Piece const& piece, MPI_Status const& status, int erro
   Origin const sent = origin(status.MPI_TAG, piece.origin);
   std::int64_t const count = status.MPI_TAG & ((1 << pieces_bits) - 1);
   MPI_Get_count(&status, MPI_BYTE, &bytes);
-  if (!same_call(sent, piece.origin)) {
+  bool const other_size =
+      error_class != MPI_SUCCESS || bytes != piece.bytes || count != pieces(piece.message_bytes);
+  // What a constructor sends says no call.
+  bool const constructor = object_bits_ > 0 && (sent.object < 0) != (piece.origin.object < 0);
+  if (!same_call(sent, piece.origin) || (other_size && constructor)) {
     end.code = Code::out_of_order;
     end.other = "a message";
     end.have = sent.number();
     end.need = piece.origin.number();
     end.rank = rank_;
-  } else if (error_class != MPI_SUCCESS || bytes != piece.bytes || count != pieces(piece.message_bytes)) {
+  } else if (other_size) {
     end.code = Code::size_mismatch;
     end.have = (count - 1) * options_.piece_bytes + bytes;
     end.need = piece.message_bytes;
