@@ -31,7 +31,7 @@ extern "C" Found find() {
   }
   // The name of the kernels' architecture as the device was given it.
   cudaFuncAttributes attributes;
-  testing::check_cuda(cudaFuncGetAttributes(&attributes, rows::for_each_row<rows::FillStats>));
+  testing::check_cuda(cudaFuncGetAttributes(&attributes, rows::for_each_row<rows::CopyStats>));
   found.width = attributes.binaryVersion;
   auto s = testing::random_sequence<bfloat16>(problem, 64, 1);
   testing::Streams const streams(3);

@@ -174,5 +174,6 @@ TEST_CASE("what the GPU cannot serve is named before any message is sent") {
   CHECK(world.failed_rank() == -1);
   Problem const endless{.seqlen = std::int64_t{1} << 40, .heads = 1};
   CHECK_THROWS_WITH_AS(Attn(world[0], endless),
-                       "lightseq: seqlen is 1099511627776, the GPU kernels serve at most 1073741823", Error);
+                       "lightseq: rank 0: seqlen is 1099511627776, the GPU kernels serve at most 1073741823",
+                       Error);
 }

@@ -133,7 +133,10 @@ void poison_stays_where_it_is_seen(M const& mask, Problem const& problem, std::v
         auto got = fresh;
         poison.spoil(got);
         REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, got) == "");
-        rows_are_the_oracles<HeadDim, Attn::has_backward>(got, mask, problem.scale);
+        if (!std::is_base_of_v<Host, typename Traits::Device> && poison.is_lone_infinity_of_a_key())
+          rows_are_the_oracles<HeadDim, false>(got, mask, problem.scale);
+        else
+          rows_are_the_oracles<HeadDim, Attn::has_backward>(got, mask, problem.scale);
       }
     });
 }

@@ -450,7 +450,7 @@ TEST_CASE("ranks that differ in their terms hear it, without waiting for each ot
   two.add("seqlen", 31);
   for (int const rank : {2, 0, 1})
     for (Terms const& terms : {one, two}) CHECK(world[rank].agree(terms).ok());
-  std::string const text = "the ranks disagree: seqlen is 31 on rank 0 and 30 on rank 1";
+  std::string const text = "the ranks disagree: seqlen is 30 on rank 1 and 31 on rank 0";
   CHECK(world[1].agree(one).ok());
   CHECK(world[0].agree(two).message() == text);
   for (int rank = 0; rank < 3; ++rank) {
