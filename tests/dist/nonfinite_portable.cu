@@ -4,14 +4,6 @@
 using namespace lightseq;
 using namespace lightseq::test;
 
-namespace {
-
-struct PortableCuda : CudaTraits {
-  using Device = Cuda<Ampere>;
-};
-
-}  // namespace
-
 TEST_CASE("what is not finite stays where it is seen, with the portable kernels") {
   nonfinite_holds_on_gpu<64, Balanced, PortableCuda>(Causal{});
   nonfinite_holds_on_gpu<64, Ring, PortableCuda>(FarBack{40});

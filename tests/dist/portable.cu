@@ -4,14 +4,6 @@
 using namespace lightseq;
 using namespace lightseq::test;
 
-namespace {
-
-struct PortableCuda : CudaTraits {
-  using Device = Cuda<Ampere>;
-};
-
-}  // namespace
-
 TEST_CASE("causal attention with the portable kernels on virtual ranks of a GPU equals dense attention") {
   equals_dense_on_gpu<128, Balanced, PortableCuda>(Causal{});
   equals_dense_on_gpu<128, ZigzagRing, PortableCuda>(Causal{});

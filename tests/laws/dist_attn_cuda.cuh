@@ -27,6 +27,10 @@ struct OneLaunchCuda : CudaTraits {
   static constexpr bool inference = true;
 };
 
+struct PortableCuda : CudaTraits {
+  using Device = Cuda<Ampere>;
+};
+
 struct DeterministicCuda : CudaTraits {
   static constexpr bool deterministic = true;
 };

@@ -18,7 +18,7 @@ class Error : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-/// All arguments, one behind the other, whatever the global locale.
+/// All arguments, one after another, whatever the global locale.
 template <class... Args>
 std::string sentence(Args const&... args) {
   std::ostringstream text;

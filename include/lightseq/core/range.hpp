@@ -74,6 +74,11 @@ struct Positions {
   friend constexpr bool operator==(Positions const&, Positions const&) = default;
 };
 
+/// How many tiles of `tile` rows some rows take, the last of them perhaps not full.
+LIGHTSEQ_HD constexpr std::int64_t tiles_of(std::int64_t rows, std::int64_t tile) {
+  return rows / tile + (rows % tile > 0 ? 1 : 0);
+}
+
 /// Tiles begin, ..., end - 1 of rows that are cut into tiles of one size, from the first row on; the last
 /// tile may be shorter.
 template <std::signed_integral Int>
@@ -86,7 +91,7 @@ struct TileSpan {
 };
 
 /// The span from the first tile to the last one in the spans of two segments, where the second one's tiles
-/// are numbered behind the `in_first` tiles of the first.
+/// are numbered after the `in_first` tiles of the first.
 template <std::signed_integral Int>
 LIGHTSEQ_HD constexpr TileSpan<Int> joined(TileSpan<Int> const& first, Int in_first,
                                            TileSpan<Int> const& second) {
@@ -109,7 +114,7 @@ LIGHTSEQ_HD constexpr Int rows_before(Int begin, Int stride, Int rows, Int posit
 }
 
 /// Which of these rows' tiles of `size` rows a range touches: all others lie, from their first row to their
-/// last, before it or behind it. The range's begin and end may be any numbers.
+/// last, before it or after it. The range's begin and end may be any numbers.
 template <std::signed_integral Int>
 LIGHTSEQ_HD constexpr TileSpan<Int> tiles_within(Int begin, Int stride, Int rows, Int size,
                                                  Range const& range) {
@@ -131,7 +136,7 @@ LIGHTSEQ_HD constexpr TileSpan<std::int64_t> tiles_within(Segment const& segment
 LIGHTSEQ_HD constexpr TileSpan<std::int64_t> tiles_within(Positions const& shard, std::int64_t size,
                                                           Range const& range) {
   return joined<std::int64_t>(tiles_within(shard.segments[0], size, range),
-                              (shard.segments[0].rows + size - 1) / size,
+                              tiles_of(shard.segments[0].rows, size),
                               tiles_within(shard.segments[1], size, range));
 }
 

@@ -39,27 +39,21 @@ class Exchange {
     Step const& s = plan_.steps[step];
     std::array<Send, Plan::max_group> sends;
     std::array<Receive, Plan::max_group> recvs;
-    for (std::size_t i = 0; i < s.sends.size(); ++i) {
-      Transfer const& t = s.sends[i];
-      sends[i] = {source(t, step),
-                  bytes(t),
-                  t.peer,
-                  name(t.payload),
-                  static_cast<int>(step),
-                  object_,
-                  plan_.pass == Pass::backward};
-      record_.post(plan_.pass, step, true, t, sends[i].bytes);
-    }
+    auto const post = [&](auto& message, auto* data, Transfer const& t, bool sent) {
+      message = {data,
+                 bytes(t),
+                 t.peer,
+                 name(t.payload),
+                 static_cast<int>(step),
+                 object_,
+                 plan_.pass == Pass::backward};
+      record_.post(plan_.pass, step, sent, t, message.bytes);
+    };
+    for (std::size_t i = 0; i < s.sends.size(); ++i)
+      post(sends[i], source(s.sends[i], step), s.sends[i], true);
     for (std::size_t i = 0; i < s.recvs.size(); ++i) {
       Transfer const& t = s.recvs[i];
-      recvs[i] = {base_ + buffers_.incoming(t.payload, work_step(t, step)).offset,
-                  bytes(t),
-                  t.peer,
-                  name(t.payload),
-                  static_cast<int>(step),
-                  object_,
-                  plan_.pass == Pass::backward};
-      record_.post(plan_.pass, step, false, t, recvs[i].bytes);
+      post(recvs[i], base_ + buffers_.incoming(t.payload, work_step(t, step)).offset, t, false);
     }
     Status const status = transport_.start({sends.data(), s.sends.size()}, {recvs.data(), s.recvs.size()});
     open_ = status.ok();

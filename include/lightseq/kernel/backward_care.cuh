@@ -59,8 +59,8 @@ __device__ __forceinline__ std::uint32_t make_finite(std::uint32_t& pair) {
 
 /// Makes finite every other 16 bytes of a row in shared memory, of which 128 bytes lie in each of the panels
 /// that are `Panel` bytes apart, and says whether it was not. `first` is where the row begins, plus 0 or 16
-/// bytes. There is no branch in which threads part: behind one, ptxas would keep the descriptors of matrices
-/// in vector registers.
+/// bytes. Threads do not part in any branch: after one that does that, ptxas would keep the descriptors of
+/// matrices in vector registers.
 template <class T, int Panels, int Panel>
 __device__ __forceinline__ bool make_row_finite(std::uint32_t first) {
   std::uint32_t bad = 0;

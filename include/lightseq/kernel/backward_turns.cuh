@@ -64,6 +64,7 @@ struct BackwardTurns {
     }
     return -1;
   }
+
   /// Waits until the tiles before `turn` have added their parts to the query tile of these positions, and
   /// says whether there are any. A whole warp calls it.
   __device__ __forceinline__ bool wait(unsigned const* place, Range const& hull, int turn,

@@ -61,7 +61,7 @@ struct RowSum {
   float top, sum;
 };
 
-/// Loads it; a row behind the end has seen no key.
+/// Loads it; a row after the last one has seen no key.
 __device__ __forceinline__ RowSum load_sum(Partial<float const> const& from, RowPair const& rows, int r) {
   if (!rows.exists(r)) return {-OnlineSoftmax::infinity, 0};
   return {from.top.at(rows.batch, rows.head)[rows.token(r)],

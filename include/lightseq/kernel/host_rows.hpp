@@ -115,39 +115,41 @@ void finish(Partial<float const> own, Finished<Out> to, Shape const& shape) noex
   });
 }
 
-/// `into` becomes the merge of both.
-inline void merge(Partial<float const> from, Partial<float> into, Shape const& shape) noexcept {
-  from.o = from.o.resolved(shape);
-  into.o = into.o.resolved(shape);
-  for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
-    float& top = into.top.at(batch, head)[token];
-    float& sum = into.sum.at(batch, head)[token];
-    Merge const m = lightseq::merge(top, from.top.at(batch, head)[token]);
-    top = m.top;
-    sum = m.a * sum + m.b * from.sum.at(batch, head)[token];
-    float const* const source = from.o.at(batch, token, head);
-    float* const target = into.o.at(batch, token, head);
-    for (std::int64_t d = 0; d < shape.dim; ++d) target[d] = m.a * target[d] + m.b * source[d];
-  });
-}
-
-/// `to` becomes the merge of both, finished; to.o may be own.o.
-template <class Out>
-void merge(Partial<float const> from, Partial<float const> own, Finished<Out> to,
-           Shape const& shape) noexcept {
+/// `to` becomes the merge of both, finished where it is of that kind; to.o may be own.o, and `to` own.
+template <class Result>
+void merge_rows(Partial<float const> from, Partial<float const> own, Result to, Shape const& shape) noexcept {
+  constexpr bool finishes = !std::is_same_v<Result, Partial<float>>;
   from.o = from.o.resolved(shape);
   own.o = own.o.resolved(shape);
   to.o = to.o.resolved(shape);
   for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
     Merge const m = lightseq::merge(own.top.at(batch, head)[token], from.top.at(batch, head)[token]);
     float const sum = m.a * own.sum.at(batch, head)[token] + m.b * from.sum.at(batch, head)[token];
-    float const factor = finished_factor(m.top, sum);
+    float const factor = finishes ? finished_factor(m.top, sum) : 1.0f;
     float const* const source = own.o.at(batch, token, head);
     float const* const other = from.o.at(batch, token, head);
-    Out* const target = to.o.at(batch, token, head);
+    auto* const target = to.o.at(batch, token, head);
+    using Out = std::remove_reference_t<decltype(*target)>;
     for (std::int64_t d = 0; d < shape.dim; ++d) target[d] = Out((m.a * source[d] + m.b * other[d]) * factor);
-    to.lse.at(batch, head)[token] = finished_lse(m.top, sum);
+    if constexpr (finishes) {
+      to.lse.at(batch, head)[token] = finished_lse(m.top, sum);
+    } else {
+      to.top.at(batch, head)[token] = m.top;
+      to.sum.at(batch, head)[token] = sum;
+    }
   });
+}
+
+/// `into` becomes the merge of both.
+inline void merge(Partial<float const> from, Partial<float> into, Shape const& shape) noexcept {
+  merge_rows(from, into, into, shape);
+}
+
+/// `to` becomes the merge of both, finished; to.o may be own.o.
+template <class Out>
+void merge(Partial<float const> from, Partial<float const> own, Finished<Out> to,
+           Shape const& shape) noexcept {
+  merge_rows(from, own, to, shape);
 }
 
 }  // namespace host

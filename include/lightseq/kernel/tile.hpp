@@ -56,12 +56,12 @@ struct Tile {
 
 /// Number of tiles of at most `size` rows that the shard falls into; no tile straddles its segments.
 constexpr std::int64_t tile_count(Positions const& shard, int size) {
-  return (shard.segments[0].rows + size - 1) / size + (shard.segments[1].rows + size - 1) / size;
+  return tiles_of(shard.segments[0].rows, size) + tiles_of(shard.segments[1].rows, size);
 }
 
 /// Tile `index` of those.
 constexpr Tile tile_at(Positions const& shard, int size, std::int64_t index) {
-  std::int64_t const in_first = (shard.segments[0].rows + size - 1) / size;
+  std::int64_t const in_first = tiles_of(shard.segments[0].rows, size);
   bool const second = index >= in_first;
   Segment const& segment = shard.segments[second ? 1 : 0];
   std::int64_t const skip = (second ? index - in_first : index) * size;

@@ -45,21 +45,27 @@ concept HasBound = requires(M const mask, Range range) {
 }
 || requires(M const mask, Range range) { mask.queries_of(range); };
 
+/// Whether a mask has both; one that has half of them does not compile.
+template <Mask M>
+constexpr bool has_bounds() {
+  static_assert(BoundedMask<M> || !HasBound<M>,
+                "lightseq: keys_of and queries_of of a mask come together, each from a Range to a Range");
+  return BoundedMask<M>;
+}
+template <Mask M>
+inline constexpr bool is_bounded = has_bounds<M>();
+
 /// Where the keys lie that these queries may see: everywhere, unless the mask knows better.
 template <Mask M>
 LIGHTSEQ_HD constexpr Range keys_within(M const& mask, Range const& queries) {
-  static_assert(BoundedMask<M> || !HasBound<M>,
-                "lightseq: keys_of and queries_of of a mask come together, each from a Range to a Range");
-  if constexpr (BoundedMask<M>) return mask.keys_of(queries);
+  if constexpr (is_bounded<M>) return mask.keys_of(queries);
   return Range::everything();
 }
 
 /// Where the queries lie that may see these keys.
 template <Mask M>
 LIGHTSEQ_HD constexpr Range queries_within(M const& mask, Range const& keys) {
-  static_assert(BoundedMask<M> || !HasBound<M>,
-                "lightseq: keys_of and queries_of of a mask come together, each from a Range to a Range");
-  if constexpr (BoundedMask<M>) return mask.queries_of(keys);
+  if constexpr (is_bounded<M>) return mask.queries_of(keys);
   return Range::everything();
 }
 

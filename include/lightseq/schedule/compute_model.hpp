@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lightseq/core/error.hpp"
+#include "lightseq/core/range.hpp"
 #include "lightseq/schedule/payload.hpp"
 #include "lightseq/schedule/topology.hpp"
 
@@ -48,8 +49,8 @@ struct ComputeModel {
     if (units > 0) {
       auto const left = static_cast<double>(units - exchange_units);
       std::int64_t const rows = forward ? work.q_rows : work.kv_rows;
-      auto const tiles = static_cast<double>(extents.batch * extents.heads) *
-                         static_cast<double>(rows / tile + (rows % tile > 0 ? 1 : 0));
+      auto const tiles =
+          static_cast<double>(extents.batch * extents.heads) * static_cast<double>(tiles_of(rows, tile));
       rate *= std::min(left, tiles) / units;
     }
     return launch + (flops > 0 ? flops / rate : 0) + carry_seconds(work, extents, forward);

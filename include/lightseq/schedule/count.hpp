@@ -23,11 +23,6 @@ constexpr std::int64_t saturated(WideInt number) {
   return number > most ? most : static_cast<std::int64_t>(number);
 }
 
-/// How many tiles of `tile` rows some rows take, the last of them perhaps not full.
-constexpr std::int64_t tiles_of(std::int64_t rows, std::int64_t tile) {
-  return rows / tile + (rows % tile > 0 ? 1 : 0);
-}
-
 /// How many pairs of a query and a key, of segments with one stride, have the key at most `reach` positions
 /// after the query; before it if that is negative.
 constexpr WideInt pairs_in_reach(Segment const& queries, Segment const& keys, std::int64_t reach) {

@@ -300,9 +300,9 @@ inline char const* Local::words(Failure failure) {
     case injected:
       return "LocalOptions asked for it";
     case bad_message:
-      return "the message's peer is no rank, its size is negative or its pointer null";
+      return unsound_message;
     case group_open:
-      return "a call is under way on this endpoint";
+      return call_under_way;
     case group_too_large:
       return "a group has more messages than fit";
   }

@@ -110,6 +110,8 @@ class Mpi {
     return std::max<std::int64_t>(1, (bytes - 1) / options_.piece_bytes + 1);
   }
   static Status failed(int native) noexcept;
+  template <class Message>
+  static Status failed(int native, Message const& message) noexcept;
   int tag(Origin const& origin, std::int64_t pieces) const;
   Origin origin(int tag, Origin const& near) const;
   template <class Message>
@@ -284,13 +286,23 @@ inline Status Mpi::failed(int native) noexcept {
   char words[MPI_MAX_ERROR_STRING] = "";
   int size = 0;
   if (native == bad_message)
-    status.said = "the message's peer is no rank, its size is negative or its pointer null";
+    status.said = unsound_message;
   else if (native == group_open)
-    status.said = "a call is under way on this endpoint";
+    status.said = call_under_way;
   else if (native == group_too_large)
     status.said = "a group has more messages, or a larger one, than fit";
   else if (MPI_Error_string(native, words, &size) == MPI_SUCCESS)
     status.said = words;
+  return status;
+}
+
+/// The same of a message.
+template <class Message>
+Status Mpi::failed(int native, Message const& message) noexcept {
+  Status status = failed(native);
+  status.subject = message.label;
+  status.step = message.step;
+  status.peer = message.peer;
   return status;
 }
 
@@ -323,13 +335,7 @@ template <class Message>
 Status Mpi::check(std::span<Message const> messages) const noexcept {
   std::int64_t cuts = 0;
   for (Message const& message : messages) {
-    if (!is_sound(message, world_)) {
-      Status status = failed(bad_message);
-      status.subject = message.label;
-      status.step = message.step;
-      status.peer = message.peer;
-      return status;
-    }
+    if (!is_sound(message, world_)) return failed(bad_message, message);
     cuts = std::min(cuts + pieces(message.bytes) - 1, max_cuts + 1);
   }
   if (static_cast<std::int64_t>(messages.size()) > std::int64_t{messages_per_peer} * world_ ||
@@ -356,13 +362,7 @@ Status Mpi::post(Message const& message) noexcept {
     else
       error = MPI_Isend(message.bytes > 0 ? static_cast<std::byte const*>(message.data) + offset : nullptr,
                         bytes, MPI_BYTE, message.peer, tag(message.origin(), count), comm_, &request);
-    if (error != MPI_SUCCESS) {
-      Status status = failed(error);
-      status.subject = message.label;
-      status.step = message.step;
-      status.peer = message.peer;
-      return status;
-    }
+    if (error != MPI_SUCCESS) return failed(error, message);
     offset += size;
     size = options_.piece_bytes;
   }

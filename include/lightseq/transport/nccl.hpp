@@ -212,10 +212,7 @@ inline Nccl::Nccl(ncclComm_t comm, cudaStream_t stream, NcclOptions const& optio
 
 inline Status Nccl::start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
   if (comm_ == nullptr) return broken();
-  if (open_)
-    return give_up({.code = Code::transport_failed,
-                    .native = group_open,
-                    .said = "a call is under way on this endpoint"});
+  if (open_) return give_up({.code = Code::transport_failed, .native = group_open, .said = call_under_way});
   auto const unsound = [&](auto const& messages) -> Status {
     for (auto const& m : messages)
       if (!is_sound(m, world_))
@@ -224,7 +221,7 @@ inline Status Nccl::start(std::span<Send const> sends, std::span<Receive const> 
                 .step = m.step,
                 .peer = m.peer,
                 .native = bad_message,
-                .said = "the message's peer is no rank, its size is negative or its pointer null"};
+                .said = unsound_message};
     return {};
   };
   if (Status const status = unsound(sends); !status.ok()) return give_up(status);

@@ -40,6 +40,12 @@ constexpr bool same_call(Origin const& sent, Origin const& awaited) {
   return sent.object < 0 || awaited.object < 0 || sent == awaited;
 }
 
+/// What transports say of a message that is not sound, and of a start() before the finish() of the last
+/// group.
+inline constexpr char const* unsound_message =
+    "the message's peer is no rank, its size is negative or its pointer null";
+inline constexpr char const* call_under_way = "a call is under way on this endpoint";
+
 /// Whether a message names a rank and memory that can exist.
 template <class Message>
 bool is_sound(Message const& message, int world) {

@@ -8,6 +8,7 @@
 #include "lightseq/kernel/backward_care.cuh"
 #include "lightseq/kernel/backward_order.cuh"
 #include "lightseq/kernel/backward_turns.cuh"
+#include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm80/row_tile.cuh"
@@ -677,8 +678,8 @@ __global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic
 #if __CUDA_ARCH__ >= 800
   extern __shared__ __align__(128) std::uint8_t shared[];
   Backward<HeadDim, T, KeyGrad, M, Deterministic, Large>{launch, ptx::shared_address(shared)}.run();
-#elif defined(__CUDA_ARCH__)
-  static_assert(HeadDim < 0, "lightseq: the portable kernels are compiled for sm_80 and up");
+#else
+  refuse_portable_kernel<HeadDim>();
 #endif
 }
 

@@ -5,6 +5,7 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
+#include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/key_walk.cuh"
@@ -287,8 +288,8 @@ __global__ void __launch_bounds__(Forward<HeadDim, T, Result, M>::threads, forwa
 #if __CUDA_ARCH__ >= 800
   extern __shared__ __align__(128) std::uint8_t shared[];
   Forward<HeadDim, T, Result, M>{launch, ptx::shared_address(shared)}.run();
-#elif defined(__CUDA_ARCH__)
-  static_assert(HeadDim == 0, "lightseq: the portable kernels need a GPU architecture of sm_80 or later");
+#else
+  refuse_portable_kernel<HeadDim>();
 #endif
 }
 

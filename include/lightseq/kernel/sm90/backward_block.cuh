@@ -7,6 +7,7 @@
 #include "lightseq/kernel/backward_care.cuh"
 #include "lightseq/kernel/backward_order.cuh"
 #include "lightseq/kernel/backward_turns.cuh"
+#include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/ptx.cuh"
 #include "lightseq/kernel/sm90/backward_dims.cuh"
@@ -532,9 +533,8 @@ __global__ void __launch_bounds__(Backward<HeadDim, T, KeyGrad, M, Deterministic
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::uint8_t shared[];
   Backward<HeadDim, T, KeyGrad, M, Deterministic>(launch, shared).run();
-#elif defined(__CUDA_ARCH__)
-  static_assert(HeadDim < 0 || __CUDA_ARCH__ != 900,
-                "lightseq: the Hopper kernels are compiled for sm_90a, not sm_90 (-arch=sm_90a)");
+#else
+  refuse_hopper_kernel();
 #endif
 }
 

@@ -6,6 +6,7 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/range.hpp"
 #include "lightseq/core/tensor.hpp"
+#include "lightseq/kernel/compiled.cuh"
 #include "lightseq/kernel/fragment.cuh"
 #include "lightseq/kernel/kernel.hpp"
 #include "lightseq/kernel/key_walk.cuh"
@@ -539,20 +540,14 @@ struct Forward {
   }
 };
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900 && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
-/// What stops a compilation for sm_90: its name is what ptxas finds nowhere. A static_assert would also stop
-/// nvcc -arch=sm_90a, which adds PTX for compute_90 that no Hopper GPU looks at.
-extern "C" __device__ void lightseq__the_Hopper_kernels_need_the_GPU_architecture_sm_90a_and_not_sm_90();
-#endif
-
 template <int HeadDim, class T, class Result, Mask M, int KeySegments>
 __global__ void __launch_bounds__(Forward<HeadDim, T, Result, M, KeySegments>::threads, 1)
     forward_kernel(__grid_constant__ ForwardLaunch<T, Result, M, KeySegments> const launch) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::uint8_t shared[];
   Forward<HeadDim, T, Result, M, KeySegments>(launch, shared).run();
-#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
-  lightseq__the_Hopper_kernels_need_the_GPU_architecture_sm_90a_and_not_sm_90();
+#else
+  refuse_hopper_kernel();
 #endif
 }
 
