@@ -44,8 +44,12 @@ TEST_CASE("calls allocate nothing and cannot throw") {
     CHECK(allocations<DistAttn<small_head_dim, Causal, ZigzagRing, NeighbourTraits>>(ranks) == 0);
   }
   using Attn = DistAttn<small_head_dim, Causal, Balanced>;
-  static_assert(noexcept(std::declval<Attn&>().forward({}, {}, {})));
-  static_assert(noexcept(std::declval<Attn&>().backward({}, {}, {})));
+  // Arguments that exist: what makes them may throw.
+  std::span<std::byte> workspace;
+  static_assert(noexcept(std::declval<Attn&>().forward(std::declval<Inputs<float> const&>(),
+                                                       std::declval<Outputs<float> const&>(), workspace)));
+  static_assert(noexcept(std::declval<Attn&>().backward(std::declval<BackwardInputs<float> const&>(),
+                                                        std::declval<Gradients<float> const&>(), workspace)));
 }
 
 TEST_CASE("the workspace does not grow with the world") {
