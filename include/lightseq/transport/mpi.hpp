@@ -202,8 +202,13 @@ inline Mpi::~Mpi() {
   if (std::uncaught_exceptions() > exceptions_)
     withdraw({.code = Code::withdrawn, .said = "an exception unwound its transport"});
   if (open_) withdraw({.code = Code::withdrawn, .said = "it left a group open"});
-  // Another rank's notice may yet come, and MPI would give the number of a freed communicator to another one.
-  if (failed_rank_ >= 0 || !all_leave()) return;
+  if (failed_rank_ >= 0) return;
+  if (!all_leave()) {
+    // Another rank's notice may yet come, and MPI would give the number of a freed communicator to another
+    // one.
+    static_cast<void>(notice_.release());
+    return;
+  }
   MPI_Cancel(&requests_[0]);
   MPI_Wait(&requests_[0], MPI_STATUS_IGNORE);
   MPI_Comm_free(&comm_);
