@@ -81,6 +81,13 @@ inline std::vector<std::int64_t> ragged_lengths(int world) {
   return lengths;
 }
 
+/// A sanitizer judges code, not plans: every kind of world is enough for it.
+#ifdef LIGHTSEQ_SANITIZED
+inline constexpr int world_stride = 4;
+#else
+inline constexpr int world_stride = 1;
+#endif
+
 /// All laws for world 1 ... 64 and every mask, or those under which no query sees a later key. In small
 /// worlds every ragged length; in larger ones, for each mask, one of them and one at random.
 template <Schedule S>
@@ -89,7 +96,7 @@ void check_schedule(bool causal_only, S const& schedule = {}) {
   for_each_mask([&]<Mask M>(M const& mask, char const* name) {
     if (causal_only && !is_causal(mask)) return;
     INFO("mask ", std::string(name));
-    for (int world = 1; world <= 64; ++world) {
+    for (int world = 1; world <= 64; world += world_stride) {
       std::vector<std::int64_t> lengths = ragged_lengths(world);
       if (world > 20)
         lengths = {lengths[random() % lengths.size()], 1 + static_cast<std::int64_t>(random() % 256)};
