@@ -135,10 +135,21 @@ std::int64_t visible_pairs(M const& mask, Segment const& queries, Segment const&
   return saturated(pairs);
 }
 
+/// The distances within reach that the rows of two segments of one stride can have: the largest and the
+/// smallest of them bound the result. It is empty, left + right < 0, where the reach falls between two rows.
+constexpr Reach reach_of_rows(Reach const& reach, Segment const& queries, Segment const& keys) {
+  std::int64_t const stride = queries.stride;
+  auto const modulo = [&](std::int64_t number) { return (number % stride + stride) % stride; };
+  std::int64_t const offset = modulo(keys.begin - queries.begin);
+  return {reach.left - modulo(offset + reach.left), reach.right - modulo(reach.right - offset)};
+}
+
 /// How many tiles of `tile` x `tile` rows, cut from the first row on, hold a pair that lies in reach. Both
 /// segments have one stride.
-inline double tiles_in_reach(Segment const& queries, Segment const& keys, Reach const& reach,
+inline double tiles_in_reach(Segment const& queries, Segment const& keys, Reach const& mask_reach,
                              std::int64_t tile) {
+  Reach const reach = reach_of_rows(mask_reach, queries, keys);
+  if (reach.left + reach.right < 0) return 0;
   WideInt tiles = 0;
   // All whole tiles together, and a last one that is not: then the tiles of each part are alike.
   auto const parts = [&](Segment const& s) {
@@ -154,7 +165,8 @@ inline double tiles_in_reach(Segment const& queries, Segment const& keys, Reach 
       std::int64_t const q_span = (std::min(q.rows, tile) - 1) * q.stride;
       std::int64_t const k_span = (std::min(k.rows, tile) - 1) * k.stride;
       std::int64_t const q_tiles = tiles_of(q.rows, tile), k_tiles = tiles_of(k.rows, tile);
-      // A tile's first key is in reach of its last query, but its last key is not beyond that of its first.
+      // A tile's first key is in reach of its last query, but its last key is not beyond the reach of its
+      // first.
       tiles += pairs_in_reach({q.begin + q_span, q_tiles, step}, {k.begin, k_tiles, step}, reach.right) -
                pairs_in_reach({q.begin, q_tiles, step}, {k.begin + k_span, k_tiles, step}, -reach.left - 1);
     }
