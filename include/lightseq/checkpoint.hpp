@@ -107,7 +107,7 @@ class Checkpointed {
     return a;
   }
 
-  /// The gradients of the restored activations' q, k and v from that of their o.
+  /// The gradients of the restored q, k and v from the gradient of o.
   Status backward(Activations const& a, Tensor<Element const> d_o, Gradients<Element> const& gradients,
                   std::span<std::byte> workspace, Stream const& stream = {}) noexcept {
     if (!a.status.ok()) return a.status;

@@ -44,8 +44,8 @@ class OffloadSlot {
     return status("the wait for a copy", cudaStreamWaitEvent(compute, copied_.get(), 0));
   }
 
-  /// Copies `bytes` on the stream of copies, from or to this memory, behind what is on `compute` now. Of no
-  /// bytes there is nothing to wait for.
+  /// Copies `bytes` on the stream of copies, from or to this memory, after the work that is on `compute` now.
+  /// A copy of no bytes waits for nothing.
   Status copy(void* to, void const* from, std::int64_t bytes, cudaStream_t compute) noexcept {
     if (Status const status = device_.check(); !status.ok()) return status;
     if (bytes == 0) return {};
@@ -135,7 +135,7 @@ class Checkpointed<Attn, Offloaded<Policy>> {
     return layer_.restore(std::forward<Project>(project), slot.memory(), workspace, stream);
   }
 
-  /// The gradients of the restored activations' q, k and v from that of their o.
+  /// The gradients of the restored q, k and v from the gradient of o.
   Status backward(Activations const& a, Tensor<Element const> d_o, Gradients<Element> const& gradients,
                   std::span<std::byte> workspace, Stream const& stream = {}) noexcept {
     return layer_.backward(a, d_o, gradients, workspace, stream);

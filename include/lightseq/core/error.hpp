@@ -27,7 +27,7 @@ std::string sentence(Args const&... args) {
   return text.str();
 }
 
-/// Throws an Error whose text is all arguments, one behind the other.
+/// Throws an Error whose text is all arguments, one after another.
 template <class... Args>
 [[noreturn]] void fail(Args const&... args) {
   throw Error(sentence("lightseq: ", args...));

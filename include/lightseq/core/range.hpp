@@ -51,7 +51,7 @@ struct Segment {
   friend constexpr bool operator==(Segment const&, Segment const&) = default;
 };
 
-/// Where the rows of a shard sit in the sequence: the rows of at most two segments, one behind the other.
+/// Where the rows of a shard sit in the sequence: the rows of at most two segments, one after the other.
 struct Positions {
   static constexpr int max_segments = 2;
   Segment segments[max_segments] = {};
@@ -131,8 +131,8 @@ LIGHTSEQ_HD constexpr TileSpan<std::int64_t> tiles_within(Segment const& segment
   return tiles_within<std::int64_t>(segment.begin, segment.stride, segment.rows, size, range);
 }
 
-/// A span that holds those of a shard's tiles, which do not straddle its segments. It holds no others where
-/// the segments lie in the order of their positions.
+/// The same for the tiles of a shard, which do not straddle its segments. The span is exact where the
+/// segments lie in the order of their positions.
 LIGHTSEQ_HD constexpr TileSpan<std::int64_t> tiles_within(Positions const& shard, std::int64_t size,
                                                           Range const& range) {
   return joined<std::int64_t>(tiles_within(shard.segments[0], size, range),

@@ -36,7 +36,7 @@ inline std::string bool_words(std::int64_t value) { return value == 0 ? "no" : "
 inline std::string no_words(std::int64_t) { return {}; }
 
 /// What all ranks must be given alike: named values, of which the numbers that stand for them travel. The
-/// version comes first, as the other names are those of one version.
+/// version comes first, as the other names belong to one version.
 struct Terms {
   static constexpr std::size_t capacity = 32;
   std::array<std::int64_t, capacity> values = {version};

@@ -78,7 +78,7 @@ class Exchange {
     return placed(status, step);
   }
 
-  /// Bytes that this rank sends in a step; none behind the last one.
+  /// Bytes that this rank sends in a step; none after the last one.
   std::int64_t bytes_sent(std::size_t step) const {
     std::int64_t sum = 0;
     if (step >= plan_.steps.size()) return sum;

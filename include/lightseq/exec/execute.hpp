@@ -11,7 +11,7 @@
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 
-/// What a rank does now, told to a trace until it is over.
+/// A span of a trace: begins with the object and ends with it.
 template <class Trace, class Queue>
 class Noted {
  public:

@@ -13,8 +13,8 @@
 
 namespace lightseq {
 
-/// A rank's own queries, keys and values: [batch, tokens, heads, dim], k and v with kv_heads heads, where
-/// tokens are those of its shard in order of position.
+/// A rank's own queries, keys and values: [batch, tokens, heads, dim], k and v with kv_heads heads, where the
+/// tokens are the rank's shard in order of position.
 template <class T>
 struct Inputs {
   Tensor<T const> q, k, v;
@@ -99,8 +99,8 @@ class ForwardPass {
     }
   }
 
-  /// In place of attend() at every step: expect_chunks() before any message, announce_chunk() behind those
-  /// that bring the chunk for a step's work, attend_chunks() once.
+  /// In place of attend() at every step: expect_chunks() before any message, announce_chunk() after the
+  /// messages that bring the chunk for a step's work, attend_chunks() once.
   void expect_chunks() { queue_.lower(arrived_, exchange_.plan().steps.size()); }
 
   void announce_chunk(std::size_t step) {
@@ -135,8 +135,8 @@ class ForwardPass {
       queue_.merge(part, own, share_.q_shape(span.count));
   }
 
-  /// Rows that nothing touched, or whose last touch was of more rows, some of them not for the last time, are
-  /// still in the accumulator.
+  /// Finishes each half that is still in the accumulator: no step updated it, or its last update covered the
+  /// other half too, which a later step updated again.
   void end() {
     for (Rows const rows : {Rows::lower, Rows::upper}) {
       if (finished_[half(rows)]) continue;

@@ -50,7 +50,7 @@ struct Host {
       };
 
       /// Around a step: messages that start() begins find what was enqueued before fork(), and what is
-      /// enqueued behind join() finds what finish() has waited for.
+      /// enqueued after join() finds what finish() has waited for.
       static constexpr void fork() {}
       static constexpr void join() {}
 

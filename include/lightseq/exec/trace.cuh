@@ -14,11 +14,11 @@
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 
-/// What a rank did in a call, as the GPU saw it: CUDA events on the compute stream before and behind each
-/// work and a step's merges, and on the transport's stream before and behind each step's exchange, which
-/// includes the wait for peers. Where one launch attends all chunks, it is the one work. Memory and events
-/// are the caller's, two timers for each span; a call only records them. Seconds from `origin`, a timer that
-/// is recorded before the call and that the ranks of a GPU may share.
+/// What a rank did in a call, as the GPU saw it: CUDA events on the compute stream before and after each work
+/// and a step's merges, and on the transport's stream before and after each step's exchange, which includes
+/// the wait for peers. Where one launch attends all chunks, it is the one work. Memory and events are the
+/// caller's, two timers for each span; a call only records them. Seconds from `origin`, a timer that is
+/// recorded before the call and that the ranks of a GPU may share.
 ///
 ///   std::vector<Span> memory(3 * attn.plan(Pass::forward).steps.size());
 ///   std::vector<Event> const events = make_timers(2 * memory.size() + 1);

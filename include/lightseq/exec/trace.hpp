@@ -9,8 +9,9 @@
 
 namespace lightseq {
 
-/// Takes no note of anything, and costs nothing: what calls are given where nobody asks for more. A trace is
-/// told when something begins on a device's queue, and what that is; what it answers tells it what has ended.
+/// The default trace, which records nothing and costs nothing. A call tells its trace each span that begins
+/// on the device's queue; begin() returns a token, and the call passes the token to end() when the span is
+/// over.
 struct NoTrace {
   struct Begun {};
   static constexpr Begun begin(auto const& /*queue*/, Span const&) { return {}; }

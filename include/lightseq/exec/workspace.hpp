@@ -17,7 +17,7 @@ struct Buffer {
   std::int64_t bytes = 0;
 };
 
-/// Lays buffers out one behind the other, each at a multiple of Extents::alignment.
+/// Lays buffers out one after another, each at a multiple of Extents::alignment.
 class Arena {
  public:
   constexpr Buffer take(std::int64_t bytes) {

@@ -18,10 +18,10 @@ inline namespace LIGHTSEQ_ABI {
 struct KeyTileOrder {
   int kv_heads = 0, group = 0;  ///< key/value heads, and how many query heads share one
   int batch_heads = 0;          ///< batches x key/value heads
-  int section = 0;              ///< those of them whose tiles are taken together
+  int section = 0;              ///< batches x key/value heads whose tiles are taken together
   int key_tiles = 0;            ///< of one batch and head
   int tiles = 0;                ///< of all of them
-  int from_last = 0;            ///< tiles, the first ones: of those of a head the last keys come first
+  int from_last = 0;            ///< in so many tiles, the first ones, a head's last keys come first
 
   /// The number in its batch and head of the key tile that is taken at `turn`, and the other way round.
   __device__ __forceinline__ int number_at(int turn, bool last) const {
@@ -54,11 +54,10 @@ struct KeyTileOrder {
   }
 
   /// The order of a call's tiles of `key_rows` keys, `at_once` of which are worked on at a time. Where the
-  /// gradients of queries are added up in the order of the key tiles (`in_turns`), those that fewer queries
-  /// see come first: each then finds what it waits for done, if it takes the queries in their order. If the
-  /// last section may turn back (`turns_back`), it begins with the first keys, and takes the queries from the
-  /// last one on: or else its longest tiles, which come last, would keep a few multiprocessors busy while all
-  /// others have nothing left.
+  /// gradients of queries are added up in the order of the key tiles (`in_turns`), key tiles that fewer
+  /// queries see come first: each tile then finds the parts that it waits for done, if it takes the queries
+  /// in their order. With `turns_back` the last section goes the other way, from the first keys and the last
+  /// queries on: its longest tiles would otherwise come last and leave most multiprocessors idle.
   template <class Call, Mask M>
   static Status make(KeyTileOrder& order, Call const& call, M const& mask, int head_dim, int key_rows,
                      int at_once, bool in_turns, bool turns_back = false) {
@@ -172,7 +171,7 @@ struct QueryWalk {
 };
 
 /// Gives -inf to the scores of pairs that the mask hides, where a thread's two rows are keys and its columns
-/// the queries from `first` of their segment on; and to those behind the end of the keys.
+/// the queries from `first` of their segment on; and to scores past the end of the keys.
 template <int Size, Mask M>
 __device__ __forceinline__ void hide_keys(float (&scores)[Size], RowPair const& keys,
                                           LaunchSegment const& queries, int first, M const& mask) {

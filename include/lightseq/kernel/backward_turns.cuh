@@ -8,9 +8,9 @@
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 
-/// Whose turn it is to add to the gradients of a query tile: those of the key tiles are added in the order in
-/// which a launch takes them. A thread block waits only for tiles that were taken earlier, by thread blocks
-/// that are therefore running.
+/// Whose turn it is to add to the gradients of a query tile: key tiles add their parts in the order in which
+/// the launch takes the key tiles. A thread block waits only for tiles that were taken earlier, by thread
+/// blocks that are therefore running.
 template <int QueryRows, int KeyRows, Mask M>
 struct BackwardTurns {
   M const& mask;
@@ -83,8 +83,8 @@ struct BackwardTurns {
     wait(place, hull, turn, order.from_last > 0);
   }
 
-  /// Says that the tile of `turn` has added its part. Of all threads that added, one calls it, behind a
-  /// barrier of theirs.
+  /// Says that the tile of `turn` has added its part. One of the threads that added calls it, after a barrier
+  /// of all of them.
   __device__ __forceinline__ static void pass(unsigned* place, int turn) {
     asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(place), "r"(turn + 1) : "memory");
   }

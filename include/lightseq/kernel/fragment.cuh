@@ -42,7 +42,7 @@ struct RowPair {
   __device__ __forceinline__ bool exists(int r) const { return row + 8 * r < segment.count; }
   __device__ __forceinline__ int token(int r) const { return offset + row + 8 * r; }
 
-  /// A row behind the end is given the last one's position: a mask is asked only about positions there are.
+  /// A row past the end is given the last row's position: a mask is asked only about positions there are.
   __device__ __forceinline__ int position(int r) const {
     return segment.position(min(row + 8 * r, segment.count - 1));
   }
@@ -68,7 +68,7 @@ __device__ __forceinline__ RowSum load_sum(Partial<float const> const& from, Row
           from.sum.at(rows.batch, rows.head)[rows.token(r)]};
 }
 
-/// Gives -inf to the scores of pairs that the mask hides, and to those behind the end of the keys.
+/// Gives -inf to the scores of pairs that the mask hides, and to scores past the end of the keys.
 template <int Size, Mask M>
 __device__ __forceinline__ void hide(float (&scores)[Size], RowPair const& rows, LaunchSegment const& keys,
                                      M const& mask) {

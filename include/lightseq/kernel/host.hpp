@@ -405,7 +405,7 @@ class Backward {
     gemm_of_visible<columns>(queries.rows, keys.rows, d_scores, Rows{kept.k}, Rows{scratch_.dq}, visible);
   }
 
-  /// Turns scores into weights and the gradients of the weights into those of the scores. A score may be
+  /// Turns scores into weights and the gradients of the weights into gradients of the scores. A score may be
   /// above the LSE by what both were rounded: no weight is above 1.
   void softmax(int queries) {
     for (int q = 0; q < queries; ++q) {

@@ -15,7 +15,7 @@ LIGHTSEQ_EXACT_MATH_BEGIN
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 
-/// A head dim that every device's kernels serve.
+/// A head dim that the Host serves: a multiple of 8, at most 256. Kernels for GPUs need a multiple of 16.
 constexpr bool is_head_dim(int head_dim) { return head_dim >= 8 && head_dim <= 256 && head_dim % 8 == 0; }
 
 /// Attention over all the keys that a query sees: o = softmax(scale * q k^T) v and lse = ln(sum(exp(scale *
@@ -65,9 +65,9 @@ struct KeyChunk {
   std::uint32_t const* arrived = nullptr;
 };
 
-/// The gradients of ForwardCall, added to what dq, dk and dv hold. lse is that of a query's whole row, over
-/// all keys of the sequence, and delta its sum(d_o * o): then the gradients of a sequence are the sum of
-/// those of its parts. A query with lse = -inf adds nothing. Where KeyGrad is bfloat16 or float16, dk and dv
+/// The gradients of ForwardCall, added to what dq, dk and dv hold. lse belongs to a query's whole row, over
+/// all keys of the sequence, and delta its sum(d_o * o): then the gradients of a sequence are the sum of its
+/// parts' gradients. A query with lse = -inf adds nothing. Where KeyGrad is bfloat16 or float16, dk and dv
 /// are final: they are written, whatever they hold. The last three members are for kernels that say
 /// `zeroes_and_rounds`.
 template <class T, class Grad = float, class KeyGrad = Grad>

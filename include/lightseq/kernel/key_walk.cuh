@@ -16,7 +16,7 @@ struct KeyWalk {
   M const& mask;
   LaunchSegment const* keys;  ///< the segments
   Range queries;
-  int segment;         ///< the current tile's; at first the one before or behind those to walk
+  int segment;         ///< the current tile's; at first one before or one past the segments to walk
   int last, step;      ///< the last segment to walk, and the way there: 1 or -1
   int first = 0;       ///< the current tile's first row in `segment`
   bool tests = false;  ///< whether the current tile needs element tests

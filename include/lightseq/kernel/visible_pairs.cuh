@@ -22,7 +22,7 @@ struct KeyRows {
   Tensor<T const> k, v;
 };
 
-/// Whether a warp's rows, behind their last key, may hold what hidden pairs left, or sums that say no key was
+/// Whether a warp's rows, after their last key, may hold what hidden pairs left, or sums that say no key was
 /// seen where one was: then see VisiblePairs. The same in the whole warp; may be true for no reason.
 template <int Size>
 __device__ __forceinline__ bool is_suspect(OnlineSoftmax const& softmax, float const (&o)[Size]) {
@@ -155,7 +155,8 @@ struct VisiblePairs {
     for (int r = 0; r < 2; ++r) exponent[r] = __fmul_rn(quad_sum(sum[r]), scale);
   }
 
-  /// Adds one key to row r of the softmax: its exponent becomes its weight, and `factor` that of the others.
+  /// Adds one key to row r of the softmax: its exponent becomes its weight, and `factor` the factor on the
+  /// others' weights.
   __device__ __forceinline__ static void weigh(OnlineSoftmax& softmax, int r, float& exponent) {
     float const next = fmaxf(softmax.offset[r], fmaxf(exponent, OnlineSoftmax::lowest));
     softmax.factor[r] = exp2_approx(softmax.offset[r] - next);
@@ -164,7 +165,7 @@ struct VisiblePairs {
     softmax.sum[r] = fmaf(softmax.sum[r], softmax.factor[r], exponent);
   }
 
-  /// A row behind the end is taken for the last one.
+  /// A row past the end is taken for the last one.
   __device__ __forceinline__ T const* q_row(int r) const {
     return q.at(rows.batch, rows.offset + min(rows.row + 8 * r, rows.segment.count - 1), rows.head);
   }

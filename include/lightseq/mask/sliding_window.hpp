@@ -41,7 +41,7 @@ struct SlidingWindow {
   LIGHTSEQ_HD constexpr Range queries_of(Range keys) const { return widened(keys, right, left); }
 
  private:
-  /// A range with so many positions more before and behind it, as far as there are any.
+  /// A range widened by so many positions before and after it, as far as there are any.
   LIGHTSEQ_HD static constexpr Range widened(Range range, std::int64_t before, std::int64_t behind) {
     constexpr Range all = Range::everything();
     return {range.begin > before ? range.begin - before : all.begin,

@@ -33,7 +33,7 @@ struct ComputeModel {
 
   /// What a work is made of.
   struct WorkSize {
-    double pairs = 0;          ///< that it computes: the visible ones or, with units, those of visible tiles
+    double pairs = 0;          ///< computed: the visible ones or, with units, all of visible tiles
     std::int64_t q_rows = 0;   ///< of the queries
     std::int64_t kv_rows = 0;  ///< of the keys
     bool continues = false;    ///< forward: adds to a partial result of earlier steps
@@ -92,8 +92,8 @@ struct ComputeModel {
 };
 
 /// An H100 with this library's kernels for head dim 128, as measured for long runs under a causal mask. The
-/// carry is that of bench_cuda_forward at 8192 tokens and 32 heads, 25 us for 268 MB: most of it hides behind
-/// other tiles.
+/// carry is from bench_cuda_forward at 8192 tokens and 32 heads, 25 us for 268 MB: other tiles hide most of
+/// it.
 inline ComputeModel h100() {
   return {.forward_flops = 654e12,
           .backward_flops = 570e12,

@@ -321,7 +321,7 @@ struct PlannedSteps {
   void fill(int rank, int step, Step& out) const { planner.fill(rank, step, of, out); }
 };
 
-/// The steps of finished plans, those of all ranks in order; the planner tells what a work costs.
+/// The steps of the finished plans of all ranks, in order; the planner tells what a work costs.
 template <Schedule S, Mask M>
 struct FinishedSteps {
   Planner<S, M> const& planner;

@@ -9,11 +9,11 @@
 #include "lightseq/schedule/planner.hpp"
 
 /// The laws of finished plans, for tests and for those who write a schedule. Each reads the plan of one rank,
-/// or those of all ranks in order, and gives an empty string, or a sentence on the first fault that it finds.
-/// None asks the planner how it came to a plan.
+/// or the plans of all ranks in order, and gives an empty string, or a sentence on the first fault that it
+/// finds. None asks the planner how it came to a plan.
 namespace lightseq::laws {
 
-/// A step of a plan; empty steps before its start and behind its end.
+/// A step of a plan; empty steps before its start and after its end.
 inline Step const& step_of(Plan const& plan, int step) {
   static Step const idle;
   bool const inside = step >= 0 && step < static_cast<int>(plan.steps.size());

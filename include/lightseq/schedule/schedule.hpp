@@ -36,7 +36,7 @@ struct Work {
 /// Who computes what, and when: `at(rank, step, world)` for step 0, ..., steps(world) - 1. Peers, messages
 /// and both passes are derived from it. It names its partition; step 0 is every rank's own queries against
 /// its own keys; each visible pair of shards is computed exactly once. A rank with nothing to do gives
-/// nullopt. A schedule may hold values, which ranks compare as those of a mask.
+/// nullopt. A schedule may hold values, which ranks compare as they compare a mask's.
 template <class S>
 concept Schedule = std::copyable<S> && Partition<typename S::Partition> && requires(S const schedule, int i) {
   { schedule.steps(i) } -> std::same_as<int>;

@@ -27,8 +27,8 @@ struct Topology {
   Link between = {};       ///< between ranks of different nodes
   Sharing sharing = Sharing::rank;
   int exchange_units = 0;  ///< multiprocessors that the exchange takes from the work, see ComputeModel::units
-  /// A message ends when its receiver's work is over at the earliest: so it is where ranks are threads of a
-  /// Host, and who receives also copies.
+  /// Whether a message ends no earlier than its receiver's work: so it is where ranks are threads of a Host,
+  /// as the receiver copies.
   bool fetched_by_receiver = false;
 };
 

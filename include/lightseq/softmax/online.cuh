@@ -126,7 +126,7 @@ struct OnlineSoftmax {
     return line;
   }
 
-  /// Then the weights, here those of a block of 16 keys.
+  /// Then the weights, here of a block of 16 keys.
   __device__ __forceinline__ void weigh_block(float* scores, Line const& line) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {

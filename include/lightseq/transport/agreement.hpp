@@ -41,8 +41,8 @@ inline Status verdict(Terms const& mine, std::span<Statement const> all) {
 
 /// Every rank sends its statement to all others, in one group. All ranks must call; all get the same
 /// verdict(). If that is not ok they meet once more: a rank that throws it, and may unwind its transport,
-/// leaves none behind that has not heard it. For transports of host memory whose groups may hold a message
-/// for every rank. Allocates.
+/// leaves no rank that has not heard it. For transports of host memory whose groups may hold a message for
+/// every rank. Allocates.
 template <Transport T>
 Status agree_by_messages(T& transport, Terms const& mine) {
   auto const own = static_cast<std::size_t>(transport.rank());

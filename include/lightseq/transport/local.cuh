@@ -20,11 +20,11 @@ namespace lightseq {
 class CudaLocalWorld;
 
 /// One rank of a CudaLocalWorld, used by one thread. Its groups are ordered on its stream: start() counts on
-/// what was enqueued there before to produce the data, and whatever is enqueued behind finish() sees what
-/// was received and may overwrite what was sent. The threads meet on the host, through a Local, in order to
+/// what was enqueued there before to produce the data, and whatever is enqueued after finish() sees what was
+/// received and may overwrite what was sent. The threads meet on the host, through a Local, in order to
 /// enqueue; none of them waits for the device, and a capture of all streams into one CUDA graph records the
-/// exchange. A message moves by one copy on the receiver's stream. A failure breaks the world as it breaks
-/// that of Local; copies that were enqueued before it still run: synchronise before freeing memory.
+/// exchange. A message moves by one copy on the receiver's stream. A failure breaks the world as it breaks a
+/// LocalWorld; copies that were enqueued before it still run: synchronise before freeing memory.
 class CudaLocal {
  public:
   CudaLocal(CudaLocal const&) = delete;
@@ -92,8 +92,8 @@ class CudaLocal {
   cudaEvent_t ready_ = nullptr;
   std::vector<cudaEvent_t> copied_;
 
-  // One of the two is recorded at each rendezvous: nobody comes to the next but one before all have enqueued
-  // their waits of this one.
+  // One of the two is recorded at each rendezvous: a rank records one again only after every rank has waited
+  // for it.
   cudaEvent_t met_[2] = {};
   unsigned meetings_ = 0;
 

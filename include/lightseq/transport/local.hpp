@@ -69,9 +69,9 @@ class Local {
   /// Fetches the group's receives and waits until its sends have been fetched.
   Status finish() noexcept;
 
-  /// Compares the terms of this call with those of other ranks' calls of the same number, and waits for none.
-  /// The first rank that differs, or cannot be constructed, breaks the world with a Status that all calls
-  /// return from then on.
+  /// Compares the terms of this call with the terms of other ranks' calls of the same number, and waits for
+  /// none. The first rank that differs, or cannot be constructed, breaks the world with a Status that all
+  /// calls return from then on.
   Status agree(Terms const& terms);
 
   /// How many agree() was called for.

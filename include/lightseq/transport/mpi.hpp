@@ -350,7 +350,7 @@ Status Mpi::check(std::span<Message const> messages) const noexcept {
 }
 
 /// Posts a message in pieces, the odd one first: with the tag, the number of pieces, its size tells the
-/// receiver that of the whole message.
+/// receiver the size of the whole message.
 template <class Message>
 Status Mpi::post(Message const& message) noexcept {
   constexpr bool incoming = std::is_same_v<Message, Receive>;

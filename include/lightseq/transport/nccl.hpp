@@ -26,28 +26,28 @@ struct NcclOptions {
   /// How long a group of messages may be under way on this rank's device, and NCCL's own calls on its host.
   /// The device's work between groups takes the time that it takes. But a group waits for all its ranks to
   /// come to it, and one that still computes looks like one that is lost: choose more than the longest time
-  /// by which ranks come apart, at most that of a rank's longest step. The default is more than the 5 minutes
-  /// that a step of a backward takes of 16M tokens on 8 GPUs, with 32 heads of dim 128.
+  /// by which ranks come apart, at most a rank's longest step. The default is more than the 5 minutes that a
+  /// step of a backward takes of 16M tokens on 8 GPUs, with 32 heads of dim 128.
   std::chrono::milliseconds timeout = std::chrono::minutes(10);
 };
 
 /// One rank of an NCCL communicator, for messages in device memory, used by one thread at a time. It borrows
 /// the communicator, which nothing else may use in the meantime, and the stream, on which its groups are
-/// ordered: start() counts on what was enqueued there before, and what is enqueued behind finish() finds what
+/// ordered: start() counts on what was enqueued there before, and what is enqueued after finish() finds what
 /// was received. Neither waits for the device, so a lost peer shows in wait(): there the time-out runs and
 /// NCCL's errors are heard. Groups can be captured into a CUDA graph if all ranks do so; wait() watches its
 /// replays too. NCCL moves messages by kernels: give the stream a high priority. Where an attention kernel
 /// waits for messages (DistAttn::one_launch), leave theirs the multiprocessors that they need:
-/// Cuda::Stream::sm_margin, at least ncclConfig_t::maxCTAs, and ncclConfig_t::cgaClusterSize = 1, as
-/// clusters of thread blocks need free neighbours.
+/// Cuda::Stream::sm_margin, at least ncclConfig_t::maxCTAs, and ncclConfig_t::cgaClusterSize = 1, as clusters
+/// of thread blocks need free neighbours.
 ///
 /// After a failure, of any call, the communicator has been aborted, which takes NCCL's kernels off the
-/// device: communicator() is null, the engine must not touch its handle again, and CUDA calls the stream's
-/// work a success that it is not. Peers hear of it as an error of theirs or by their time-outs. To go on,
-/// build another communicator among those that live. With a blocking communicator NCCL's own calls, in which
-/// ranks connect, may wait for a lost peer without end; one of `config.blocking = 0` obeys the time-out
-/// everywhere. Nobody sees whose call a message is of: NCCL compares nothing, so that ranks which call two
-/// layers in different orders get each other's keys.
+/// device: communicator() is null, the engine must not touch its handle again, and CUDA reports the stream's
+/// work as successful although results are invalid. Peers hear of it as an error of theirs or by their
+/// time-outs. To go on, build another communicator among those that live. With a blocking communicator NCCL's
+/// own calls, in which ranks connect, may wait for a lost peer without end; one of `config.blocking = 0`
+/// obeys the time-out everywhere. Nobody sees whose call a message is of: NCCL compares nothing, so that
+/// ranks which call two layers in different orders get each other's keys.
 class Nccl {
  public:
   /// What Status::native says where the code is transport_failed; any other value is an ncclResult_t. `said`
@@ -84,7 +84,8 @@ class Nccl {
   }
 
   /// Makes `stream` wait until the messages of the last start() are about to move. Kernels move them, and one
-  /// that takes every multiprocessor, enqueued on `stream` behind this, no longer gets ahead of theirs.
+  /// that takes every multiprocessor, enqueued on `stream` after this, no longer gets ahead of the messages'
+  /// kernels.
   Status precede(cudaStream_t stream) noexcept;
 
   /// Waits on the host until `stream`, which waits for this transport's by events, or is it, has done its
@@ -159,7 +160,7 @@ class Nccl {
 
   std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, DestroyEvent> begun_;  // before a group's kernel
 
-  // The word, this rank's terms, then those of all; in both memories.
+  // The word, this rank's terms, then the terms of all ranks; in both memories.
   std::unique_ptr<Statement, FreePinned> pinned_;
   std::unique_ptr<Statement, FreeDevice> device_;
 };

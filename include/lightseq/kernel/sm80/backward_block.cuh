@@ -74,8 +74,8 @@ struct Backward {
   static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
-  /// Dims in blocks of 16: all of them, those of dk and dv that a warp has, and those of dq. Where a warp has
-  /// too many, what is computed for them is dropped.
+  /// Blocks of 16 dims: of the head, of a warp's share of dk and dv, and of its share of dq. A warp drops
+  /// what it computes for blocks past the head dim.
   static constexpr int blocks = HeadDim / 16, warp_blocks = (blocks + columns - 1) / columns;
   static constexpr int dq_blocks = (blocks + tile.dq_columns - 1) / tile.dq_columns;
   /// Fragments of 16 queries whose dq a warp computes.
@@ -85,7 +85,7 @@ struct Backward {
 
   /// Shared memory: keys, values, two stages of queries, one or two of output gradients, the scores'
   /// gradients with a key in each row of 128 bytes, the weights likewise where warps share them, and two
-  /// stages of two numbers for each query, behind which bits say which queries ask for care.
+  /// stages of two numbers for each query, followed by bits that say which queries ask for care.
   using QueryTile = RowTile<query_rows, HeadDim, threads>;
   using KeyTile = RowTile<key_rows, HeadDim, threads>;
   static constexpr int query_panel = QueryTile::panel, key_panel = KeyTile::panel;  ///< bytes
@@ -348,7 +348,7 @@ struct Backward {
       for (int f = 0; f < dq_fragments; ++f)
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-          // A row behind the end has zeros only: the last one can take them, and no addition needs a branch.
+          // A row past the end has zeros only: the last one can take them, and no addition needs a branch.
           int const row =
               min(first + (dq_first + f) * 16 + r * 8 + lane / 4, launch.queries[segment].count - 1);
           dq_rows[f][r] = launch.dq.at(place.batch, segment * launch.queries[0].count + row, head) +
@@ -450,8 +450,8 @@ struct Backward {
     if (!tests) return false;
     ptx::wait_copies();
     __syncthreads();
-    // The compiler must know that the threads of a warp stay together: it would not use uniform registers
-    // behind a branch that may part them, and spill.
+    // The compiler must know that the threads of a warp stay together: after a branch that may part them it
+    // uses no uniform registers, and spills.
     bool const finite = finds_finite();  // whole warps multiply
     return ptx::uniform(__syncthreads_or(odd || !finite)) != 0;
   }
@@ -559,7 +559,7 @@ struct Backward {
   }
 
   /// d += a b^T, for a warp's rows of keys or values at `a_lane` and the queries or output gradients at
-  /// `b_lane`. Calls `between(i)` behind the multiplications of block i.
+  /// `b_lane`. Calls `between(i)` after the multiplications of block i.
   template <class Between>
   __device__ __forceinline__ static void multiply_rows(float (&d)[fragments][warp_queries / 2],
                                                        std::uint32_t a_lane, std::uint32_t b_lane,
@@ -580,7 +580,7 @@ struct Backward {
     }
   }
 
-  /// 2^x where it is written: the compiler would gather all of them behind the multiplications.
+  /// 2^x where it is written: the compiler would gather all of them after the multiplications.
   __device__ __forceinline__ static float exp2_here(float x) {
     float y;
     asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

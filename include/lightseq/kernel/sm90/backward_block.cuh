@@ -24,8 +24,8 @@
 #include "lightseq/softmax/online.cuh"
 
 /// What a thread block of the backward kernel does. It takes a tile of keys and values from a counter, keeps
-/// their gradients in registers, and steps through the tiles of queries that see them, those of every head
-/// that shares the keys. One warp loads, two add gradients of queries to memory, and two warpgroups compute.
+/// their gradients in registers, and steps through the tiles of queries that see them, in every head that
+/// shares the keys. One warp loads, two add gradients of queries to memory, and two warpgroups compute.
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 namespace sm90 {
@@ -80,7 +80,7 @@ struct Backward {
   /// warps that move data have few registers, and read of it what they need when they need it.
   struct KeyTile : TilePlace {
     int unit, turn;  ///< unit of QuerySums
-    bool from_last;  ///< whether keys behind it came before it; or else its queries are taken backwards
+    bool from_last;  ///< whether later keys were taken earlier; if not, its queries are taken backwards
     int steps;       ///< query tiles of all heads, or -1: no more key tiles
   };
   /// A query tile.
@@ -249,7 +249,8 @@ struct Backward {
     }
   }
 
-  /// The number of a query tile among those of all batches and heads: memory ends before these numbers do.
+  /// The number of a query tile among the tiles of all batches and heads; 31 bits hold more tiles than memory
+  /// does.
   __device__ __forceinline__ int tile_number(Step const& step, int batch) const {
     int const in_first = (launch.queries[0].count + query_rows - 1) / query_rows;
     int const head = batch * launch.order.kv_heads * launch.order.group + step.head;
@@ -261,7 +262,7 @@ struct Backward {
     int const s = number % stages;
     std::uint32_t const parity = number / stages & 1;
     constexpr int stats_bytes = static_cast<int>(sizeof(control.stats[s]));
-    // Before any wait: behind one, each instruction delays the copies.
+    // Before any wait: each instruction after a wait delays the copies.
     Step& step = control.steps[number % steps_known];
     step = next;
     if constexpr (Deterministic) control.step_full[number % steps_known].arrive();
@@ -285,8 +286,8 @@ struct Backward {
       load_panel(shared + offset + i * panel, map, 64 * i, first, head, batch, done);
   }
 
-  /// A warp that adds gradients of queries to memory: those of one of the warpgroups or, in turn, those of
-  /// odd or of even steps. One warp would be too slow for that: it waits until they have arrived.
+  /// A warp that adds gradients of queries to memory: the part of one warpgroup or, in turn, the odd or the
+  /// even steps. One warp would be too slow for that: it waits until they have arrived.
   __device__ __forceinline__ void add_dq(int which) {
     std::uint32_t const leads = threadIdx.x % 32 == 0;
     int number = 0;
@@ -324,7 +325,7 @@ struct Backward {
     wait_stores();
   }
 
-  /// Adds a step's gradients of queries behind those of all earlier key tiles.
+  /// Adds a step's gradients of queries after all earlier key tiles have added theirs.
   __device__ __forceinline__ void add_in_turn(KeyTile const& key_tile, int number) const {
     Barrier const* const full = control.dq_full[number & 1];
     std::uint32_t const parity = number >> 1 & 1;
@@ -378,7 +379,8 @@ struct Backward {
     control.dq_full[number & 1][group].arrive_if(threadIdx.x % 32 == 0);
   }
 
-  /// Writes, or adds, the gradients of keys and values of a tile, after so many puts of those of queries.
+  /// Writes, or adds, a tile's gradients of keys and values; `puts` counts the gradients of queries staged
+  /// before.
   template <int Size>
   __device__ __forceinline__ void put_key_sums(KeyTile const& at, int group, int puts, float (&dk)[Size],
                                                float (&dv)[Size]) const {
@@ -435,7 +437,7 @@ struct Backward {
     ptx::barrier_sync(1, 256);
   }
 
-  /// The next key tile and how many steps it takes; `parity` is that of its number.
+  /// The next key tile and how many steps it takes; `parity` is the parity of its number.
   __device__ __forceinline__ KeyTile const& take_tile(std::uint32_t parity, int& steps) const {
     control.tile_full.wait(parity);
     KeyTile const& key_tile = control.key_tiles[parity];

@@ -24,11 +24,11 @@ template <class T>
 constexpr bool scales_weights = std::is_same_v<T, bfloat16>;
 
 /// Floats that backward_stats writes for a query tile: for each row what is subtracted from its scores, in
-/// powers of 2, and then -delta; behind them 1 if a row that exists asks for care, or else 0.
+/// powers of 2, and then -delta; at the end 1 if a row that exists asks for care, or else 0.
 template <int QueryRows>
 constexpr int stats_floats = 2 * QueryRows + 4;
 
-/// What the rows of a backward launch are told beforehand.
+/// Arguments of backward_stats, the kernel that prepares the row statistics of a backward launch.
 struct BackwardStats {
   RowStats<float const> lse = {}, delta = {};
   LaunchSegment queries[2] = {};
@@ -91,7 +91,7 @@ __device__ __forceinline__ void weigh(float (&s)[Size], float const* offsets, fl
   }
 }
 
-/// What the sums of the weights' gradients start from: -delta, that of the columns.
+/// What the sums of the weights' gradients start from: -delta of the columns' queries.
 template <int Size>
 __device__ __forceinline__ void begin_dp(float (&dp)[Size], float const* delta) {
   auto const* const pairs = reinterpret_cast<float2 const*>(delta) + threadIdx.x % 4;

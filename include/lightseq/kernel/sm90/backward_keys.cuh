@@ -148,7 +148,7 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
       store_down(ds_own + stage * ds_bytes, ds);
       begin_key_sums(dv, p, d_o_stage);
       fence_shared_writes();
-      // Which step's gradients of queries are computed now; before a tile's first step those of none.
+      // Which step's gradients of queries are computed now; none before a tile's first step.
       int const dq_stage = dq_late ? stage ^ 1 : stage;
       if constexpr (dq_late) {
         __syncwarp();

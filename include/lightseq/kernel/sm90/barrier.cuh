@@ -21,7 +21,7 @@ struct Barrier {
 
   /// Returns once the phase of this parity has ended; of a fresh barrier, the phase of parity 1 has.
   __device__ __forceinline__ void wait(std::uint32_t parity) const {
-    // The loop is C++ and not PTX: a label in PTX makes ptxas take the code behind it for divergent.
+    // The loop is C++ and not PTX: a label in PTX makes ptxas take the code after it for divergent.
     while (!try_wait(parity)) {
     }
   }
@@ -31,7 +31,7 @@ struct Barrier {
   }
 
   /// Arrives in the threads where `condition` is not 0. An `if` around arrive() would be a divergent branch,
-  /// behind which ptxas keeps every matrix descriptor in vector registers.
+  /// after which ptxas keeps every matrix descriptor in vector registers.
   __device__ __forceinline__ void arrive_if(std::uint32_t condition) const {
     asm volatile(
         "{.reg .pred p; setp.ne.u32 p, %1, 0; @p mbarrier.arrive.shared::cta.b64 _, [%0];}" ::"r"(address()),

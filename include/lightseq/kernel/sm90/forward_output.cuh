@@ -98,7 +98,7 @@ struct OutputStage {
   /// In every other row of a warp, pairs i and i + 2 change places: or else two rows would meet in each bank.
   __device__ __forceinline__ static bool swaps_pairs() { return threadIdx.x / 4 % 2 != 0; }
 
-  /// Where values 4i + 2r and 4i + 2r + 1 of this thread lie, or those of its pair i ^ 2.
+  /// Where values 4i + 2r and 4i + 2r + 1 of this thread lie, or the same values of its pair i ^ 2.
   __device__ __forceinline__ float2* place(int i, int r) const {
     int const lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, row = lane / 4;
     int const chunk = (lane % 4 / 2) ^ row ^ (swaps_pairs() ? 4 : 0);

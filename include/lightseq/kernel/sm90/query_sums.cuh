@@ -23,8 +23,8 @@ struct QuerySums {
   bool zeroes = false;
   int rows[2] = {};          ///< of a batch and head, in each segment
   int head_jobs = 0;         ///< query tiles of the heads that share a key/value head
-  int jobs = 0;              ///< those of all of them, section by section
-  QueryUnits in_units = {};  ///< of a section: one, or those of its head if it has one head
+  int jobs = 0;              ///< in all sections, one section after another
+  QueryUnits in_units = {};  ///< of a section: one, or the units of its head if it has one head
   int unit_jobs = 0,
       unit_tiles = 0;  ///< of a unit of queries, and of keys; of the last one there may be fewer
   int ahead = 0;       ///< key tiles: sums are not zero long before the first part comes
@@ -33,7 +33,7 @@ struct QuerySums {
   /// are done, and how often a warp has added all of its parts of a key tile.
   unsigned* counters = nullptr;
 
-  /// The counters that a launch of this size may need, and those of this launch.
+  /// The counters that a launch of this size may need, and the counters of this launch.
   static constexpr std::int64_t counters_for(std::int64_t batch_heads, std::int64_t key_tiles) {
     return 2 + 2 * batch_heads * QueryUnits::most_for(key_tiles);
   }
@@ -59,7 +59,7 @@ struct QuerySums {
     sums_step = rows_at_once * sums.strides.token, rounded_step = rows_at_once * rounded.strides.token;
   }
 
-  /// The unit that key tile `index` belongs to, among those of all sections.
+  /// The unit that key tile `index` belongs to, counted through all sections.
   __device__ __forceinline__ int unit_of_tile(KeyTileOrder const& order, int index) const {
     int const section = order.section_of(index);
     if (in_units.count == 1) return section;
@@ -111,7 +111,7 @@ struct QuerySums {
   __device__ __forceinline__ unsigned* zeroed(int unit) const { return counters + 2 + 2 * unit; }
   __device__ __forceinline__ unsigned* parts(int unit) const { return counters + 3 + 2 * unit; }
 
-  /// The unit that a job belongs to, among those of all sections.
+  /// The unit that a job belongs to, counted through all sections.
   __device__ __forceinline__ int unit_of_job(KeyTileOrder const& order, int job) const {
     int const of_section = order.section * head_jobs, section = job / of_section;
     return section * in_units.count + (job - section * of_section) / unit_jobs;

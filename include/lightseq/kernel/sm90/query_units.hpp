@@ -13,8 +13,8 @@ inline namespace LIGHTSEQ_ABI {
 namespace sm90 {
 
 /// Units that a long head's query tiles, and its key tiles, fall into where a mask tells which see each
-/// other: the gradients of a unit's queries need zeros, and are complete, long before those of the head's
-/// other queries. Tiles are numbered as they lie in the shard.
+/// other: the gradients of a unit's queries need zeros, and are complete, long before the gradients of the
+/// head's other queries. Tiles are numbered as they lie in the shard.
 struct QueryUnits {
   static constexpr int most = 128;
 
@@ -22,8 +22,8 @@ struct QueryUnits {
     /// The units of keys that may add to this one of queries, and the units of queries that this one of keys
     /// may add to: from the first one to the one before the end.
     std::uint8_t keys_begin = 0, keys_end = 1, queries_begin = 0, queries_end = 1;
-    /// The first unit of keys that may add to this one of queries or to one behind it: zeros come in the
-    /// order of the queries, and nobody may wait for those behind a unit that is not due.
+    /// The first unit of keys that may add to this one of queries or to a later one: zeros are written in the
+    /// order of the queries, and no unit may wait for zeros that come after a unit which is not due.
     std::uint8_t due = 0;
   };
   int count = 1;

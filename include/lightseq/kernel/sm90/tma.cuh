@@ -56,7 +56,7 @@ __device__ __forceinline__ void add_panel(CUtensorMap const& map, int dim, int t
       : "memory");
 }
 
-/// One or the other.
+/// Adds the panel to global memory if `adds`, else overwrites it.
 __device__ __forceinline__ void leave_panel(CUtensorMap const& map, int dim, int token, int head, int batch,
                                             std::uint32_t from, bool adds) {
   if (adds) return add_panel(map, dim, token, head, batch, from);
@@ -65,7 +65,7 @@ __device__ __forceinline__ void leave_panel(CUtensorMap const& map, int dim, int
 
 __device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
-/// Waits until this thread's stores, but for those of the last `Groups` groups, have read shared memory.
+/// Waits until all stores of this thread, except the last `Groups` groups, have read shared memory.
 template <int Groups = 0>
 __device__ __forceinline__ void wait_stores_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Groups) : "memory");

@@ -41,7 +41,7 @@ __device__ __forceinline__ void pin(std::uint32_t (&registers)[Size]) {
 
 /// The lower word of a matrix descriptor; one unit of it is 16 bytes. `panel_bytes` is the distance between
 /// panels where the product runs along the panels' rows, else without meaning. The upper word, 0x40000040, is
-/// always the same: groups of eight rows are 1024 bytes apart, and the swizzle is that of 128 bytes.
+/// always the same: groups of eight rows are 1024 bytes apart, and the swizzle is of 128 bytes.
 __device__ __forceinline__ std::uint32_t descriptor(std::uint32_t address, std::uint32_t panel_bytes = 16) {
   return ((address & 0x3ffff) >> 4) | (panel_bytes >> 4) << 16;
 }
@@ -89,7 +89,7 @@ struct Wgmma;
 #define LIGHTSEQ_SUMS_15 LIGHTSEQ_SUMS_14, LIGHTSEQ_EIGHT(112)
 #define LIGHTSEQ_SUMS_16 LIGHTSEQ_SUMS_15, LIGHTSEQ_EIGHT(120)
 
-// N = 16 K; a, ..., h are the numbers of the operands behind the 8 K sums.
+// N = 16 K; a, ..., h are the numbers of the operands after the 8 K sums.
 #define LIGHTSEQ_WGMMA(N, K, a, b, c, e, f, g, h)                                                           \
   template <class T>                                                                                        \
   struct Wgmma<N, T> {                                                                                      \
