@@ -112,6 +112,7 @@ function(check_header header)
 endfunction()
 
 file(GLOB_RECURSE headers RELATIVE ${ROOT}/include/lightseq ${ROOT}/include/*)
+list(FILTER headers EXCLUDE REGEX "(^|/)README\\.md$")
 if(NOT headers)
   message(FATAL_ERROR "${ROOT}/include holds no headers")
 endif()
