@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # lightseq::cuda: lightseq, the CUDA runtime and C++20 for nvcc, for lightseq/lightseq.cuh. Undefined where no CUDA
-# toolkit is found. An error where CUDA is compiled for an architecture on which no kernel works.
-block(PROPAGATE CUDAToolkit_FOUND)
+# toolkit is found; else FindNCCL looks in its folders. An error where CUDA is compiled for an architecture on which
+# no kernel works.
+block(PROPAGATE CUDAToolkit_FOUND CUDAToolkit_INCLUDE_DIRS CUDAToolkit_LIBRARY_DIR)
   set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL TRUE)
   find_package(CUDAToolkit QUIET)
 endblock()
