@@ -81,9 +81,10 @@ inline std::vector<std::int64_t> ragged_lengths(int world) {
   return lengths;
 }
 
-/// A sanitizer judges code, not plans: every kind of world is enough for it.
+/// The step from one world above 8 to the next. A sanitizer judges code, not plans: for it some even and odd
+/// worlds are enough, and the small ones.
 #ifdef LIGHTSEQ_SANITIZED
-inline constexpr int world_stride = 4;
+inline constexpr int world_stride = 5;
 #else
 inline constexpr int world_stride = 1;
 #endif
@@ -96,7 +97,7 @@ void check_schedule(bool causal_only, S const& schedule = {}) {
   for_each_mask([&]<Mask M>(M const& mask, char const* name) {
     if (causal_only && !is_causal(mask)) return;
     INFO("mask ", std::string(name));
-    for (int world = 1; world <= 64; world += world_stride) {
+    for (int world = 1; world <= 64; world += world < 8 ? 1 : world_stride) {
       std::vector<std::int64_t> lengths = ragged_lengths(world);
       if (world > 20)
         lengths = {lengths[random() % lengths.size()], 1 + static_cast<std::int64_t>(random() % 256)};
