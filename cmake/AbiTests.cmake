@@ -20,11 +20,12 @@ function(lightseq_abi_tests)
   endif()
   if(LIGHTSEQ_CUDA)
     set(libraries "")
-    foreach(architecture IN ITEMS 80 90a)
-      set(library abi_sm_${architecture})
+    # PTX of 80 runs on every later GPU, machine code of 80 would not.
+    foreach(architecture IN ITEMS 80-virtual 90a-real)
       string(REGEX MATCH "[0-9]+" number ${architecture})
+      set(library abi_sm_${number})
       add_library(${library} SHARED abi/library.cu)
-      set_target_properties(${library} PROPERTIES CUDA_ARCHITECTURES ${architecture}-real
+      set_target_properties(${library} PROPERTIES CUDA_ARCHITECTURES ${architecture}
                                                   POSITION_INDEPENDENT_CODE ON)
       target_compile_definitions(${library} PRIVATE WIDTH=${number})
       target_link_libraries(${library} PRIVATE test_support)

@@ -29,10 +29,10 @@ extern "C" Found find() {
     found.skipped = true;
     return found;
   }
-  // The name of the kernels' architecture as the device was given it.
+  // The architecture that the kernels were written for: PTX is compiled again for the GPU at hand.
   cudaFuncAttributes attributes;
   testing::check_cuda(cudaFuncGetAttributes(&attributes, rows::for_each_row<rows::CopyStats>));
-  found.width = attributes.binaryVersion;
+  found.width = attributes.ptxVersion;
   auto s = testing::random_sequence<bfloat16>(problem, 64, 1);
   testing::Streams const streams(3);
   CudaLocalWorld world(streams);
