@@ -15,7 +15,7 @@
 #include <thread>
 #include <vector>
 
-#include "lightseq/kernel/rows.cuh"
+#include "lightseq/kernel/gpu/row_ops.cuh"
 #include "lightseq/kernel/sm80/backward.cuh"
 #include "lightseq/kernel/sm90/backward.cuh"
 #include "lightseq/kernel/sm90/forward.cuh"

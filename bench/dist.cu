@@ -26,9 +26,9 @@
 #include <utility>
 #include <vector>
 
-#include "lightseq/schedule/chrome_trace.hpp"
-#include "lightseq/schedule/cost.hpp"
+#include "lightseq/predict/simulate.hpp"
 #include "lightseq/testing/nccl.cuh"
+#include "lightseq/trace/chrome_trace.hpp"
 #include "support/baselines.cuh"
 #include "support/muted.cuh"
 

@@ -14,8 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "lightseq/kernel/host.hpp"
-#include "lightseq/kernel/host_rows.hpp"
+#include "lightseq/kernel/host/attention.hpp"
+#include "lightseq/kernel/host/row_ops.hpp"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/sliding_window.hpp"
 #include "lightseq/schedule/summary.hpp"

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "lightseq/lightseq.hpp"
-#include "lightseq/schedule/cost.hpp"
+#include "lightseq/predict/simulate.hpp"
 #include "lightseq/testing/sequence.hpp"
 
 using namespace lightseq;

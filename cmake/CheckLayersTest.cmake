@@ -7,7 +7,8 @@ set(head "// SPDX-License-Identifier: Apache-2.0\n#pragma once\n")
 # Lays the tree anew, puts `text` into the header at `path`, and expects `sentence` of CheckLayers.cmake.
 function(expect sentence path text)
   file(REMOVE_RECURSE ${SCRATCH})
-  foreach(folder IN ITEMS core mask partition schedule softmax kernel transport exec)
+  foreach(folder IN ITEMS core mask partition schedule transport trace predict kernel kernel/host kernel/gpu kernel/sm80
+                         kernel/sm90 exec checkpoint)
     file(WRITE ${SCRATCH}/include/lightseq/${folder}/a.hpp "${head}#include <vector>\n// may exit() in a comment\n")
     file(WRITE ${SCRATCH}/include/lightseq/${folder}/a.cuh "${head}#include <cuda_runtime.h>\n")
   endforeach()
@@ -31,12 +32,14 @@ endfunction()
 
 expect_line("headers keep to their layers" dist_attn.hpp "#include \"lightseq/exec/a.hpp\"")
 expect_line("headers keep to their layers" testing/a.hpp "#include \"lightseq/dist_attn.hpp\"")
-expect_line("headers keep to their layers" exec/a.cuh "#include \"lightseq/kernel/a.cuh\"")
-expect_line("headers keep to their layers" transport/nccl.hpp "#include <nccl.h>\n#include <cuda_runtime.h>")
+expect_line("headers keep to their layers" exec/a.cuh "#include \"lightseq/kernel/sm90/a.cuh\"")
+expect_line("headers keep to their layers" kernel/sm90/a.cuh "#include \"lightseq/kernel/a.hpp\"")
+expect_line("headers keep to their layers" transport/nccl.cuh "#include <nccl.h>\n#include <cuda_runtime.h>")
 
 # Each folder includes one that it may not.
-foreach(pair IN ITEMS core:mask mask:partition partition:mask schedule:softmax softmax:mask kernel:schedule
-                      kernel:transport transport:schedule transport:kernel)
+foreach(pair IN ITEMS core:mask mask:partition partition:mask schedule:trace trace:mask predict:kernel kernel:schedule
+                      kernel:kernel/host kernel/host:kernel/gpu kernel/gpu:kernel/sm80 kernel/sm80:kernel/sm90
+                      kernel:transport transport:schedule transport:kernel exec:predict checkpoint:kernel)
   string(REPLACE ":" ";" pair ${pair})
   list(GET pair 0 from)
   list(GET pair 1 to)
@@ -48,7 +51,7 @@ expect_line("does not exist" exec/a.hpp "#include \"lightseq/core/b.hpp\"")
 expect_line("are included as \"lightseq/...\"" exec/a.hpp "#include \"a.hpp\"")
 expect_line("includes lightseq/kernel/a.cuh" exec/a.hpp "#include \"lightseq/kernel/a.cuh\"")
 expect_line("any C++ compiler reads, includes <cuda_runtime.h>" exec/a.hpp "#include <cuda_runtime.h>")
-expect_line("only transport/nccl.hpp includes <nccl.h>" exec/a.hpp "#include <nccl.h>")
+expect_line("only transport/nccl.cuh includes <nccl.h>" exec/a.hpp "#include <nccl.h>")
 expect_line("only transport/mpi.hpp includes <mpi.h>" exec/a.hpp "#include <mpi.h>")
 foreach(name IN ITEMS iostream cub/cub.cuh thrust/device_vector.h cooperative_groups.h cassert)
   expect_line("<${name}> is not for headers" kernel/a.cuh "#include <${name}>")

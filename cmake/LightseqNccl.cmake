@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# lightseq::nccl: lightseq::cuda and NCCL, for lightseq/transport/nccl.hpp. Undefined where one of them is not
+# lightseq::nccl: lightseq::cuda and NCCL, for lightseq/transport/nccl.cuh. Undefined where one of them is not
 # found.
 include(${CMAKE_CURRENT_LIST_DIR}/LightseqCuda.cmake)
 block(PROPAGATE NCCL_FOUND)

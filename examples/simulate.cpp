@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "lightseq/lightseq.hpp"
-#include "lightseq/schedule/advise.hpp"
-#include "lightseq/schedule/calibration.hpp"
-#include "lightseq/schedule/chrome_trace.hpp"
-#include "lightseq/schedule/gantt.hpp"
+#include "lightseq/predict/advise.hpp"
+#include "lightseq/predict/calibration.hpp"
+#include "lightseq/trace/chrome_trace.hpp"
+#include "lightseq/trace/gantt.hpp"
 
 using namespace lightseq;
 

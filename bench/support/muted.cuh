@@ -4,7 +4,7 @@
 
 #include <span>
 
-#include "lightseq/core/terms.hpp"
+#include "lightseq/core/fingerprint.hpp"
 #include "lightseq/transport/transport.hpp"
 
 namespace lightseq::bench {

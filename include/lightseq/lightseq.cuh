@@ -2,12 +2,12 @@
 #pragma once
 
 // Everything of lightseq.hpp, and the CUDA device.
+#include "lightseq/checkpoint/offload.cuh"
 #include "lightseq/core/abi.hpp"
 #include "lightseq/exec/cuda.cuh"
-#include "lightseq/exec/trace.cuh"
 #include "lightseq/lightseq.hpp"
-#include "lightseq/offload.cuh"
-#include "lightseq/transport/local.cuh"
+#include "lightseq/trace/cuda_trace.cuh"
+#include "lightseq/transport/cuda_local.cuh"
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {

@@ -2,7 +2,7 @@
 #pragma once
 
 /// Everything that needs no CUDA.
-#include "lightseq/checkpoint.hpp"
+#include "lightseq/checkpoint/checkpointed.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/kernel/reference.hpp"
 #include "lightseq/mask/causal.hpp"

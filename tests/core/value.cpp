@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "lightseq/core/terms.hpp"
+#include "lightseq/core/fingerprint.hpp"
 #include "support/data.hpp"
 
 using namespace lightseq;

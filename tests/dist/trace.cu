@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the GPU's events tell of a call.
-#include "lightseq/exec/trace.cuh"
+#include "lightseq/trace/cuda_trace.cuh"
 
 #include <algorithm>
 #include <memory>
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "laws/dist_attn_cuda.cuh"
-#include "lightseq/schedule/chrome_trace.hpp"
+#include "lightseq/trace/chrome_trace.hpp"
 #include "transport/local_cuda_harness.cuh"
 
 using namespace lightseq;

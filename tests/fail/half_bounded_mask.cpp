@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // expect: lightseq: keys_of and queries_of of a mask come together, each from a Range to a Range
-#include "lightseq/kernel/host.hpp"
+#include "lightseq/kernel/host/attention.hpp"
 #include "lightseq/mask/causal.hpp"
 
 struct Mine {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
-#include "kernel/case.hpp"
+#include "kernel/host/case.hpp"
 
 namespace lightseq::test {
 

@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "lightseq/kernel/fragment.cuh"
-#include "lightseq/kernel/kernel.hpp"
+#include "lightseq/kernel/call.hpp"
+#include "lightseq/kernel/gpu/fragment.cuh"
 #include "lightseq/kernel/reference.hpp"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/full.hpp"

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "laws/backward_kernel.cuh"
-#include "lightseq/kernel/rows.cuh"
+#include "lightseq/kernel/gpu/row_ops.cuh"
 
 /// What the kernels must do with a window over a long sequence, where they ask about few of its tiles and,
 /// where they zero and round the gradients of queries, do so unit by unit. Some rows are compared.

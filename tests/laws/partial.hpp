@@ -10,7 +10,7 @@
 #include <random>
 #include <vector>
 
-#include "lightseq/softmax/partial.hpp"
+#include "lightseq/kernel/merge.hpp"
 #include "support/data.hpp"
 
 namespace lightseq::test {

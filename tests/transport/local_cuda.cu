@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "laws/transport.hpp"
-#include "lightseq/transport/local.cuh"
+#include "lightseq/transport/cuda_local.cuh"
 #include "support/device.cuh"
 #include "transport/local_cuda_harness.cuh"
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "laws/transport.hpp"
-#include "lightseq/transport/local.cuh"
+#include "lightseq/transport/cuda_local.cuh"
 #include "support/device.cuh"
 
 namespace lightseq::test {

@@ -131,6 +131,11 @@ LIGHTSEQ_HD constexpr TileSpan<std::int64_t> tiles_within(Segment const& segment
   return tiles_within<std::int64_t>(segment.begin, segment.stride, segment.rows, size, range);
 }
 
+/// How many tiles of at most `size` rows a shard falls into; no tile straddles its segments.
+constexpr std::int64_t tiles_of(Positions const& shard, std::int64_t size) {
+  return tiles_of(shard.segments[0].rows, size) + tiles_of(shard.segments[1].rows, size);
+}
+
 /// The same for the tiles of a shard, which do not straddle its segments. The span is exact where the
 /// segments lie in the order of their positions.
 LIGHTSEQ_HD constexpr TileSpan<std::int64_t> tiles_within(Positions const& shard, std::int64_t size,

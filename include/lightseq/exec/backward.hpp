@@ -6,7 +6,7 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/exec/exchange.hpp"
-#include "lightseq/kernel/kernel.hpp"
+#include "lightseq/kernel/call.hpp"
 #include "lightseq/mask/mask.hpp"
 
 namespace lightseq {

@@ -15,14 +15,14 @@
 #include "lightseq/core/event.cuh"
 #include "lightseq/core/problem.hpp"
 #include "lightseq/core/status.hpp"
-#include "lightseq/exec/ranges.cuh"
-#include "lightseq/kernel/launch_limits.hpp"
-#include "lightseq/kernel/rows.cuh"
+#include "lightseq/kernel/gpu/launch_limits.hpp"
+#include "lightseq/kernel/gpu/row_ops.cuh"
 #include "lightseq/kernel/sm80/backward.cuh"
 #include "lightseq/kernel/sm80/forward.cuh"
 #include "lightseq/kernel/sm90/backward.cuh"
 #include "lightseq/kernel/sm90/forward.cuh"
 #include "lightseq/schedule/plan.hpp"
+#include "lightseq/trace/nvtx.cuh"
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {

@@ -5,11 +5,11 @@
 #include <span>
 
 #include "lightseq/core/abi.hpp"
-#include "lightseq/exec/flight_record.hpp"
 #include "lightseq/exec/message.hpp"
-#include "lightseq/exec/share.hpp"
+#include "lightseq/exec/shard.hpp"
 #include "lightseq/exec/workspace.hpp"
 #include "lightseq/schedule/plan.hpp"
+#include "lightseq/trace/flight_record.hpp"
 #include "lightseq/transport/transport.hpp"
 
 namespace lightseq {

@@ -5,8 +5,8 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
-#include "lightseq/exec/trace.hpp"
 #include "lightseq/schedule/plan.hpp"
+#include "lightseq/trace/trace.hpp"
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {

@@ -6,8 +6,8 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/problem.hpp"
 #include "lightseq/core/status.hpp"
-#include "lightseq/kernel/host.hpp"
-#include "lightseq/kernel/host_rows.hpp"
+#include "lightseq/kernel/host/attention.hpp"
+#include "lightseq/kernel/host/row_ops.hpp"
 #include "lightseq/schedule/plan.hpp"
 
 namespace lightseq {

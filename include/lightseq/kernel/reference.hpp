@@ -8,7 +8,7 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/exact_math.hpp"
-#include "lightseq/kernel/kernel.hpp"
+#include "lightseq/kernel/call.hpp"
 #include "lightseq/mask/mask.hpp"
 
 LIGHTSEQ_EXACT_MATH_BEGIN

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "lightseq/core/error.hpp"
-#include "lightseq/core/terms.hpp"
+#include "lightseq/core/fingerprint.hpp"
 #include "lightseq/core/value.hpp"
 #include "lightseq/mask/mask.hpp"
 

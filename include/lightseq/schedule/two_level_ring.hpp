@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "lightseq/core/error.hpp"
-#include "lightseq/core/terms.hpp"
+#include "lightseq/core/fingerprint.hpp"
 #include "lightseq/partition/contiguous.hpp"
 #include "lightseq/partition/striped.hpp"
 #include "lightseq/partition/zigzag.hpp"

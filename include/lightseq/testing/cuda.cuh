@@ -11,7 +11,7 @@
 
 #include "lightseq/core/error.hpp"
 #include "lightseq/testing/sequence.hpp"
-#include "lightseq/transport/local.cuh"
+#include "lightseq/transport/cuda_local.cuh"
 
 /// The same on a GPU: memory, streams and whole sequences for tests and examples.
 namespace lightseq::testing {

@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "lightseq/testing/cuda.cuh"
-#include "lightseq/transport/nccl.hpp"
+#include "lightseq/transport/nccl.cuh"
 
 /// NCCL between processes, each on a GPU of its own or, where these do not suffice, all on those that there
 /// are. The process that forks them never calls CUDA itself.

@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "lightseq/core/terms.hpp"
+#include "lightseq/core/fingerprint.hpp"
 #include "lightseq/transport/transport.hpp"
 
 namespace lightseq {

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "lightseq/core/error.hpp"
-#include "lightseq/core/terms.hpp"
+#include "lightseq/core/fingerprint.hpp"
 #include "lightseq/transport/transport.hpp"
 
 namespace lightseq {

@@ -5,17 +5,17 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
-#include "lightseq/kernel/backward_care.cuh"
-#include "lightseq/kernel/backward_order.cuh"
-#include "lightseq/kernel/backward_turns.cuh"
-#include "lightseq/kernel/compiled.cuh"
-#include "lightseq/kernel/fragment.cuh"
-#include "lightseq/kernel/ptx.cuh"
+#include "lightseq/kernel/gpu/backward_care.cuh"
+#include "lightseq/kernel/gpu/compiled.cuh"
+#include "lightseq/kernel/gpu/dq_semaphore.cuh"
+#include "lightseq/kernel/gpu/fragment.cuh"
+#include "lightseq/kernel/gpu/key_tile_scheduler.cuh"
+#include "lightseq/kernel/gpu/online_softmax.cuh"
+#include "lightseq/kernel/gpu/ptx.cuh"
+#include "lightseq/kernel/gpu/query_tile_scheduler.cuh"
 #include "lightseq/kernel/sm80/row_tile.cuh"
-#include "lightseq/kernel/sm80/tile.cuh"
-#include "lightseq/kernel/tile_order.cuh"
+#include "lightseq/kernel/sm80/tile.hpp"
 #include "lightseq/mask/mask.hpp"
-#include "lightseq/softmax/online.cuh"
 
 /// What a thread block of the portable backward kernel does. It keeps a tile of keys and values, brings the
 /// query tiles that see it past them, and has the gradients of its keys and values in registers. Scores are

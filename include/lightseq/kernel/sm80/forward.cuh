@@ -7,8 +7,8 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
-#include "lightseq/kernel/compiled.cuh"
-#include "lightseq/kernel/kernel.hpp"
+#include "lightseq/kernel/call.hpp"
+#include "lightseq/kernel/gpu/compiled.cuh"
 #include "lightseq/kernel/sm80/forward_block.cuh"
 
 /// Forward attention for every GPU from sm_80 on: what the host does.

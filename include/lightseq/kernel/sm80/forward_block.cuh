@@ -5,17 +5,17 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
-#include "lightseq/kernel/compiled.cuh"
-#include "lightseq/kernel/fragment.cuh"
-#include "lightseq/kernel/kernel.hpp"
-#include "lightseq/kernel/key_walk.cuh"
-#include "lightseq/kernel/ptx.cuh"
+#include "lightseq/kernel/call.hpp"
+#include "lightseq/kernel/gpu/compiled.cuh"
+#include "lightseq/kernel/gpu/fragment.cuh"
+#include "lightseq/kernel/gpu/key_tile_iterator.cuh"
+#include "lightseq/kernel/gpu/online_softmax.cuh"
+#include "lightseq/kernel/gpu/ptx.cuh"
+#include "lightseq/kernel/gpu/query_tile_scheduler.cuh"
+#include "lightseq/kernel/gpu/visible_pairs.cuh"
 #include "lightseq/kernel/sm80/row_tile.cuh"
-#include "lightseq/kernel/sm80/tile.cuh"
-#include "lightseq/kernel/tile_order.cuh"
-#include "lightseq/kernel/visible_pairs.cuh"
+#include "lightseq/kernel/sm80/tile.hpp"
 #include "lightseq/mask/mask.hpp"
-#include "lightseq/softmax/online.cuh"
 
 /// What a thread block of the portable forward kernel does. All warps load together, the next key tile while
 /// they attend the present one, and each attends its own queries. Thread blocks stay and take query tiles

@@ -5,7 +5,7 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
-#include "lightseq/kernel/ptx.cuh"
+#include "lightseq/kernel/gpu/ptx.cuh"
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {

@@ -6,11 +6,11 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/element.hpp"
 #include "lightseq/core/tensor.hpp"
-#include "lightseq/kernel/backward_care.cuh"
-#include "lightseq/kernel/fragment.cuh"
-#include "lightseq/kernel/ptx.cuh"
-#include "lightseq/kernel/sm90/forward_output.cuh"
-#include "lightseq/softmax/online.cuh"
+#include "lightseq/kernel/gpu/backward_care.cuh"
+#include "lightseq/kernel/gpu/fragment.cuh"
+#include "lightseq/kernel/gpu/online_softmax.cuh"
+#include "lightseq/kernel/gpu/ptx.cuh"
+#include "lightseq/kernel/sm90/output_stage.cuh"
 
 /// What the backward kernel does with a thread's values. Scores and what follows from them come transposed:
 /// a thread's two rows are keys, and its columns queries.

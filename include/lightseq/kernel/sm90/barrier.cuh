@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "lightseq/core/abi.hpp"
-#include "lightseq/kernel/ptx.cuh"
+#include "lightseq/kernel/gpu/ptx.cuh"
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {

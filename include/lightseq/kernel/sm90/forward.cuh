@@ -8,8 +8,8 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
-#include "lightseq/kernel/compiled.cuh"
-#include "lightseq/kernel/kernel.hpp"
+#include "lightseq/kernel/call.hpp"
+#include "lightseq/kernel/gpu/compiled.cuh"
 #include "lightseq/kernel/sm90/forward_block.cuh"
 
 /// Forward attention for Hopper (sm_90a): what the host does.

@@ -5,7 +5,6 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/range.hpp"
-#include "lightseq/kernel/tile.hpp"
 #include "lightseq/mask/mask.hpp"
 
 namespace lightseq {
@@ -39,8 +38,8 @@ struct QueryUnits {
   template <Mask M>
   static constexpr QueryUnits make(M const& mask, Positions const& queries, int query_rows,
                                    Positions const& keys, int key_rows) {
-    std::int64_t const query_tiles = host::tile_count(queries, query_rows);
-    std::int64_t const key_tiles = host::tile_count(keys, key_rows);
+    std::int64_t const query_tiles = tiles_of(queries, query_rows);
+    std::int64_t const key_tiles = tiles_of(keys, key_rows);
     QueryUnits one, many;
     one.query_tiles = static_cast<int>(query_tiles), one.key_tiles = static_cast<int>(key_tiles);
     many.count = most_for(key_tiles);

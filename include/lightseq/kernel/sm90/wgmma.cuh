@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "lightseq/core/abi.hpp"
-#include "lightseq/kernel/ptx.cuh"
+#include "lightseq/kernel/gpu/ptx.cuh"
 
 /// wgmma: a warpgroup's matrix product of 64 x N x 16 with float sums (PTX ISA, "Asynchronous Warpgroup Level
 /// Matrix Multiply-Accumulate"). Operands in shared memory are panels of 64 elements x R rows, 128 bytes a

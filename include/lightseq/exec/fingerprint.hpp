@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <type_traits>
+
+#include "lightseq/core/abi.hpp"
+#include "lightseq/core/element.hpp"
+#include "lightseq/core/fingerprint.hpp"
+#include "lightseq/core/problem.hpp"
+#include "lightseq/core/value.hpp"
+#include "lightseq/kernel/call.hpp"
+#include "lightseq/mask/mask.hpp"
+#include "lightseq/partition/partition.hpp"
+#include "lightseq/schedule/plan.hpp"
+#include "lightseq/schedule/schedule.hpp"
+
+/// What the ranks of a DistAttn must be given alike.
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+
+/// Of what a schedule holds, what it tells some ranks to do in this world, and its partition: at most 64
+/// ranks, so that large worlds are planned no slower. Of one that throws in this world only what it holds
+/// counts: the ranks must hear of each other before one of them gives up.
+template <Schedule S>
+std::int64_t checksum(S const& schedule, int world) {
+  Checksum held;
+  add_value(held, schedule);
+  try {
+    Checksum sum = held;
+    int const steps = schedule.steps(world), some = std::min(world, 64);
+    sum.add(steps);
+    for (int i = 0; i < some; ++i) {
+      int const rank = static_cast<int>(std::int64_t{i} * world / some);
+      for (int step = 0; step < steps; ++step) {
+        std::optional<Work> const work = schedule.at(rank, step, world);
+        for (int const number :
+             {work ? work->q : -1, work ? work->kv : -1, work ? static_cast<int>(work->rows) : -1})
+          sum.add(number);
+      }
+      for (Segment const& s : S::Partition::shard(rank, world, std::int64_t{7} * world).segments)
+        for (std::int64_t const number : {s.begin, s.rows, s.stride}) sum.add(number);
+    }
+    return sum.value();
+  } catch (...) {
+    return held.value();
+  }
+}
+
+/// Of what a mask holds, and of what it covers and shows in a sequence cut into at most 32 ranges: some pairs
+/// of them, at places that differ from range to range, as masks may repeat with any period.
+template <Mask M>
+std::int64_t checksum(M const& mask, std::int64_t seqlen) {
+  Checksum sum;
+  add_value(sum, mask);
+  std::int64_t const chunks = std::clamp<std::int64_t>(seqlen, 0, 32);
+  for (std::int64_t q = 0; q < chunks; ++q)
+    for (std::int64_t k = 0; k < chunks; ++k) {
+      Range const queries = even_chunk(q, chunks, seqlen).hull(), keys = even_chunk(k, chunks, seqlen).hull();
+      sum.add(static_cast<std::int64_t>(mask.cover(queries, keys)));
+      if ((q - k) % 8 != 0) continue;
+      sum.add(mask.visible(queries.begin + 5 * q % queries.size(), keys.begin + 3 * k % keys.size()) ? 1 : 0);
+    }
+  return sum.value();
+}
+
+/// Adds a mask or schedule: first whether it names the same values as the others', then these, and then all
+/// else by its checksum. `plural` is what it goes by.
+template <class T>
+void add_terms(Terms& terms, char const* plural, T const& value, std::int64_t checksum) {
+  Terms own;
+  if constexpr (NamesValues<T>) value.name_values(own);
+  Checksum names;
+  std::size_t const end = 1 + std::min(own.count - 1, max_named_values);
+  for (std::size_t i = 1; i < end; ++i) add_value(names, std::string(own.names[i]));
+  terms.add(plural, names.value(), no_words);
+  for (std::size_t i = 1; i < end; ++i) terms.add(own.names[i], own.values[i], own.words[i]);
+  terms.add(plural, checksum, no_words);
+}
+
+/// "float", "bfloat16" and "float16", in the order of element_number().
+inline std::string element_words(std::int64_t number) {
+  return number == 0 ? "float" : number == 1 ? "bfloat16" : "float16";
+}
+template <Element T>
+constexpr std::int64_t element_number() {
+  return std::is_same_v<T, float> ? 0 : std::is_same_v<T, bfloat16> ? 1 : 2;
+}
+
+/// The route's name, as in the enumeration.
+inline std::string route_words(std::int64_t number) {
+  return static_cast<Route>(number) == Route::owner ? "owner" : "neighbour";
+}
+
+/// All of it. The problem need not make sense yet.
+template <int HeadDim, class Traits, Mask M, Schedule S>
+Terms terms_of(Problem const& problem, M const& mask, S const& schedule, int world) {
+  Terms terms;
+  terms.add("batch", problem.batch);
+  terms.add("seqlen", problem.seqlen);
+  terms.add("heads", problem.heads);
+  terms.add("kv_heads", problem.kv_heads == 0 ? problem.heads : problem.kv_heads);
+  terms.add("head dim", HeadDim);
+  terms.add("scale", softmax_scale(problem.scale, HeadDim));
+  terms.add("the element type", element_number<typename Traits::Element>(), element_words);
+  terms.add("the route", static_cast<int>(Traits::route), route_words);
+  terms.add("the traits' inference", Traits::inference);    // says which ranks meet before any call
+  terms.add("the traits' one_launch", Traits::one_launch);  // says where ranks of one GPU meet
+  add_terms(terms, "the schedules", schedule, checksum(schedule, world));
+  add_terms(terms, "the masks", mask, checksum(mask, problem.seqlen));
+  return terms;
+}
+
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

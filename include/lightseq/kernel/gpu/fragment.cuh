@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+#include "lightseq/core/abi.hpp"
+#include "lightseq/core/range.hpp"
+#include "lightseq/core/tensor.hpp"
+#include "lightseq/kernel/call.hpp"
+#include "lightseq/kernel/gpu/online_softmax.cuh"
+#include "lightseq/mask/mask.hpp"
+
+/// What the forward kernels do with a warp's 16 rows of scores and outputs, which lie as online_softmax.cuh
+/// says whether wgmma or mma.sync has left them there.
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+
+/// A Segment in the 32 bits that are ample for one launch.
+struct LaunchSegment {
+  int begin = 0;   ///< position of the first row
+  int stride = 1;  ///< from one row's position to the next one's
+  int count = 0;   ///< rows
+
+  __device__ __forceinline__ int position(int row) const { return begin + row * stride; }
+  __device__ __forceinline__ Range hull(int first, int rows) const {
+    return {position(first), std::int64_t{position(first + rows - 1)} + 1};
+  }
+
+  /// Its tiles of `size` rows that a range of positions touches.
+  __device__ __forceinline__ TileSpan<int> tiles_within(int size, Range const& range) const {
+    return lightseq::tiles_within<int>(begin, stride, count, size, range);
+  }
+};
+
+/// The two rows of which a thread holds values: `row` and `row` + 8 of a segment.
+struct RowPair {
+  int batch, head;
+  int offset;  ///< of the segment's rows in the tensor's tokens
+  int row;
+  LaunchSegment segment;
+
+  __device__ __forceinline__ bool exists(int r) const { return row + 8 * r < segment.count; }
+  __device__ __forceinline__ int token(int r) const { return offset + row + 8 * r; }
+
+  /// A row past the end is given the last row's position: a mask is asked only about positions there are.
+  __device__ __forceinline__ int position(int r) const {
+    return segment.position(min(row + 8 * r, segment.count - 1));
+  }
+};
+
+/// The elements of a forward call's result, and whether it is finished.
+template <class Result>
+using OutputOf = std::remove_pointer_t<decltype(Result::o.data)>;
+template <class Result>
+inline constexpr bool is_finished = false;
+template <class T>
+inline constexpr bool is_finished<Finished<T>> = true;
+
+/// What Partial says of a row besides o.
+struct RowSum {
+  float top, sum;
+};
+
+/// Loads it; a row after the last one has seen no key.
+__device__ __forceinline__ RowSum load_sum(Partial<float const> const& from, RowPair const& rows, int r) {
+  if (!rows.exists(r)) return {-OnlineSoftmax::infinity, 0};
+  return {from.top.at(rows.batch, rows.head)[rows.token(r)],
+          from.sum.at(rows.batch, rows.head)[rows.token(r)]};
+}
+
+/// Gives -inf to the scores of pairs that the mask hides, and to scores past the end of the keys.
+template <int Size, Mask M>
+__device__ __forceinline__ void hide(float (&scores)[Size], RowPair const& rows, LaunchSegment const& keys,
+                                     M const& mask) {
+  int const query[2] = {rows.position(0), rows.position(1)};
+  int const column = threadIdx.x % 4 * 2;
+  int const columns = keys.count - column;
+  int const position = keys.position(column), last_position = keys.position(keys.count - 1);
+#pragma unroll
+  for (int i = 0; i < Size; ++i) {
+    int const step = i / 4 * 8 + i % 2;
+    int const key = min(position + step * keys.stride, last_position);
+    bool const visible = mask.visible(query[i / 2 % 2], key) & (step < columns);
+    scores[i] = visible ? scores[i] : -OnlineSoftmax::infinity;
+  }
+}
+
+/// Loads the result of keys attended before.
+template <int Size>
+__device__ __forceinline__ void resume(Partial<float const> const& carried, RowPair const& rows,
+                                       OnlineSoftmax& softmax, float (&o)[Size]) {
+  int const column = threadIdx.x % 4;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    RowSum const before = load_sum(carried, rows, r);
+    softmax.resume(r, before.top, before.sum, column == 0);
+    float const* const from = carried.o.at(rows.batch, rows.token(r), rows.head) + column * 2;
+#pragma unroll
+    for (int i = 0; i < Size / 4; ++i) {
+      float2 const pair = rows.exists(r) ? *reinterpret_cast<float2 const*>(from + 8 * i) : float2{0, 0};
+      o[4 * i + 2 * r] = pair.x;
+      o[4 * i + 2 * r + 1] = pair.y;
+    }
+  }
+}
+
+/// Writes what a result says of a row besides o.
+__device__ __forceinline__ void store_sum(Partial<float> const& to, RowPair const& rows, int r,
+                                          RowSum const& row) {
+  if (threadIdx.x % 4 != 0 || !rows.exists(r)) return;
+  to.top.at(rows.batch, rows.head)[rows.token(r)] = row.top;
+  to.sum.at(rows.batch, rows.head)[rows.token(r)] = row.sum;
+}
+template <class T>
+__device__ __forceinline__ void store_sum(Finished<T> const& to, RowPair const& rows, int r,
+                                          RowSum const& row) {
+  if (threadIdx.x % 4 != 0 || !rows.exists(r)) return;
+  to.lse.at(rows.batch, rows.head)[rows.token(r)] = lse_of(row.top, row.sum);
+}
+
+/// Ends a softmax that is added up: writes the rows' sums and divides o where the result is finished.
+template <class Result, int Size>
+__device__ __forceinline__ void finish(OnlineSoftmax const& softmax, RowPair const& rows, Result const& to,
+                                       float (&o)[Size]) {
+  float inverse[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    store_sum(to, rows, r, {softmax.offset[r], softmax.sum[r]});
+    inverse[r] = inverse_of(softmax.offset[r], softmax.sum[r]);
+  }
+  if constexpr (is_finished<Result>) {
+#pragma unroll
+    for (int i = 0; i < Size; ++i) o[i] *= inverse[i / 2 % 2];
+  }
+}
+
+/// Writes the rows of o as floats.
+template <int Size>
+__device__ __forceinline__ void store_floats(Tensor<float> const& o_out, RowPair const& rows,
+                                             float const (&o)[Size]) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (!rows.exists(r)) break;
+    float* const to = o_out.at(rows.batch, rows.token(r), rows.head) + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < Size / 4; ++i)
+      *reinterpret_cast<float2*>(to + 8 * i) = {o[4 * i + 2 * r], o[4 * i + 2 * r + 1]};
+  }
+}
+
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "lightseq/core/abi.hpp"
+#include "lightseq/core/range.hpp"
+#include "lightseq/kernel/gpu/fragment.cuh"
+#include "lightseq/mask/mask.hpp"
+
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+
+/// The tiles of `KeyRows` keys that some queries see, in each segment from the last to the first: those that
+/// a mask cuts tend to come first. A whole warp walks, and asks the mask about 32 tiles at a time of those
+/// within its bounds.
+template <int KeyRows, Mask M>
+struct KeyWalk {
+  M const& mask;
+  LaunchSegment const* keys;  ///< the segments
+  Range queries;
+  int segment;         ///< the current tile's; at first one before or one past the segments to walk
+  int last, step;      ///< the last segment to walk, and the way there: 1 or -1
+  int first = 0;       ///< the current tile's first row in `segment`
+  bool tests = false;  ///< whether the current tile needs element tests
+  int left = 0;        ///< tiles of the segment that the mask has yet to be asked about
+  int end = 0;         ///< the last of them, plus 1: bit i of the two below is tile end + 31 - i
+  unsigned visible = 0, partial = 0;
+
+  /// Goes to the next tile, if there is one.
+  __device__ __forceinline__ bool next() {
+    while (visible == 0) {
+      if (left <= 0) {
+        if (segment == last) return false;
+        segment += step;
+        TileSpan<int> const tiles = keys[segment].tiles_within(KeyRows, keys_within(mask, queries));
+        left = tiles.size(), end = tiles.end;
+      } else {
+        scan();
+      }
+    }
+    int const bit = __ffs(static_cast<int>(visible)) - 1;
+    visible &= visible - 1;
+    first = (end + 31 - bit) * KeyRows;
+    tests = (partial >> bit & 1) != 0;
+    return true;
+  }
+
+ private:
+  __device__ __forceinline__ void scan() {
+    int const lane = static_cast<int>(threadIdx.x) % 32, row = (end - 1 - lane) * KeyRows;
+    int const rows = min(KeyRows, keys[segment].count - row);
+    Cover const cover = lane >= left ? Cover::none : mask.cover(queries, keys[segment].hull(row, rows));
+    visible = __ballot_sync(~0u, cover != Cover::none);
+    partial = __ballot_sync(~0u, cover == Cover::partial || rows < KeyRows);
+    left -= 32, end -= 32;
+  }
+};
+
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include "lightseq/core/error.hpp"
+#include "lightseq/core/range.hpp"
+#include "lightseq/predict/topology.hpp"
+#include "lightseq/schedule/payload.hpp"
+
+namespace lightseq {
+
+/// How long a rank's device takes for a work and for a merge. Rates that are infinite, and seconds that are
+/// zero, are left out of account.
+struct ComputeModel {
+  double forward_flops = std::numeric_limits<double>::infinity();   ///< of the pairs of a work, per second
+  double backward_flops = std::numeric_limits<double>::infinity();  ///< the same of the backward
+  double carry_bytes = std::numeric_limits<double>::infinity();     ///< per second, of partial results that
+                                                                    ///< the forward continues
+  double memory_bytes = std::numeric_limits<double>::infinity();    ///< per second, of merges and zeroing
+  double launch = 0;  ///< seconds that every work and every merge takes besides
+  int units = 0;  ///< multiprocessors, which compute whole tiles; 0: any work fills the device, pair by pair
+  std::int64_t tile = 128;  ///< rows, of queries and of keys, that one of them takes at once
+  double peak_flops = 0;    ///< what efficiency refers to; 0: forward_flops
+
+  /// FLOPs of one visible pair: two matrix products in the forward, five in the backward.
+  static double pair_flops(Extents const& extents, Pass pass) {
+    double const dims = static_cast<double>(extents.batch * extents.heads * extents.head_dim);
+    return (pass == Pass::forward ? 4 : 10) * dims;
+  }
+
+  /// What a work is made of.
+  struct WorkSize {
+    double pairs = 0;          ///< computed: the visible ones or, with units, all of visible tiles
+    std::int64_t q_rows = 0;   ///< of the queries
+    std::int64_t kv_rows = 0;  ///< of the keys
+    bool continues = false;    ///< forward: adds to a partial result of earlier steps
+    bool foreign_q = false;    ///< the queries are another rank's
+    bool foreign_kv = false;   ///< the keys are
+  };
+
+  /// Seconds of a work while an exchange takes `exchange_units` multiprocessors.
+  double work_seconds(WorkSize const& work, Extents const& extents, Pass pass, int exchange_units) const {
+    bool const forward = pass == Pass::forward;
+    double const flops = work.pairs * pair_flops(extents, pass);
+    double rate = forward ? forward_flops : backward_flops;
+    if (units > 0) {
+      auto const left = static_cast<double>(units - exchange_units);
+      std::int64_t const rows = forward ? work.q_rows : work.kv_rows;
+      auto const tiles =
+          static_cast<double>(extents.batch * extents.heads) * static_cast<double>(tiles_of(rows, tile));
+      rate *= std::min(left, tiles) / units;
+    }
+    return launch + (flops > 0 ? flops / rate : 0) + carry_seconds(work, extents, forward);
+  }
+
+  /// Seconds of a merge: the part and the sum are read, the sum is written.
+  double merge_seconds(Payload payload, std::int64_t rows, Extents const& extents) const {
+    Parts const part = parts(payload, Pass::forward);
+    double const elements = wide(rows, extents, part.q_wide, part.kv_wide);
+    return launch + 3 * sizeof(float) * elements / memory_bytes;
+  }
+
+  /// Throws Error, with the numbers, on rates and times that make no sense.
+  void check(int exchange_units) const {
+    for (auto const& [what, rate] : {std::pair{"forward", forward_flops}, {"backward", backward_flops}})
+      if (!(rate > 0)) fail("the ", what, " rate is ", rate, " FLOP/s, it must be positive");
+    for (auto const& [what, rate] : {std::pair{"carry", carry_bytes}, {"memory", memory_bytes}})
+      if (!(rate > 0)) fail("the ", what, " rate is ", rate, " bytes/s, it must be positive");
+    if (!(launch >= 0)) fail("a launch takes ", launch, " s, it must not be negative");
+    if (units < 0 || tile < 1) fail("there are ", units, " multiprocessors and tiles of ", tile, " rows");
+    if (units > 0 && exchange_units >= units)
+      fail("the exchange takes ", exchange_units, " of ", units, " multiprocessors, which leaves none");
+  }
+
+ private:
+  static double wide(std::int64_t rows, Extents const& e, int q_wide, int kv_wide) {
+    std::int64_t const heads = q_wide * e.heads + kv_wide * e.kv_heads;
+    return static_cast<double>(e.batch * rows * e.head_dim * heads);
+  }
+
+  /// What a step reads and writes besides attention over a whole sequence: the forward's partial result, the
+  /// zeros in which the backward sums up for another rank.
+  double carry_seconds(WorkSize const& w, Extents const& e, bool forward) const {
+    if (forward) return w.continues ? 2 * sizeof(float) * wide(w.q_rows, e, 1, 0) / carry_bytes : 0;
+    return sizeof(float) *
+           (wide(w.foreign_q ? w.q_rows : 0, e, 1, 0) + wide(w.foreign_kv ? w.kv_rows : 0, e, 0, 2)) /
+           memory_bytes;
+  }
+};
+
+/// An H100 with this library's kernels for head dim 128, as measured for long runs under a causal mask. The
+/// carry is from bench_cuda_forward at 8192 tokens and 32 heads, 25 us for 268 MB: other tiles hide most of
+/// it.
+inline ComputeModel h100() {
+  return {.forward_flops = 654e12,
+          .backward_flops = 570e12,
+          .carry_bytes = 10.7e12,
+          .memory_bytes = 2.8e12,
+          .launch = 5e-6,
+          .units = 132,
+          .peak_flops = 989e12};
+}
+
+}  // namespace lightseq

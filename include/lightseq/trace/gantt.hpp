@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <locale>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "lightseq/trace/timeline.hpp"
+
+namespace lightseq {
+
+/// One chart of a picture.
+struct GanttChart {
+  std::string title;
+  int world = 1;
+  Timeline timeline;
+};
+
+/// A Gantt chart of all ranks as SVG, several of them below each other on one scale of time, which ends where
+/// the last one does. Each rank is a row: above what it computes, below its sends and its receives. It is
+/// readable on light and on dark ground, whichever the reader prefers, and names each box when pointed at.
+class Gantt {
+ public:
+  static std::string svg(std::vector<GanttChart> const& charts) { return Gantt(charts).svg_.str(); }
+
+ private:
+  static constexpr double width = 640, right = 12, title_height = 30, gap = 10;
+
+  explicit Gantt(std::vector<GanttChart> const& charts) {
+    double height = 64;
+    std::size_t most = 1;
+    for (GanttChart const& chart : charts) most = std::max(most, static_cast<std::size_t>(chart.world));
+    row_ = most <= 16 ? 24 : most <= 64 ? 12 : 6;
+    left_ = 50 + 8 * static_cast<double>(std::to_string(most - 1).size());
+    for (GanttChart const& chart : charts) {
+      height += title_height + row_ * chart.world + gap;
+      for (Span const& span : chart.timeline) until_ = std::max(until_, span.end);
+    }
+    svg_.imbue(std::locale::classic());
+    svg_.precision(6);
+    svg_ << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << width << ' ' << height
+         << "\" width=\"100%\" role=\"img\" aria-label=\"Gantt chart\">\n"
+         << style << "<rect class=\"ground\" width=\"" << width << "\" height=\"" << height << "\"/>\n";
+    double y = 4;
+    for (GanttChart const& chart : charts) y = draw(chart, y) + gap;
+    legend(y);
+    svg_ << "</svg>\n";
+  }
+
+  double x(double seconds) const {
+    return left_ + (until_ > 0 ? seconds / until_ : 0) * (width - left_ - right);
+  }
+
+  /// Text that may hold what means something in SVG.
+  static std::string escaped(std::string const& plain) {
+    std::string safe;
+    for (char const c : plain)
+      if (c == '<')
+        safe += "&lt;";
+      else if (c == '&')
+        safe += "&amp;";
+      else
+        safe += c;
+    return safe;
+  }
+
+  /// Draws a chart from `top` on; where it ends.
+  double draw(GanttChart const& chart, double top) {
+    svg_ << "<text class=\"title\" x=\"8\" y=\"" << top + 19 << "\">" << escaped(chart.title) << "</text>\n";
+    top += title_height;
+    int const labelled = row_ >= 12 ? 1 : 8;
+    for (int rank = 0; rank < chart.world; ++rank) {
+      double const y = top + rank * row_;
+      if (rank % 2 == 0) box("row", left_, y, width - left_ - right, row_, "");
+      if (rank % labelled == 0)
+        svg_ << "<text class=\"label\" x=\"8\" y=\"" << y + row_ / 2 + 4 << "\">rank " << rank << "</text>\n";
+    }
+    for (Span const& span : chart.timeline) draw(span, top + span.rank * row_);
+    return top + chart.world * row_;
+  }
+
+  void draw(Span const& span, double y) {
+    double const unit = row_ / 24;
+    bool const helps = span.activity == Activity::work && span.work.q != span.rank;
+    std::string const kind = helps ? "helps" : name(span.activity);
+    double offset = 2, height = 12;
+    if (span.activity == Activity::send) offset = 15, height = 3.5;
+    if (span.activity == Activity::receive) offset = 19, height = 3.5;
+    if (span.activity == Activity::exchange) offset = 15, height = 7.5;
+    double const begin = x(span.begin), wide = x(span.end) - begin;
+    box(kind, begin, y + offset * unit, wide, height * unit,
+        "rank " + std::to_string(span.rank) + ", step " + std::to_string(span.step) + ": " + text(span));
+    if (span.activity != Activity::work || row_ < 24) return;
+    std::string const label =
+        std::to_string(span.work.q) + (helps ? "*" : ".") + std::to_string(span.work.kv);
+    if (wide > 7.0 * static_cast<double>(label.size()) + 2)
+      svg_ << "<text class=\"inside\" x=\"" << begin + wide / 2 << "\" y=\"" << y + 12 << "\">" << label
+           << "</text>\n";
+  }
+
+  void box(std::string const& kind, double at_x, double y, double wide, double height,
+           std::string const& tip) {
+    svg_ << "<rect class=\"" << kind << "\" x=\"" << at_x << "\" y=\"" << y << "\" width=\"" << wide
+         << "\" height=\"" << height;
+    if (tip.empty())
+      svg_ << "\"/>\n";
+    else
+      svg_ << "\"><title>" << escaped(tip) << "</title></rect>\n";
+  }
+
+  void legend(double y) {
+    double const scale = until_ < 1e-3 ? 1e6 : until_ < 1 ? 1e3 : 1;
+    char const* const unit = scale > 1e3 ? " us" : scale > 1 ? " ms" : " s";
+    svg_ << "<text class=\"label\" x=\"" << left_ << "\" y=\"" << y + 6 << "\">0</text>\n"
+         << "<text class=\"label end\" x=\"" << width - right << "\" y=\"" << y + 6 << "\">";
+    svg_.precision(4);
+    svg_ << scale * until_ << unit << "</text>\n";
+    svg_.precision(6);
+    double at = left_;
+    for (auto const& [kind, what, wide] :
+         {Entry{"work", "own queries", 110}, Entry{"helps", "another's", 88}, Entry{"merge", "merge", 66},
+          Entry{"wait", "waits", 60}, Entry{"send", "sends", 64}, Entry{"receive", "receives", 80}}) {
+      box(kind, at, y + 22, 12, 12, "");
+      svg_ << "<text class=\"label\" x=\"" << at + 17 << "\" y=\"" << y + 32 << "\">" << what << "</text>\n";
+      at += wide;
+    }
+  }
+
+  struct Entry {
+    char const* kind;
+    char const* what;
+    double wide;
+  };
+
+  static constexpr char const* style =
+      "<style>"
+      "text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:15px}"
+      ".inside{font-size:11px;text-anchor:middle;fill:#fff}.end{text-anchor:end}"
+      ".ground{fill:#fff}.row{fill:#f1f3f6}.work{fill:#2f6fb5}.helps{fill:#b4561c}.merge{fill:#7a4fb0}"
+      ".wait{fill:#d3d8de}.send,.exchange{fill:#2c8a57}.receive{fill:#c2418a}"
+      "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.ground{fill:#0d1117}.row{fill:#171d26}"
+      ".work{fill:#3f7fc4}.helps{fill:#c4662a}.merge{fill:#9a72d0}.wait{fill:#39424e}"
+      ".send,.exchange{fill:#3fae72}.receive{fill:#dd6aa8}.inside{fill:#fff}}"
+      "</style>\n";
+
+  std::ostringstream svg_;
+  double row_ = 24;
+  double left_ = 58;  ///< of all boxes: before them stand the ranks
+  double until_ = 0;
+};
+
+}  // namespace lightseq

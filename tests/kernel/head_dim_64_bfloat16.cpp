@@ -1,8 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0
-#include "kernel/laws.hpp"
-
-namespace lightseq::test {
-
-TEST_CASE("the kernels equal the oracle: head dim 64, bfloat16") { equals_oracle<64, bfloat16>(60); }
-
-}  // namespace lightseq::test

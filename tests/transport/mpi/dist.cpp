@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "laws/dist_attn.hpp"
+#include "lightseq/transport/mpi.hpp"
+#include "support/schedules.hpp"
+#include "transport/mpi/processes.hpp"
+
+namespace lightseq::test {
+namespace {
+
+template <class Traits>
+struct OverMpi : Traits {
+  using Transport = Mpi;
+};
+
+/// Puts the results of all ranks together, in the first process.
+template <class Attn>
+void gather_results(Attn const& attn, MPI_Comm comm, testing::Sequence<typename Attn::Element>& whole) {
+  int rank = 0;
+  MPI_Comm_rank(comm, &rank);
+  Positions const mine = attn.positions();
+  std::vector<char> owned(static_cast<std::size_t>(whole.q_shape.tokens));
+  for (std::int64_t row = 0; row < mine.rows(); ++row)
+    owned[static_cast<std::size_t>(mine.position(row))] = 1;
+  // Each token's numbers come from the rank that owns it, everybody else adds zeros.
+  auto const sum = [&](auto& values, std::int64_t outer, std::int64_t run) {
+    using T = std::remove_reference_t<decltype(values[0])>;
+    std::vector<float> numbers(values.size());
+    std::size_t i = 0;
+    for (std::int64_t o = 0; o < outer; ++o)
+      for (char const own : owned)
+        for (std::int64_t x = 0; x < run; ++x, ++i) numbers[i] = own ? static_cast<float>(values[i]) : 0.0f;
+    MPI_Reduce(rank == 0 ? MPI_IN_PLACE : numbers.data(), numbers.data(), static_cast<int>(numbers.size()),
+               MPI_FLOAT, MPI_SUM, 0, comm);
+    for (i = 0; i < numbers.size(); ++i) values[i] = T(numbers[i]);
+  };
+  Shape const &q = whole.q_shape, &kv = whole.kv_shape;
+  sum(whole.o, q.batch, q.heads * q.dim);
+  sum(whole.dq, q.batch, q.heads * q.dim);
+  sum(whole.dk, kv.batch, kv.heads * kv.dim);
+  sum(whole.dv, kv.batch, kv.heads * kv.dim);
+  sum(whole.lse, q.batch * q.heads, 1);
+}
+
+/// Forward and backward equal dense attention in double with 1, 2, ... processes.
+template <class S, class Traits = DefaultTraits, Mask M>
+void equals_dense_over_mpi(M const& mask) {
+  using Attn = DistAttn<small_head_dim, M, S, OverMpi<Traits>>;
+  using T = typename Traits::Element;
+  INFO("LIGHTSEQ_SEED=", run_seed());
+  for (Problem const& problem : small_problems())
+    for (int size = 1; size <= processes(); ++size) {
+      INFO("seqlen ", problem.seqlen, ", processes ", size);
+      FirstProcesses const members(size);
+      auto sequence = testing::random_sequence<T>(problem, small_head_dim, stream_seed(400));
+      std::string report;
+      if (members.taking_part()) {
+        Mpi transport(members.comm());
+        Attn attn(transport, problem, mask);
+        if (Status const status = testing::run_rank(attn, sequence); !status.ok()) report = status.message();
+        gather_results(attn, members.comm(), sequence);
+      }
+      for (std::string const& complaint : gathered(report)) CHECK(complaint == "");
+      if (process() == 0)
+        within_bounds<T>(testing::dense_errors<small_head_dim>(sequence, mask, problem.scale));
+    }
+}
+
+TEST_CASE("causal attention over processes equals dense attention under every schedule") {
+  equals_dense_over_mpi<Balanced>(Causal{});
+  equals_dense_over_mpi<Ring>(Causal{});
+  equals_dense_over_mpi<ZigzagRing>(Causal{});
+  equals_dense_over_mpi<StripedRing>(Causal{});
+  equals_dense_over_mpi<InNodesOf<Contiguous, 64>>(Causal{});
+  equals_dense_over_mpi<InNodesOf<Zigzag, 36>>(Causal{});
+}
+
+TEST_CASE("attention over processes equals dense attention when relayed") {
+  equals_dense_over_mpi<Balanced, NeighbourTraits>(Causal{});
+  equals_dense_over_mpi<ZigzagRing, NeighbourTraits>(Causal{});
+  equals_dense_over_mpi<InNodesOf<Zigzag, 4>, NeighbourTraits>(Causal{});
+}
+
+TEST_CASE("attention over processes equals dense attention in bfloat16 under every schedule") {
+  equals_dense_over_mpi<Balanced, Bf16Traits>(Causal{});
+  equals_dense_over_mpi<Ring, Bf16Traits>(Full{});
+  equals_dense_over_mpi<ZigzagRing, Bf16Traits>(Causal{});
+  equals_dense_over_mpi<StripedRing, Bf16Traits>(Causal{});
+}
+
+TEST_CASE("attention over processes equals dense attention under other masks") {
+  equals_dense_over_mpi<Ring>(Full{});
+  equals_dense_over_mpi<ZigzagRing, NeighbourTraits>(Full{});
+  equals_dense_over_mpi<StripedRing>(Full{});
+  equals_dense_over_mpi<Balanced>(SlidingWindow{30});
+  equals_dense_over_mpi<Ring>(SlidingWindow{5, 3});
+  equals_dense_over_mpi<ZigzagRing>(SlidingWindow{30, 9});
+  equals_dense_over_mpi<StripedRing, NeighbourTraits>(SlidingWindow{30, 3});
+}
+
+}  // namespace
+}  // namespace lightseq::test
