@@ -82,6 +82,41 @@ __device__ __forceinline__ bool make_row_finite(std::uint32_t first) {
   return bad != 0;
 }
 
+/// Makes finite `Bytes` of shared memory, whose first bytes have this address. A warp calls it.
+template <class T, int Bytes>
+__device__ __forceinline__ void make_finite(std::uint32_t from) {
+  static_assert(Bytes % 1024 == 0);
+  from += threadIdx.x % 32 * 16;
+  std::uint32_t sums = 0;  // two, each 0 or NaN
+#pragma unroll 1
+  for (int i = 0; i < Bytes; i += 1024) {
+    std::uint32_t x[8];
+#pragma unroll
+    for (int j = 0; j < 2; ++j)
+      asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(x[4 * j]), "=r"(x[4 * j + 1]), "=r"(x[4 * j + 2]), "=r"(x[4 * j + 3])
+                   : "r"(from + i + j * 512)
+                   : "memory");
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      if constexpr (std::is_same_v<T, bfloat16>) {
+        asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(sums) : "r"(x[j]), "r"(0));
+      } else {
+        asm("fma.rn.f16x2 %0, %1, %2, %0;" : "+r"(sums) : "r"(x[j]), "r"(0));
+      }
+    }
+  }
+  if (!__any_sync(~0u, (sums & 0x7fff7fff) != 0)) return;
+#pragma unroll 1
+  for (int i = 0; i < Bytes; i += 128) {
+    std::uint32_t const at = from - threadIdx.x % 32 * 12 + i;
+    std::uint32_t x;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
+    make_finite<T>(x);
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(x) : "memory");
+  }
+}
+
 /// Stores a float to shared memory where `condition` is not 0.
 __device__ __forceinline__ void store_if(std::uint32_t to, float value, std::uint32_t condition) {
   asm volatile("{.reg .pred p; setp.ne.u32 p, %2, 0; @p st.shared.f32 [%0], %1;}" ::"r"(to), "f"(value),

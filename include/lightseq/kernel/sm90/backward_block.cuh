@@ -89,13 +89,11 @@ struct Backward {
     int tests;  ///< the sum of those below that hold
   };
   static constexpr int cut = 1;          ///< pairs must be tested
-  static constexpr int opens = 2;        ///< it is the first step of a key tile
-  static constexpr int scales = 4;       ///< weights do not carry the factor that they should carry
-  static constexpr int bad = 8;          ///< hide() has found, and left to do, that keys are not finite
+  static constexpr int scales = 2;       ///< weights do not carry the factor that they should carry
   static constexpr int steps_known = 8;  ///< a step is forgotten when its sums have long left
 
   struct Control {
-    Barrier tile_full, tile_empty, kv_full, kv_empty;
+    Barrier tile_full, tile_empty, kv_full, kv_empty, k_finite;
     Barrier q_full[stages], q_empty[stages], d_o_full[stages], d_o_empty[stages];
     Barrier ds_full[2], ds_empty[2];
     Barrier dq_full[2][2], dq_empty[2];  ///< [even or odd step][warpgroup], and [warpgroup]
@@ -127,7 +125,8 @@ struct Backward {
       control.tile_full.init(1);
       control.tile_empty.init(8 + 2);
       control.kv_full.init(1);
-      control.kv_empty.init(2);
+      control.kv_empty.init(2 + 2);
+      control.k_finite.init(2);
       for (int i = 0; i < stages; ++i) {
         control.q_full[i].init(1);
         control.q_empty[i].init(256);  // each thread has read the step and its statistics by itself
@@ -230,18 +229,15 @@ struct Backward {
         load_rows(v_offset, key_panel, launch.v[key_tile.segment], key_tile.first, key_tile.head,
                   key_tile.batch, control.kv_full);
       }
-      int opening = opens;
       for (int i = 0; i < launch.order.group; ++i) {
         Walk walk = walk_queries(key_tile);
         while (walk.next()) {
           if (leads) {
             bool const short_tile = launch.keys[key_tile.segment].count - key_tile.first < key_rows;
-            int const tests =
-                opening + (walk.cut || short_tile ? cut : 0) + (launch.late_scale != 1 ? scales : 0);
+            int const tests = (walk.cut || short_tile ? cut : 0) + (launch.late_scale != 1 ? scales : 0);
             load_step({walk.segment, walk.first, key_tile.head * launch.order.group + i, tests},
                       key_tile.batch, number);
           }
-          opening = 0;
           __syncwarp();
           ++number;
         }
@@ -286,8 +282,9 @@ struct Backward {
       load_panel(shared + offset + i * panel, map, 64 * i, first, head, batch, done);
   }
 
-  /// A warp that adds gradients of queries to memory: the part of one warpgroup or, in turn, the odd or the
-  /// even steps. One warp would be too slow for that: it waits until they have arrived.
+  /// A warp that makes half of each tile's keys finite, and adds gradients of queries to memory: the part of
+  /// one warpgroup or, in turn, the odd or the even steps. One warp would be too slow for that: it waits
+  /// until they have arrived.
   __device__ __forceinline__ void add_dq(int which) {
     std::uint32_t const leads = threadIdx.x % 32 == 0;
     int number = 0;
@@ -298,6 +295,12 @@ struct Backward {
       __syncwarp();
       control.tile_empty.arrive_if(leads);
       if (steps < 0) break;
+      control.kv_full.wait(tile_parity);
+      make_finite<T, key_bytes / 2>(ptx::shared_address(shared) + which * (key_bytes / 2));
+      fence_shared_writes();
+      __syncwarp();
+      control.k_finite.arrive_if(leads);
+      control.kv_empty.arrive_if(leads);
       if constexpr (!Deterministic) {
         if (leads) launch.sums.wait_zeroed(launch.order, key_tile.unit);
         __syncwarp();
@@ -462,42 +465,39 @@ struct Backward {
     return {at.batch, at.head, 0, at.first + offset + warp * 16 + lane / 4, launch.keys[at.segment]};
   }
 
-  /// Hides what the mask hides in a step's transposed scores, of the queries from `offset` in the tile on,
-  /// and sees to it that hidden pairs add nothing, whatever the numbers are. `dp` is under way. Returns
-  /// the step's tests.
+  /// What of a step must be tested. Its queries have come.
+  __device__ __forceinline__ int tests(int number) const {
+    return ptx::uniform(control.steps[number % steps_known].tests);
+  }
+
+  /// Hides what the mask hides in the transposed scores of a step that asks for it, of the queries from
+  /// `query_offset` in the tile on, and sees to it that hidden pairs add nothing, whatever the numbers are.
+  /// `dp` is under way.
   template <int Size>
-  __device__ __forceinline__ int hide(float (&s)[Size], float (&dp)[Size], KeyTile const& key_tile,
-                                      int key_offset, int query_offset, int number, int stage) const {
+  __device__ __forceinline__ void hide(float (&s)[Size], float (&dp)[Size], KeyTile const& key_tile,
+                                       std::uint32_t tile_parity, int key_offset, int query_offset,
+                                       int number, int stage) const {
     Step const step = control.steps[number % steps_known];
-    int tests = ptx::uniform(step.tests);
-    if (tests == 0) return 0;
-    if ((tests & opens) != 0 && !__all_sync(~0u, begins_finite(s))) {
-      // Where both warpgroups look at the same keys, they must both have found it before.
-      if constexpr (splits_dims) {
-        tests |= bad;
-      } else {
-        clean_keys(key_offset);
-      }
-    }
+    if (ptx::uniform(step.tests) == 0) return;
+    bool const cuts = (ptx::uniform(step.tests) & cut) != 0, late = (ptx::uniform(step.tests) & scales) != 0;
     // Both warpgroups find the same here.
-    bool const odd_queries =
-        (tests & cut) != 0 && ptx::uniform(control.stats[stage][2 * query_rows] != 0) != 0;
+    bool const odd_queries = cuts && ptx::uniform(control.stats[stage][2 * query_rows] != 0) != 0;
     if (odd_queries) {
       clean_queries(stage);
       judge(s, ptx::shared_address(control.stats[stage]) + (query_rows + query_offset) * 4);
     }
-    if ((tests & (cut | scales)) == 0) return tests;
-    if ((tests & cut) != 0)
+    if (cuts) {
+      control.k_finite.wait(tile_parity);
       hide_keys(s, keys_of(key_tile, key_offset), launch.queries[step.segment], step.first + query_offset,
                 launch.mask);
+    }
     wgmma_wait<0>();
     pin(dp);
-    if ((tests & scales) != 0) {
+    if (late) {
 #pragma unroll
       for (int i = 0; i < Size; ++i) dp[i] *= launch.late_scale;
     }
-    if (odd_queries || !__all_sync(~0u, begins_finite(dp))) drop_hidden(s, dp);
-    return tests;
+    if (cuts && (odd_queries || !__all_sync(~0u, begins_finite(dp)))) drop_hidden(s, dp);
   }
 
   /// Makes finite a step's queries and gradients of outputs, and all offsets numbers. The place of delta,
@@ -520,12 +520,6 @@ struct Backward {
     ptx::barrier_sync(1, 256);
     store_if(offset + query_rows * 4, not_a_number, low | high);
     ptx::barrier_sync(1, 256);
-  }
-
-  /// Makes finite this warp's 16 rows of keys, the first of its warpgroup being `offset`.
-  __device__ __forceinline__ void clean_keys(int offset) const {
-    std::uint32_t const thread = seldom_thread(), row = offset + thread / 32 % 4 * 16 + thread % 16;
-    make_row_finite<T, panels, key_panel>(ptx::shared_address(shared) + row * 128 + thread / 16 % 2 * 16);
   }
 };
 

@@ -81,7 +81,7 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
       begin_scores(dp, v_all, d_o_stage);
       wgmma_wait<1>();
       pin(s);
-      int const tests = block.hide(s, dp, key_tile, 0, queries * group, number, stage);
+      block.hide(s, dp, key_tile, tile_parity, 0, queries * group, number, stage);
       weigh(s, control.stats[stage] + queries * group, scale);
       pack<T>(p, s);
       wgmma_wait<0>();
@@ -90,7 +90,6 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
       for (int i = 0; i < queries / 2; ++i) dp[i] *= s[i];
       pack<T>(ds, dp);
       ptx::barrier_sync(1, 256);  // both have read the last step's p and ds
-      if ((tests & Block::bad) != 0) block.clean_keys(0);
       store_down(p_address + group * queries * 128, p);
       store_down(ds_address + group * queries * 128, ds);
       fence_shared_writes();

@@ -111,6 +111,13 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
 
   int number = 0;  // of the step, over all tiles
   int puts = 0;
+  // What must be tested in a step, as soon as its queries have come. Known in time, it delays nothing; where
+  // registers are short it is read when it is needed.
+  constexpr bool looks_ahead = HeadDim > 64;
+  auto const tests_of = [&](int i) {
+    control.q_full[i & 1].wait(i >> 1 & 1);
+    return block.tests(i);
+  };
   for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
     int steps;
     auto const& key_tile = block.take_tile(tile_parity, steps);
@@ -120,15 +127,14 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
     control.kv_full.wait(tile_parity);
     held_k.load(ptx::shared_address(shared) + group * 64 * 128, key_panel);
     held_v.load(ptx::shared_address(shared + Block::v_offset) + group * 64 * 128, key_panel);
-#pragma unroll 1
-    for (int step = 0; step < steps; ++step, ++number) {
+    int step = 0, tests = 0;
+    auto const attend = [&](auto tested) {
       int const stage = number & 1;
       std::uint32_t const parity = number >> 1 & 1;
       std::uint32_t const q_stage = q_base + stage * (query_bytes >> 4);
       std::uint32_t const d_o_stage = d_o_base + stage * (query_bytes >> 4);
       float s[query_rows / 2], dp[query_rows / 2];
       std::uint32_t p[query_rows / 4], ds[query_rows / 4];
-      control.q_full[stage].wait(parity);
       begin_dp(dp, control.stats[stage] + query_rows);
       pin(dp);
       begin_scores(s, held_k, k_own, q_stage, std::false_type{});
@@ -136,7 +142,8 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
       begin_scores(dp, held_v, v_own, d_o_stage, std::true_type{});
       wgmma_wait<1>();
       pin(s);
-      block.hide(s, dp, key_tile, 64 * group, 0, number, stage);
+      if constexpr (decltype(tested)::value)
+        block.hide(s, dp, key_tile, tile_parity, 64 * group, 0, number, stage);
       weigh(s, control.stats[stage], scale);
       pack<T>(p, s);
       wgmma_wait<0>();
@@ -170,10 +177,23 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
         if constexpr (dq_late) control.ds_empty[dq_stage].arrive_if(leads_warpgroup);
         block.put_dq(dq, group, puts++);
       }
+      if constexpr (looks_ahead)
+        if (step + 1 < steps) tests = tests_of(number + 1);
       wgmma_wait<0>();
       pin(dk);
       pin(ds);
       control.q_empty[stage].arrive();
+      ++step;
+      ++number;
+    };
+    // The loop that most steps take has no code for tests: with it, it would be too long for instructions to
+    // be read ahead.
+#pragma unroll 1
+    while (step < steps) {
+      control.q_full[number & 1].wait(number >> 1 & 1);
+      attend(std::true_type{});
+#pragma unroll 1
+      while (step < steps && (looks_ahead ? tests : tests_of(number)) == 0) attend(std::false_type{});
     }
     if constexpr (dq_late) {
       if (steps > 0) {

@@ -44,13 +44,12 @@ struct BackwardTile {
 };
 
 constexpr BackwardTile backward_tile(int head_dim) {
-  // The first piece of k is not kept: its product is what the sums begin with. One piece more of v would make
-  // the main loop spill.
+  // The first piece of k is not kept: its product is what the sums begin with.
   if (head_dim <= 64)
     return {.query_rows = 128,
             .key_rows = 128,
             .held_k = std::min(2, head_dim / 16 - 1),
-            .held_v = std::min(2, head_dim / 16)};
+            .held_v = std::min(3, head_dim / 16)};
   if (head_dim <= 128) return {.query_rows = 80, .key_rows = 128};
   return {.query_rows = 64, .key_rows = 64, .stages = head_dim <= 192 ? 2 : 1};
 }
