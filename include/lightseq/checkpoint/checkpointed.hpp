@@ -8,6 +8,7 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/core/tensor.hpp"
+#include "lightseq/exec/arguments.hpp"
 #include "lightseq/exec/backward.hpp"
 #include "lightseq/exec/workspace.hpp"
 
