@@ -16,6 +16,14 @@ function(lightseq_consumer_tests)
                      --test-command consumer)
   endforeach()
   set_tests_properties(consumer/find_package PROPERTIES FIXTURES_REQUIRED installed)
+  # A component that cannot be had says what is missing.
+  add_test(NAME consumer/missing_component
+           COMMAND ${CMAKE_COMMAND} -D CODE=1 "-DTEXT=lightseq::mpi: no MPI was found"
+                   -P ${PROJECT_SOURCE_DIR}/cmake/ExpectExit.cmake --
+                   ${CMAKE_COMMAND} -S ${CMAKE_CURRENT_SOURCE_DIR}/consumer -B ${scratch}/missing_component
+                   -G ${CMAKE_GENERATOR} -DCONSUME=find_package -DCONSUME_MPI=ON -DCMAKE_PREFIX_PATH=${scratch}/prefix
+                   -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON)
+  set_tests_properties(consumer/missing_component PROPERTIES FIXTURES_REQUIRED installed)
   if(TARGET lightseq::mpi)
     foreach(way IN ITEMS find_package add_subdirectory)
       add_test(NAME consumer/${way}_mpi

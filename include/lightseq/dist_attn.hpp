@@ -65,10 +65,11 @@ class DistAttn {
   static_assert(lightseq::Transport<Transport>, "lightseq: the transport is no model of lightseq::Transport");
 
   /// Plans both passes for this rank; `transport` is borrowed. Throws Error, with the numbers, on a problem
-  /// that makes no sense, on a schedule that does not serve this mask in this world, on a device that cannot
-  /// run the kernels, and where ranks are given different problems, masks, schedules or traits. What is found
-  /// on one rank concerns all: each of them gets the same text, either here or, over a transport that does
-  /// not wait here, as the Status of the next call. Nobody connects before all have agreed.
+  /// that makes no sense, on a schedule that does not serve this mask in this world or whose partition is
+  /// none, on a device that cannot run the kernels, and where ranks are given different problems, masks,
+  /// schedules or traits. What is found on one rank concerns all: each of them gets the same text, either
+  /// here or, over a transport that does not wait here, as the Status of the next call. Nobody connects
+  /// before all have agreed.
   DistAttn(Transport& transport, Problem const& problem, M mask = {}, S schedule = {})
       : DistAttn(Alone{}, transport, problem, mask, schedule) {
     object_ = agree(transport, terms(transport, problem, mask, schedule));
@@ -202,7 +203,7 @@ class DistAttn {
       : transport_(&transport),
         mask_(mask),
         share_(make_share(transport, validated(problem, HeadDim))),
-        max_rows_(max_shard_rows<Partition>(share_.world, share_.problem.seqlen)),
+        max_rows_(checked_max_shard_rows<Partition>(share_.world, share_.problem.seqlen)),
         forward_plan_(planner(schedule).plan(share_.rank, Pass::forward)),
         backward_plan_(Traits::inference ? Plan{} : planner(schedule).plan(share_.rank, Pass::backward)),
         kernels_(share_.problem, max_rows_) {

@@ -218,6 +218,30 @@ TEST_CASE("a problem that makes no sense is refused with its numbers") {
         "lightseq: batch 1 x seqlen 36028797018963968 x heads 4 x head dim 16 overflows 63 bits");
 }
 
+namespace {
+
+/// Contiguous, but the last token is nobody's.
+struct Short {
+  static constexpr Positions shard(int rank, int world, std::int64_t seqlen) {
+    return Contiguous::shard(rank, world, seqlen - 1);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a schedule whose partition leaves a token out is refused on every rank") {
+  for (int const ranks : {1, 3}) {
+    LocalWorld world(ranks);
+    std::string text;
+    try {
+      run_ranks(world, [](Local& comm) { DistAttn<dim, Causal, RingOver<Short>>(comm, problem); });
+    } catch (Error const& error) {
+      text = error.what();
+    }
+    CHECK(text.ends_with(sentence("the partition gives ", ranks, " ranks 23 of 24 tokens")));
+  }
+}
+
 TEST_CASE("a problem of the largest size that passes has a workspace, in 63 bits; one beyond does not pass") {
   auto const bytes = [&]<class Traits>(Traits, std::int64_t batch, std::int64_t seqlen, Pass pass) {
     LocalWorld world(2);

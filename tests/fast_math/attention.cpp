@@ -62,7 +62,8 @@ void equals_dense(int ranks) {
   expect(close(s.dv, want.dv), "dv");
 }
 
-/// A NaN in a value stays one in each row of o that sees it, one in a key in its lse and gradient, too.
+/// A NaN in a value stays one in each row of o that sees it, one in a key in its lse and gradient, too; rows
+/// that see neither have none.
 void keeps_nan(int ranks, std::uint32_t bits) {
   constexpr std::int64_t key = 30;
   auto s = testing::random_sequence<float>(problem, head_dim, 2);
@@ -75,6 +76,11 @@ void keeps_nan(int ranks, std::uint32_t bits) {
       auto const row = static_cast<std::size_t>((query * problem.heads + head) * head_dim);
       auto const stat = static_cast<std::size_t>(head * problem.seqlen + query);
       if (Holes::visible(query, key)) expect(is_nan(s.o[row + 5]), "o of a NaN in v");
+      if (!Holes::visible(query, key) && !Holes::visible(query, key + 1)) {
+        expect(!is_nan(s.o[row]) && !is_nan(s.o[row + 5]), "o of no NaN");
+        expect(!is_nan(s.lse[stat]), "lse of no NaN");
+        expect(!is_nan(s.dq[row]) && !is_nan(s.dq[row + 5]), "dq of no NaN");
+      }
       if (!Holes::visible(query, key + 1)) continue;
       expect(is_nan(s.o[row]), "o of a NaN in k");
       expect(is_nan(s.lse[stat]), "lse of a NaN in k");

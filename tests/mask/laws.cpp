@@ -118,6 +118,30 @@ bool is_true(M const& mask, std::string const& fault) {
 
 }  // namespace
 
+namespace {
+
+/// A window whose bounds are too narrow by so much, on one side of one of them.
+struct Misbound : SlidingWindow {
+  int64_t keys = 0, queries = 0;
+  Range keys_of(Range of) const { return SlidingWindow{left - keys, right}.keys_of(of); }
+  Range queries_of(Range of) const { return SlidingWindow{left - queries, right}.queries_of(of); }
+};
+
+}  // namespace
+
+TEST_CASE("first_fault() finds bounds that leave out what is visible") {
+  CHECK(laws::first_fault(TooNarrow{}, 6) == "keys_of([0, 1)) is [0, 0), but query 0 sees key 0");
+  CHECK(laws::first_fault(TooWide{}, 6) == "");
+  for (int64_t const positions : {int64_t{5000}, int64_t{1} << 20, int64_t{1} << 40}) {
+    SlidingWindow const window{1000, 7};
+    CHECK(laws::first_fault(Misbound{window}, positions, test::run_seed()) == "");
+    std::string const keys = laws::first_fault(Misbound{window, 1, 0}, positions, test::run_seed());
+    CHECK_MESSAGE(keys.starts_with("keys_of(["), keys);
+    std::string const queries = laws::first_fault(Misbound{window, 0, 1}, positions, test::run_seed());
+    CHECK_MESSAGE(queries.starts_with("queries_of(["), queries);
+  }
+}
+
 TEST_CASE(
     "first_fault() finds a wrong cover() at the mask's edge, in rectangles of all sizes, and is right") {
   CHECK(laws::first_fault(TooEmpty{}, 6) == "cover([0, 1), [0, 1)) is none, but query 0 sees key 0");

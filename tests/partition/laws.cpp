@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <random>
 #include <string>
 
@@ -24,6 +25,81 @@ TEST_CASE_TEMPLATE("every token has one owner, and shards differ by a token at m
       INFO("world ", world, ", seqlen ", seqlen);
       test::check_partition<P>(world, seqlen, 1);
     }
+}
+
+namespace {
+
+/// A partition into shards that a test makes of the contiguous ones.
+template <auto Change>
+struct Changed {
+  static constexpr Positions shard(int rank, int world, int64_t seqlen) {
+    Positions shard = Contiguous::shard(rank, world, seqlen);
+    Change(rank, shard.segments[0], shard.segments[1]);
+    return shard;
+  }
+};
+
+template <Partition P>
+std::string refusal(int world, int64_t seqlen) {
+  try {
+    return checked_max_shard_rows<P>(world, seqlen) == max_shard_rows<P>(world, seqlen) ? ""
+                                                                                        : "another number";
+  } catch (Error const& error) {
+    return error.what();
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a partition that leaves tokens out or gives them twice is refused, with the numbers") {
+  using Shorter = Changed<[](int rank, Segment& s, Segment&) { s.rows -= rank == 3 ? 1 : 0; }>;
+  CHECK(refusal<Shorter>(4, 40) == "lightseq: the partition gives 4 ranks 39 of 40 tokens");
+  using Longer = Changed<[](int rank, Segment& s, Segment&) { s.rows += rank == 0 ? 1 : 0; }>;
+  CHECK(refusal<Longer>(4, 40) ==
+        "lightseq: the partition gives 4 ranks more than the 40 tokens that there are");
+  using Shifted = Changed<[](int rank, Segment& s, Segment&) { s.begin -= rank == 1 ? 1 : 0; }>;
+  CHECK(refusal<Shifted>(4, 40) ==
+        "lightseq: the partition gives some of 40 tokens to several of 4 ranks, others to none");
+  // The sum of all positions is right.
+  using Apart =
+      Changed<[](int rank, Segment& s, Segment&) { s.begin += rank == 1   ? 1
+                                                              : rank == 2 ? -1
+                                                                          : 0; }>;
+  CHECK(refusal<Apart>(4, 40) ==
+        "lightseq: the partition gives some of 40 tokens to several of 4 ranks, others to none");
+  using Beyond = Changed<[](int rank, Segment& s, Segment&) { s.begin += rank == 3 ? 1 : 0; }>;
+  CHECK(refusal<Beyond>(4, 40) ==
+        "lightseq: the partition gives rank 3 of 4 10 tokens from 31 on with stride 1; the sequence has 40 "
+        "tokens");
+  using Before = Changed<[](int, Segment& s, Segment&) { s.begin -= 2; }>;
+  CHECK(refusal<Before>(4, 40) ==
+        "lightseq: the partition gives rank 0 of 4 10 tokens from -2 on with stride 1; the sequence has 40 "
+        "tokens");
+  using Negative = Changed<[](int rank, Segment& s, Segment&) { s.rows = rank == 1 ? -3 : s.rows; }>;
+  CHECK(refusal<Negative>(4, 40) ==
+        "lightseq: the partition gives rank 1 of 4 -3 tokens from 10 on with stride 1; the sequence has 40 "
+        "tokens");
+  using Backwards = Changed<[](int, Segment& s, Segment&) { s = {s.begin + s.rows - 1, s.rows, -1}; }>;
+  CHECK(refusal<Backwards>(4, 40) ==
+        "lightseq: the partition gives rank 0 of 4 10 tokens from 9 on with stride -1; the sequence has 40 "
+        "tokens");
+  using Standing = Changed<[](int, Segment& s, Segment&) { s.stride = 0; }>;
+  CHECK(refusal<Standing>(4, 40) ==
+        "lightseq: the partition gives rank 0 of 4 10 tokens from 0 on with stride 0; the sequence has 40 "
+        "tokens");
+  using Huge = Changed<[](int, Segment&, Segment& t) { t = {1, std::numeric_limits<int64_t>::max(), 1}; }>;
+  CHECK(refusal<Huge>(4, 40).find("tokens from 1 on with stride 1; the sequence has 40") !=
+        std::string::npos);
+  using Unused = Changed<[](int, Segment&, Segment& t) { t = {-7, 0, 0}; }>;
+  CHECK(refusal<Unused>(4, 40) == "");
+}
+
+TEST_CASE_TEMPLATE("the library's partitions are not refused", P, Contiguous, Zigzag, Striped) {
+  for (int world = 1; world <= 64; ++world)
+    for (int64_t seqlen = 0; seqlen <= 300; ++seqlen) REQUIRE(refusal<P>(world, seqlen) == "");
+  for (int const world : {1, 2, 3, 7, 64, 1000})
+    for (int64_t const power : {31, 32, 33, 61, 62})
+      for (int64_t const more : {-1, 0, 1}) CHECK(refusal<P>(world, (int64_t{1} << power) + more) == "");
 }
 
 TEST_CASE_TEMPLATE("a shard's rows are in the order of their positions", P, Contiguous, Zigzag, Striped) {

@@ -179,6 +179,12 @@ TEST_CASE("rows that are neither all nor a half are refused") {
     CHECK(complaint(Works{{Work{0, 0}, Work{0, 1, static_cast<Rows>(bad)}}, {Work{1, 1}, Work{1, 0}}}, Full{},
                     0) == sentence("lightseq: the schedule gives rank 0 at step 1 the rows ", bad,
                                    "; they must be all, the lower or the upper half"));
+  // The owner of queries sends another rank what that one asks for: it must not index by such rows either.
+  for (int const bad : {-1, 3, 7})
+    for (int const rank : {0, 1})
+      CHECK(complaint(Works{{Work{0, 0}, Work{1, 0, static_cast<Rows>(bad)}}, {Work{1, 1}}}, Causal{},
+                      rank) == sentence("lightseq: the schedule gives rank 0 at step 1 the rows ", bad,
+                                        "; they must be all, the lower or the upper half"));
 }
 
 TEST_CASE("a negative number of steps is refused, whatever the mask shows") {

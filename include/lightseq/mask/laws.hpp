@@ -15,7 +15,8 @@
 /// What makes a mask right.
 namespace lightseq::laws {
 
-/// Looks for rectangles of a mask for which cover() answers `none` or `full` against visible().
+/// Looks for rectangles of a mask for which cover() answers `none` or `full` against visible(), and for those
+/// that its bounds leave out against it.
 template <Mask M>
 class MaskSearch {
  public:
@@ -61,30 +62,48 @@ class MaskSearch {
     return {first + begin, first + begin + size};
   }
 
-  /// Whether a pair is what cover() of a rectangle around it said all of its pairs were not.
+  /// Who says what a rectangle looks like: of the bounds those that leave it out say `none`, else nothing.
+  enum class Judge { cover, keys_of, queries_of };
+  static constexpr std::array judges = {Judge::cover, Judge::keys_of, Judge::queries_of};
+  Cover said(Judge judge, Range const& queries, Range const& keys) const {
+    if (judge == Judge::cover) return mask_.cover(queries, keys);
+    bool const open = judge == Judge::keys_of ? keys_within(mask_, queries).touches(keys)
+                                              : queries_within(mask_, keys).touches(queries);
+    return open ? Cover::partial : Cover::none;
+  }
+
+  /// Whether a pair is what was said of a rectangle around it that none of its pairs were.
   bool contradicts(Cover cover, Pair const& pair) const {
     return cover != Cover::partial && mask_.visible(pair.query, pair.key) == (cover == Cover::none);
   }
 
-  /// Takes note of a contradiction, in the smallest rectangle around it that cover() judges the same.
-  void note(Range queries, Range keys, Cover cover, Pair const& pair) {
+  /// Takes note of a contradiction, in the smallest rectangle around it that is judged the same.
+  void note(Judge judge, Range queries, Range keys, Cover cover, Pair const& pair) {
     for (std::int64_t step = std::max(queries.size(), keys.size()); step > 0; step /= 2) {
-      cut(queries, keys, queries.begin, step, pair.query, cover);
-      cut(queries, keys, queries.end, -step, pair.query + 1, cover);
-      cut(queries, keys, keys.begin, step, pair.key, cover);
-      cut(queries, keys, keys.end, -step, pair.key + 1, cover);
+      cut(judge, queries, keys, queries.begin, step, pair.query, cover);
+      cut(judge, queries, keys, queries.end, -step, pair.query + 1, cover);
+      cut(judge, queries, keys, keys.begin, step, pair.key, cover);
+      cut(judge, queries, keys, keys.end, -step, pair.key + 1, cover);
+    }
+    if (judge != Judge::cover) {
+      bool const of_queries = judge == Judge::keys_of;
+      Range const of = of_queries ? queries : keys,
+                  bound = of_queries ? keys_within(mask_, queries) : queries_within(mask_, keys);
+      fault_ = sentence(of_queries ? "keys_of([" : "queries_of([", of.begin, ", ", of.end, ")) is [",
+                        bound.begin, ", ", bound.end, "), but query ", pair.query, " sees key ", pair.key);
+      return;
     }
     fault_ = sentence("cover([", queries.begin, ", ", queries.end, "), [", keys.begin, ", ", keys.end,
                       ")) is ", cover == Cover::none ? "none" : "full", ", but query ", pair.query,
                       cover == Cover::none ? " sees key " : " does not see key ", pair.key);
   }
-  void cut(Range const& queries, Range const& keys, std::int64_t& side, std::int64_t step, std::int64_t limit,
-           Cover cover) const {
+  void cut(Judge judge, Range const& queries, Range const& keys, std::int64_t& side, std::int64_t step,
+           std::int64_t limit, Cover cover) const {
     for (;;) {
       std::int64_t const before = side;
       side += step;
       bool const inside = step > 0 ? side <= limit : side >= limit;
-      if (inside && mask_.cover(queries, keys) == cover) continue;
+      if (inside && said(judge, queries, keys) == cover) continue;
       side = before;
       return;
     }
@@ -130,28 +149,32 @@ class MaskSearch {
   void judge_inside(Range q, Range k) {
     if (!fault_.empty()) return;
     Range const queries{first_q_ + q.begin, first_q_ + q.end}, keys{first_k_ + k.begin, first_k_ + k.end};
-    Cover const cover = mask_.cover(queries, keys);
     std::int64_t const visible =
         at(q.end, k.end) - at(q.begin, k.end) - at(q.end, k.begin) + at(q.begin, k.begin);
-    if (cover == Cover::partial || visible == (cover == Cover::none ? 0 : queries.size() * keys.size()))
-      return;
-    for (std::int64_t query = queries.begin; query < queries.end; ++query)
-      for (std::int64_t key = keys.begin; key < keys.end; ++key)
-        if (contradicts(cover, {query, key})) return note(queries, keys, cover, {query, key});
+    for (Judge const judge : judges) {
+      Cover const cover = said(judge, queries, keys);
+      if (cover == Cover::partial || visible == (cover == Cover::none ? 0 : queries.size() * keys.size()))
+        continue;
+      for (std::int64_t query = queries.begin; query < queries.end; ++query)
+        for (std::int64_t key = keys.begin; key < keys.end; ++key)
+          if (contradicts(cover, {query, key})) return note(judge, queries, keys, cover, {query, key});
+    }
   }
 
   /// Judges a rectangle of any size by its corners and some of its pairs.
   void judge_samples(Range queries, Range keys) {
     if (!fault_.empty() || queries.empty() || keys.empty()) return;
-    Cover const cover = mask_.cover(queries, keys);
-    if (cover == Cover::partial) return;
-    auto const judge = [&](Pair const& pair) {
-      if (fault_.empty() && contradicts(cover, pair)) note(queries, keys, cover, pair);
-    };
-    for (std::int64_t const query : {queries.begin, queries.end - 1})
-      for (std::int64_t const key : {keys.begin, keys.end - 1}) judge({query, key});
-    for (int i = 0; i < samples; ++i)
-      judge({queries.begin + below(queries.size()), keys.begin + below(keys.size())});
+    for (Judge const judge : judges) {
+      Cover const cover = said(judge, queries, keys);
+      if (cover == Cover::partial) continue;
+      auto const ask = [&](Pair const& pair) {
+        if (fault_.empty() && contradicts(cover, pair)) note(judge, queries, keys, cover, pair);
+      };
+      for (std::int64_t const query : {queries.begin, queries.end - 1})
+        for (std::int64_t const key : {keys.begin, keys.end - 1}) ask({query, key});
+      for (int i = 0; i < samples; ++i)
+        ask({queries.begin + below(queries.size()), keys.begin + below(keys.size())});
+    }
   }
 
   /// Goes from the whole square of positions to one of its quarters, again and again, rather to those that
@@ -199,8 +222,9 @@ class MaskSearch {
     };
     for (int i = 0; i < samples && fault_.empty(); ++i) {
       Range const queries = beside(pair.query), keys = beside(pair.key);
-      if (Cover const cover = mask_.cover(queries, keys); contradicts(cover, pair))
-        note(queries, keys, cover, pair);
+      for (Judge const judge : judges)
+        if (Cover const cover = said(judge, queries, keys); contradicts(cover, pair))
+          return note(judge, queries, keys, cover, pair);
     }
   }
 
@@ -231,12 +255,13 @@ class MaskSearch {
   std::string fault_;
 };
 
-/// The first contradiction that is found between a mask's cover() and its visible(), as a sentence:
-/// "cover([0, 8), [8, 16)) is none, but query 3 sees key 9". Empty if there is none. A mask of one's own is
-/// tested so, with the values and as many positions as it is used with, at least 1. Small rectangles, and
-/// those of tiles, shards and any other size at places of all kinds, are judged pair by pair up to 256 x 256
-/// and by samples beyond: some 4 million questions however many positions there are. `seed` chooses the
-/// places; a test that gives another each time finds more.
+/// The first contradiction that is found between a mask's cover(), or its bounds, and its visible(), as a
+/// sentence: "cover([0, 8), [8, 16)) is none, but query 3 sees key 9", "keys_of([3, 4)) is [0, 3), but query
+/// 3 sees key 3". Empty if there is none. A mask of one's own is tested so, with the values and as many
+/// positions as it is used with, at least 1. Small rectangles, and those of tiles, shards and any other size
+/// at places of all kinds, are judged pair by pair up to 256 x 256 and by samples beyond: some 4 million
+/// questions however many positions there are. `seed` chooses the places; a test that gives another each time
+/// finds more.
 template <Mask M>
 std::string first_fault(M const& mask, std::int64_t positions, std::uint64_t seed = 1) {
   if (positions < 1) fail("a mask is tested with ", positions, " positions, it must be at least 1");

@@ -114,6 +114,7 @@ class Planner {
     auto const count = [&](int worker, int step) {
       std::optional<Work> const w = schedule_.at(worker, step, world_);
       if (!w || w->q != rank || w->kv < 0 || w->kv >= world_) return;
+      check_rows(worker, step, *w);  // this rank will send them
       auto const kv = static_cast<std::size_t>(w->kv);
       if (w->rows != Rows::upper) ++lower[kv];
       if (w->rows != Rows::lower) ++upper[kv];
@@ -197,15 +198,19 @@ class Planner {
     if (w->kv != rank && pass == Pass::backward) visit(Transfer{Payload::dkv, w->kv, Rows::all, w->kv});
   }
 
+  static void check_rows(int rank, int step, Work const& work) {
+    if (work.rows != Rows::all && work.rows != Rows::lower && work.rows != Rows::upper)
+      fail("the schedule gives rank ", rank, " at step ", step, " the rows ", static_cast<int>(work.rows),
+           "; they must be all, the lower or the upper half");
+  }
+
   void check_work(int rank, int step) const {
     std::optional<Work> const w = schedule_.at(rank, step, world_);
     if (!w) return;
     if (w->q < 0 || w->q >= world_ || w->kv < 0 || w->kv >= world_)
       fail("the schedule gives rank ", rank, " at step ", step, " queries of shard ", w->q,
            " and keys of shard ", w->kv, "; there are ", world_, " shards");
-    if (w->rows != Rows::all && w->rows != Rows::lower && w->rows != Rows::upper)
-      fail("the schedule gives rank ", rank, " at step ", step, " the rows ", static_cast<int>(w->rows),
-           "; they must be all, the lower or the upper half");
+    check_rows(rank, step, *w);
     if (step == 0 && *w != Work{rank, rank, Rows::all})
       fail("the schedule starts rank ", rank, " with queries of shard ", w->q, " and keys of shard ", w->kv,
            "; step 0 must be a rank's own queries against its own keys, as nothing has travelled yet");

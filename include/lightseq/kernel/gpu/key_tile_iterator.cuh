@@ -30,7 +30,7 @@ struct KeyWalk {
       if (left <= 0) {
         if (segment == last) return false;
         segment += step;
-        TileSpan<int> const tiles = keys[segment].tiles_within(KeyRows, keys_within(mask, queries));
+        TileSpan<int> const tiles = keys[segment].tiles_within(KeyRows, bound());
         left = tiles.size(), end = tiles.end;
       } else {
         scan();
@@ -44,6 +44,14 @@ struct KeyWalk {
   }
 
  private:
+  /// keys_within(), which the host calls too: there nvcc only warns of a mask's function that is the host's.
+  __device__ __forceinline__ Range bound() const {
+    if constexpr (is_bounded<M>)
+      return mask.keys_of(queries);
+    else
+      return Range::everything();
+  }
+
   __device__ __forceinline__ void scan() {
     int const lane = static_cast<int>(threadIdx.x) % 32, row = (end - 1 - lane) * KeyRows;
     int const rows = min(KeyRows, keys[segment].count - row);

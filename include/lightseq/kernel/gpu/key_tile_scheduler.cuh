@@ -150,11 +150,20 @@ struct QueryWalk {
   }
 
  private:
+  /// queries_within(), which the host calls too: there nvcc only warns of a mask's function that is the
+  /// host's.
+  __device__ __forceinline__ Range bound() const {
+    if constexpr (is_bounded<M>)
+      return mask.queries_of(Range(keys));
+    else
+      return Range::everything();
+  }
+
   __device__ __forceinline__ bool scan() {
     while (tiles <= 0) {
       if (segment == (backwards ? 0 : 1)) return false;
       segment = segment < 0 ? (backwards ? 1 : 0) : 1 - segment;
-      TileSpan<int> const within = queries[segment].tiles_within(QueryRows, queries_within(mask, keys));
+      TileSpan<int> const within = queries[segment].tiles_within(QueryRows, bound());
       tiles = within.size(), scanned = backwards ? within.end : within.begin - 32;
     }
     scanned += backwards ? -32 : 32;
