@@ -81,11 +81,11 @@ void measure(Case const& c, M const& mask) {
   auto whole = call;
   whole.dq_zero = true, whole.dq_out = dq;
   auto const all = [&] {
-    check(rows::delta<HeadDim, T>(o, d_o, delta, shape, nullptr));
+    check(row_ops::delta<HeadDim, T>(o, d_o, delta, shape, nullptr));
     if (finishes) return check(kernel.launch(whole, mask, workspace, nullptr));
     check(cudaMemsetAsync(dq_sums, 0, static_cast<std::size_t>(q_size) * sizeof(float), nullptr));
     main_part();
-    check(rows::copy<HeadDim>(Tensor<float const>(dq_sums), Tensor<T>(dq), shape, nullptr));
+    check(row_ops::copy<HeadDim>(Tensor<float const>(dq_sums), Tensor<T>(dq), shape, nullptr));
   };
 
   cudaEvent_t begin = nullptr, end = nullptr;

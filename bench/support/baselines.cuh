@@ -107,8 +107,8 @@ class DenseKernels {
 
   /// delta and zeros in the sums.
   void begin_backward(Part const& part, cudaStream_t stream) const {
-    check(rows::delta<head_dim>(Tensor<bfloat16 const>(part.o), Tensor<bfloat16 const>(part.d_o), delta(part),
-                                part.q_shape(), stream));
+    check(row_ops::delta<head_dim>(Tensor<bfloat16 const>(part.o), Tensor<bfloat16 const>(part.d_o),
+                                   delta(part), part.q_shape(), stream));
     check(cudaMemsetAsync(dq_, 0, static_cast<std::size_t>(part.q_size()) * sizeof(float), stream));
   }
 
@@ -135,7 +135,8 @@ class DenseKernels {
   }
 
   void end_backward(Part const& part, cudaStream_t stream) const {
-    check(rows::copy<head_dim>(Tensor<float const>(dq_), Tensor<bfloat16>(part.dq), part.q_shape(), stream));
+    check(
+        row_ops::copy<head_dim>(Tensor<float const>(dq_), Tensor<bfloat16>(part.dq), part.q_shape(), stream));
   }
 
  private:
@@ -205,7 +206,7 @@ class AllGather {
     }
     if (!muted_) testing::check_nccl(ncclReduceScatter(dkv_, own_, size, ncclFloat, ncclSum, comm_, stream));
     Shape const both{1, 2 * part_.rows, part_.kv_heads, head_dim};
-    check(rows::copy<head_dim>(Tensor<float const>(own_), Tensor<bfloat16>(part_.dk), both, stream));
+    check(row_ops::copy<head_dim>(Tensor<float const>(own_), Tensor<bfloat16>(part_.dk), both, stream));
     kernels_.end_backward(part_, stream);
   }
 

@@ -72,18 +72,18 @@ class DistAttn {
   /// before all have agreed.
   DistAttn(Transport& transport, Problem const& problem, M mask = {}, S schedule = {})
       : DistAttn(Alone{}, transport, problem, mask, schedule) {
-    object_ = agree(transport, terms(transport, problem, mask, schedule));
+    object_ = agree(transport, fingerprint(transport, problem, mask, schedule));
     connect();
   }
 
   /// The problem with its defaults filled in.
-  Problem const& problem() const { return share_.problem; }
+  Problem const& problem() const { return shard_.problem; }
 
   /// The positions of this rank's tokens in the whole sequence, in the order of its rows.
-  Positions positions() const { return share_.shard(share_.rank); }
+  Positions positions() const { return shard_.shard(shard_.rank); }
 
   /// How many tokens this rank owns.
-  std::int64_t tokens() const { return share_.rows(); }
+  std::int64_t tokens() const { return shard_.rows(); }
 
   /// What this rank does in a pass.
   Plan const& plan(Pass pass) const { return pass == Pass::forward ? forward_plan_ : backward_plan_; }
@@ -97,11 +97,11 @@ class DistAttn {
 
   /// Bytes that this rank sends in a pass.
   std::int64_t bytes_sent(Pass pass) const {
-    return lightseq::bytes_sent(plan(pass), share_.extents, [this](int owner) { return share_.rows(owner); });
+    return lightseq::bytes_sent(plan(pass), shard_.extents, [this](int owner) { return shard_.rows(owner); });
   }
 
   /// The sizes that turn a plan's transfers into bytes.
-  Extents const& extents() const { return share_.extents; }
+  Extents const& extents() const { return shard_.extents; }
 
   /// Bytes that a call's workspace must have. Nothing in it lives between calls.
   std::int64_t workspace_bytes(Pass pass) const {
@@ -131,7 +131,7 @@ class DistAttn {
     std::byte* const base = aligned_base(workspace.data());
     Inputs<Element> const inputs{q_tensor(in.q), kv_tensor(in.k), kv_tensor(in.v)};
     Outputs<Element> const outputs{q_tensor(out.o), out.lse};
-    Exchange<Partition, Transport> exchange(forward_plan_, share_, forward_layout_.messages, base,
+    Exchange<Partition, Transport> exchange(forward_plan_, shard_, forward_layout_.messages, base,
                                             *transport_, record_, object_);
     Queue const queue(kernels_, stream, *transport_);
     ForwardPass<Queue, Element, M, Partition, Transport> pass(queue, exchange, forward_layout_, base, mask_,
@@ -165,7 +165,7 @@ class DistAttn {
     BackwardInputs<Element> const inputs{q_tensor(in.q), kv_tensor(in.k), kv_tensor(in.v),
                                          q_tensor(in.o), in.lse,          q_tensor(in.d_o)};
     Gradients<Element> const outputs{q_tensor(out.dq), kv_tensor(out.dk), kv_tensor(out.dv)};
-    Exchange<Partition, Transport> exchange(backward_plan_, share_, backward_layout_.messages, base,
+    Exchange<Partition, Transport> exchange(backward_plan_, shard_, backward_layout_.messages, base,
                                             *transport_, record_, object_);
     BackwardPass<Queue, Element, M, Partition, Transport> pass(
         Queue(kernels_, stream, *transport_), exchange, backward_layout_, base, mask_, inputs, outputs);
@@ -202,15 +202,15 @@ class DistAttn {
   DistAttn(Alone, Transport& transport, Problem const& problem, M const& mask, S const& schedule) try
       : transport_(&transport),
         mask_(mask),
-        share_(make_share(transport, validated(problem, HeadDim))),
-        max_rows_(checked_max_shard_rows<Partition>(share_.world, share_.problem.seqlen)),
-        forward_plan_(planner(schedule).plan(share_.rank, Pass::forward)),
-        backward_plan_(Traits::inference ? Plan{} : planner(schedule).plan(share_.rank, Pass::backward)),
-        kernels_(share_.problem, max_rows_) {
-    auto const rows = [this](int owner) { return share_.rows(owner); };
+        shard_(make_share(transport, validated(problem, HeadDim))),
+        max_rows_(checked_max_shard_rows<Partition>(shard_.world, shard_.problem.seqlen)),
+        forward_plan_(planner(schedule).plan(shard_.rank, Pass::forward)),
+        backward_plan_(Traits::inference ? Plan{} : planner(schedule).plan(shard_.rank, Pass::backward)),
+        kernels_(shard_.problem, max_rows_) {
+    auto const rows = [this](int owner) { return shard_.rows(owner); };
     constexpr bool in_place = std::is_same_v<Element, float>;
-    std::int64_t const q_bytes = share_.extents.q_wide_bytes(share_.rows(), sizeof(float));
-    std::int64_t const kv_bytes = share_.extents.kv_wide_bytes(share_.rows(), sizeof(float));
+    std::int64_t const q_bytes = shard_.extents.per_q_head_bytes(shard_.rows(), sizeof(float));
+    std::int64_t const kv_bytes = shard_.extents.per_kv_head_bytes(shard_.rows(), sizeof(float));
 
     if constexpr (Traits::one_launch && Kernels::max_chunks > 0) {
       one_launch_ = all_work_on_their_own(planner(schedule));
@@ -219,20 +219,20 @@ class DistAttn {
 
     Arena forward;
     forward_layout_.messages =
-        MessageBuffers(forward_plan_, share_.extents, max_rows_, rows, forward, one_launch_);
+        MessageBuffers(forward_plan_, shard_.extents, max_rows_, rows, forward, one_launch_);
     forward_layout_.arrived =
         forward.take(one_launch_ ? std::ssize(forward_plan_.steps) * std::int64_t{sizeof(std::uint32_t)} : 0);
     forward_layout_.o = forward.take(in_place ? 0 : q_bytes);
-    forward_layout_.top = forward.take(share_.extents.stats_bytes(share_.rows()));
-    forward_layout_.sum = forward.take(share_.extents.stats_bytes(share_.rows()));
+    forward_layout_.top = forward.take(shard_.extents.stats_bytes(shard_.rows()));
+    forward_layout_.sum = forward.take(shard_.extents.stats_bytes(shard_.rows()));
     forward_layout_.scratch = forward.take(kernels_.forward_scratch_bytes());
 
     forward_bytes_ = forward.bytes();
     if constexpr (Traits::inference) return;
 
     Arena backward;
-    backward_layout_.messages = MessageBuffers(backward_plan_, share_.extents, max_rows_, rows, backward);
-    backward_layout_.delta = backward.take(share_.extents.stats_bytes(share_.rows()));
+    backward_layout_.messages = MessageBuffers(backward_plan_, shard_.extents, max_rows_, rows, backward);
+    backward_layout_.delta = backward.take(shard_.extents.stats_bytes(shard_.rows()));
     backward_layout_.dq = backward.take(in_place ? 0 : q_bytes);
     backward_layout_.dk = backward.take(in_place ? 0 : kv_bytes);
     backward_layout_.dv = backward.take(in_place ? 0 : kv_bytes);
@@ -240,17 +240,18 @@ class DistAttn {
     backward_bytes_ = backward.bytes();
   } catch (...) {
     if (transport.world() == 1) throw;
-    Terms failed = terms(transport, problem, mask, schedule);
+    Fingerprint failed = fingerprint(transport, problem, mask, schedule);
     failed.failure = thrown_text();
     static_cast<void>(agree(transport, failed));
   }
 
   /// What this rank was given, without most of it where even that throws: the others must hear of it.
-  static Terms terms(Transport const& transport, Problem const& problem, M const& mask, S const& schedule) {
+  static Fingerprint fingerprint(Transport const& transport, Problem const& problem, M const& mask,
+                                 S const& schedule) {
     try {
-      return terms_of<HeadDim, Traits>(problem, mask, schedule, transport.world());
+      return fingerprint_of<HeadDim, Traits>(problem, mask, schedule, transport.world());
     } catch (...) {
-      Terms none;
+      Fingerprint none;
       none.failure = thrown_text();
       return none;
     }
@@ -258,9 +259,9 @@ class DistAttn {
 
   /// Throws what the ranks agree on, unless it is that all is well. The number of this object among those of
   /// the transport, where it counts them; else -1.
-  static int agree(Transport& transport, Terms const& terms) {
-    if constexpr (requires { transport.agree(terms); })
-      if (Status const status = transport.agree(terms); !status.ok()) fail(status.message());
+  static int agree(Transport& transport, Fingerprint const& fingerprint) {
+    if constexpr (requires { transport.agree(fingerprint); })
+      if (Status const status = transport.agree(fingerprint); !status.ok()) fail(status.message());
     if constexpr (requires { transport.agreements(); }) return transport.agreements() - 1;
     return -1;
   }
@@ -278,7 +279,7 @@ class DistAttn {
     }
   }
 
-  static Share<Partition> make_share(Transport const& transport, Problem const& problem) {
+  static Shard<Partition> make_share(Transport const& transport, Problem const& problem) {
     return {problem,
             {problem.batch, problem.heads, problem.kv_heads, HeadDim, sizeof(Element)},
             transport.rank(),
@@ -287,7 +288,7 @@ class DistAttn {
 
   bool all_work_on_their_own(Planner<S, M> const& planner) const {
     if (std::ssize(forward_plan_.steps) > Kernels::max_chunks) return false;
-    for (int rank = 0; rank < share_.world; ++rank) {
+    for (int rank = 0; rank < shard_.world; ++rank) {
       Plan const plan = planner.plan(rank, Pass::forward);
       for (Step const& step : plan.steps)
         if (step.work && (step.work->q != rank || step.work->rows != Rows::all)) return false;
@@ -297,7 +298,7 @@ class DistAttn {
   }
 
   Planner<S, M> planner(S const& schedule) const {
-    return Planner<S, M>(schedule, mask_, share_.world, share_.problem.seqlen, Traits::route);
+    return Planner<S, M>(schedule, mask_, shard_.world, shard_.problem.seqlen, Traits::route);
   }
 
   Status ended(Status const& status) noexcept { return failure_ = status; }
@@ -307,29 +308,29 @@ class DistAttn {
     return {};
   }
 
-  std::int64_t stats_elements() const { return share_.extents.batch * share_.extents.heads * tokens(); }
+  std::int64_t stats_elements() const { return shard_.extents.batch * shard_.extents.heads * tokens(); }
 
   template <class T>
   Argument q_argument(char const* name, Tensor<T> const& tensor) const {
-    return tensor_argument(name, tensor, share_.q_shape(tokens()), Device::alignment);
+    return tensor_argument(name, tensor, shard_.q_shape(tokens()), Device::alignment);
   }
   template <class T>
   Argument kv_argument(char const* name, Tensor<T> const& tensor) const {
-    return tensor_argument(name, tensor, share_.kv_shape(tokens()), Device::alignment);
+    return tensor_argument(name, tensor, shard_.kv_shape(tokens()), Device::alignment);
   }
   template <class T>
   Tensor<T> q_tensor(Tensor<T> const& tensor) const {
-    return tensor.resolved(share_.q_shape(tokens()));
+    return tensor.resolved(shard_.q_shape(tokens()));
   }
   template <class T>
   Tensor<T> kv_tensor(Tensor<T> const& tensor) const {
-    return tensor.resolved(share_.kv_shape(tokens()));
+    return tensor.resolved(shard_.kv_shape(tokens()));
   }
 
   Transport* transport_;
   int object_ = -1;
   M mask_;
-  Share<Partition> share_;
+  Shard<Partition> shard_;
   std::int64_t max_rows_ = 0;
   Plan forward_plan_, backward_plan_;
   Kernels kernels_;

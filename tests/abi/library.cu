@@ -31,7 +31,7 @@ extern "C" Found find() {
   }
   // The architecture that the kernels were written for: PTX is compiled again for the GPU at hand.
   cudaFuncAttributes attributes;
-  testing::check_cuda(cudaFuncGetAttributes(&attributes, rows::for_each_row<rows::CopyStats>));
+  testing::check_cuda(cudaFuncGetAttributes(&attributes, row_ops::for_each_row<row_ops::CopyStats>));
   found.width = attributes.ptxVersion;
   auto s = testing::random_sequence<bfloat16>(problem, 64, 1);
   testing::Streams const streams(3);

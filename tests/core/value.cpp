@@ -101,7 +101,7 @@ TEST_CASE("different values have different digests: one number, the order, the l
 
 TEST_CASE("terms say numbers, floats with the digits they need, and yes or no") {
   auto const said = [](auto mine, auto theirs) {
-    Terms a, b;
+    Fingerprint a, b;
     a.add("it", mine);
     b.add("it", theirs);
     return compare(a, 0, b.values, 1).message();
@@ -112,7 +112,7 @@ TEST_CASE("terms say numbers, floats with the digits they need, and yes or no") 
   CHECK(said(true, false) == "the ranks disagree: it is no on rank 1 and yes on rank 0");
   CHECK(said(0.0, -0.0) == "ok");
   CHECK(said(0.0f, -0.0f) == "ok");
-  Terms many;
+  Fingerprint many;
   for (int i = 0; i < 100; ++i) many.add("one of many", i);
-  CHECK(many.count == Terms::capacity);
+  CHECK(many.count == Fingerprint::capacity);
 }

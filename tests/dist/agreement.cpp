@@ -34,7 +34,7 @@ TEST_CASE("when one rank is built differently, all say so, and nobody waits") {
 }
 
 TEST_CASE("the first number that differs on any rank is named, the version before all others") {
-  Terms mine;
+  Fingerprint mine;
   mine.add("first", 10);
   mine.add("second", 20);
   std::vector<Statement> all(5, Statement(mine));
@@ -57,7 +57,7 @@ TEST_CASE("the first number that differs on any rank is named, the version befor
   all[1].values[3] = 5;
   CHECK(said() == "ok");
   // A rank that cannot even say its numbers is not compared beyond the version.
-  all[1] = Statement(Terms{.failure = "no words"});
+  all[1] = Statement(Fingerprint{.failure = "no words"});
   CHECK(said() == "rank 1: no words");
   all.assign(5, Statement(mine));
   // Where all are alike it is the lowest rank that cannot be constructed, if one cannot.

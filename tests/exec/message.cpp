@@ -28,13 +28,13 @@ void parts_tile_the_message(Payload payload, Pass pass, Extents const& extents, 
     std::fill_n(begin, size, std::byte{1});
     written += size;
   };
-  for (int i = 0; i < message.parts.q_wide; ++i)
-    mark(message.q_wide(i).data, extents.batch * rows * extents.heads * extents.head_dim);
-  for (int i = 0; i < message.parts.kv_wide; ++i)
-    mark(message.kv_wide(i).data, extents.batch * rows * extents.kv_heads * extents.head_dim);
+  for (int i = 0; i < message.parts.per_q_head; ++i)
+    mark(message.per_q_head(i).data, extents.batch * rows * extents.heads * extents.head_dim);
+  for (int i = 0; i < message.parts.per_kv_head; ++i)
+    mark(message.per_kv_head(i).data, extents.batch * rows * extents.kv_heads * extents.head_dim);
   for (int i = 0; i < message.parts.stats; ++i)
     mark(message.stats(i).data, extents.batch * extents.heads * rows);
-  int const tensors = message.parts.q_wide + message.parts.kv_wide + message.parts.stats;
+  int const tensors = message.parts.per_q_head + message.parts.per_kv_head + message.parts.stats;
   CHECK(tensors > 0);
   CHECK(static_cast<std::int64_t>(bytes) - written < tensors * Extents::alignment);
   CHECK(memory.back() == std::byte{0});

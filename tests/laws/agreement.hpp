@@ -63,7 +63,7 @@ struct PaddedMask : Full {
 struct FloatMask : Full {
   float slope = 0.25f;
   std::int64_t digest() const { return digest_of(slope); }
-  void name_values(Terms& terms) const { terms.add("the mask's slope", slope); }
+  void name_values(Fingerprint& fingerprint) const { fingerprint.add("the mask's slope", slope); }
 };
 struct ListMask : Full {
   std::vector<std::int64_t> ends = {7, 9};

@@ -116,8 +116,8 @@ void check_long_window(LongCase<HeadDim> const& c, std::uint64_t stream) {
   REQUIRE(forward_kernel.launch(forward, c.mask, workspace.data(), nullptr).ok());
 
   auto const deltas = RowStats<float>::packed(delta.data(), c.heads, c.rows());
-  check_cuda(rows::delta<HeadDim, T>(Tensor<T const>(o.data()), Tensor<T const>(d_o.data()), deltas,
-                                     c.q_shape(), nullptr));
+  check_cuda(row_ops::delta<HeadDim, T>(Tensor<T const>(o.data()), Tensor<T const>(d_o.data()), deltas,
+                                        c.q_shape(), nullptr));
   BackwardCall<T, float, T> backward;
   backward.q = q.data(), backward.k = k.data(), backward.v = v.data(), backward.d_o = d_o.data();
   backward.lse = forward.out.lse, backward.delta = deltas;

@@ -18,7 +18,7 @@ namespace {
 
 /// Rows that travel, counted once for each tensor of a width that travels with them.
 struct Volume {
-  int64_t q_wide = 0, kv_wide = 0, stats = 0;
+  int64_t per_q_head = 0, per_kv_head = 0, stats = 0;
   friend bool operator==(Volume const&, Volume const&) = default;
 };
 
@@ -29,8 +29,8 @@ Volume sent_by(Planner<S, M> const& planner, Plan const& plan) {
     for (Transfer const& t : step.sends) {
       int64_t const rows = row_span(t.rows, planner.shard(t.shard).rows()).count;
       Parts const p = parts(t.payload, plan.pass);
-      volume.q_wide += p.q_wide * rows;
-      volume.kv_wide += p.kv_wide * rows;
+      volume.per_q_head += p.per_q_head * rows;
+      volume.per_kv_head += p.per_kv_head * rows;
       volume.stats += p.stats * rows;
     }
   return volume;
@@ -42,8 +42,8 @@ Volume sent_by_all(Planner<S, M> const& planner, Pass pass) {
   Volume sum;
   for (int rank = 0; rank < planner.world(); ++rank) {
     Volume const volume = sent_by(planner, planner.plan(rank, pass));
-    sum.q_wide += volume.q_wide;
-    sum.kv_wide += volume.kv_wide;
+    sum.per_q_head += volume.per_q_head;
+    sum.per_kv_head += volume.per_kv_head;
     sum.stats += volume.stats;
   }
   return sum;
@@ -116,8 +116,8 @@ TEST_CASE("the formulas tend to those of design: elements per rank for N tokens,
     int64_t const seqlen = 4 * world;
     Volume const volume = sent_by_all(Planner(schedule, mask, world, seqlen), pass);
     double const whole = static_cast<double>(world) * static_cast<double>(seqlen);
-    CHECK(static_cast<double>(volume.kv_wide) / whole == doctest::Approx(kv).epsilon(2.0 / world));
-    CHECK(static_cast<double>(volume.q_wide) / whole == doctest::Approx(q).epsilon(2.0 / world));
+    CHECK(static_cast<double>(volume.per_kv_head) / whole == doctest::Approx(kv).epsilon(2.0 / world));
+    CHECK(static_cast<double>(volume.per_q_head) / whole == doctest::Approx(q).epsilon(2.0 / world));
   };
   check(Balanced{}, Causal{}, Pass::forward, 0.75, 0.25);
   check(Balanced{}, Causal{}, Pass::backward, 1.5, 0.375);
@@ -164,7 +164,7 @@ TEST_CASE("bytes_sent() adds up a plan's messages") {
           for (Transfer const& t : step.sends) {
             Parts const p = parts(t.payload, pass);
             int64_t const rows = t.rows == Rows::all ? n : n / 2;
-            int64_t const wide = rows * 64 * (p.q_wide * 8 + p.kv_wide * 2);
+            int64_t const wide = rows * 64 * (p.per_q_head * 8 + p.per_kv_head * 2);
             (is_result(t.payload) ? results : inputs) +=
                 wide * (is_result(t.payload) ? 4 : 2) + rows * 8 * 4 * p.stats;
           }

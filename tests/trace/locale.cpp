@@ -55,7 +55,7 @@ std::string all_texts() {
   record.begin_call();
   record.post(Pass::forward, 1, true, {Payload::kv, 1234, Rows::all, 5678}, 123456789);
   all += record.json() + record.text();
-  Terms mine, other;
+  Fingerprint mine, other;
   mine.add("scale", 1234.5);
   other.add("scale", 0.5);
   all += compare(mine, 0, other.values, 1).message();

@@ -176,7 +176,7 @@ TEST_CASE("a trace holds every work, exchange and merge of the plan, in order, a
 }
 
 // No trace holds nothing, so there is nothing to keep up to date either.
-static_assert(std::is_empty_v<NoTrace> && std::is_empty_v<NoTrace::Begun>);
+static_assert(std::is_empty_v<NoTrace> && std::is_empty_v<NoTrace::Token>);
 
 TEST_CASE("runs over links with a delay take as long as their simulation says") {
   Problem const problem{.seqlen = 192, .heads = 1};

@@ -110,21 +110,22 @@ TEST_CASE("an agreement that finds no memory does not count, and can be had agai
   bool lacked = true;
   for (std::int64_t left = 0; lacked; ++left) {
     LocalWorld world(2);
-    Terms terms, others;
-    terms.add("batch", 1);
+    Fingerprint fingerprint, others;
+    fingerprint.add("batch", 1);
     others.add("batch", 2);
     allocations_left = left;
     try {
-      lacked = !world[0].agree(terms).ok();
+      lacked = !world[0].agree(fingerprint).ok();
     } catch (std::bad_alloc const&) {
       lacked = true;
     }
     allocations_left = -1;
     CHECK(world[0].agreements() == (lacked ? 0 : 1));
-    if (lacked) CHECK(world[0].agree(terms).ok());
-    CHECK(world[1].agree(terms).ok());
+    if (lacked) CHECK(world[0].agree(fingerprint).ok());
+    CHECK(world[1].agree(fingerprint).ok());
     CHECK(world[1].agree(others).ok());
-    CHECK(world[0].agree(terms).message() == "the ranks disagree: batch is 2 on rank 1 and 1 on rank 0");
+    CHECK(world[0].agree(fingerprint).message() ==
+          "the ranks disagree: batch is 2 on rank 1 and 1 on rank 0");
   }
 }
 

@@ -442,14 +442,14 @@ TEST_CASE("what CUDA refuses is reported, and stops everybody") {
   static_cast<void>(cudaGetLastError());
 }
 
-TEST_CASE("ranks that differ in their terms hear it, without waiting for each other") {
+TEST_CASE("ranks that differ in their fingerprint hear it, without waiting for each other") {
   Streams const streams(3);
   CudaLocalWorld world(streams);
-  Terms one, two;
+  Fingerprint one, two;
   one.add("seqlen", 30);
   two.add("seqlen", 31);
   for (int const rank : {2, 0, 1})
-    for (Terms const& terms : {one, two}) CHECK(world[rank].agree(terms).ok());
+    for (Fingerprint const& fingerprint : {one, two}) CHECK(world[rank].agree(fingerprint).ok());
   std::string const text = "the ranks disagree: seqlen is 30 on rank 1 and 31 on rank 0";
   CHECK(world[1].agree(one).ok());
   CHECK(world[0].agree(two).message() == text);

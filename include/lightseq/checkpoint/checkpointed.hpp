@@ -36,8 +36,8 @@ class Checkpointed {
   explicit Checkpointed(Attn& attention) : attention_(&attention) {
     Arena saved, repeated;
     Extents const& e = attention.extents();
-    std::int64_t const q_bytes = e.q_wide_bytes(attention.tokens(), sizeof(Element));
-    std::int64_t const kv_bytes = e.kv_wide_bytes(attention.tokens(), sizeof(Element));
+    std::int64_t const q_bytes = e.per_q_head_bytes(attention.tokens(), sizeof(Element));
+    std::int64_t const kv_bytes = e.per_kv_head_bytes(attention.tokens(), sizeof(Element));
     Arena& qkv = Policy::saves_qkv ? saved : repeated;
     Arena& output = Policy::saves_output ? saved : repeated;
     q_ = qkv.take(q_bytes);

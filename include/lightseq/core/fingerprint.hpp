@@ -37,7 +37,7 @@ inline std::string no_words(std::int64_t) { return {}; }
 
 /// What all ranks must be given alike: named values, of which the numbers that stand for them travel. The
 /// version comes first, as the other names belong to one version.
-struct Terms {
+struct Fingerprint {
   static constexpr std::size_t capacity = 32;
   std::array<std::int64_t, capacity> values = {version};
   std::array<char const*, capacity> names = {"the library's version"};
@@ -65,19 +65,19 @@ struct Terms {
   }
 };
 
-/// A mask or schedule that names its values, so that ranks which disagree are told them: `name_values(terms)`
-/// adds each, under names of its own ("the window's left"), or some of them, at most max_named_values. What
-/// it leaves out is compared all the same.
+/// A mask or schedule that names its values, so that ranks which disagree are told them:
+/// `name_values(fingerprint)` adds each, under names of its own ("the window's left"), or some of them, at
+/// most max_named_values. What it leaves out is compared all the same.
 inline constexpr std::size_t max_named_values = 7;
 template <class T>
-concept NamesValues = requires(T const value, Terms& terms) {
-  value.name_values(terms);
+concept NamesValues = requires(T const value, Fingerprint& fingerprint) {
+  value.name_values(fingerprint);
 };
 
 /// Compares `mine` with the values of another rank: ok, or a disagreement that names the first that differs,
 /// and the higher rank first, whoever compares.
-inline Status compare(Terms const& mine, int rank, std::array<std::int64_t, Terms::capacity> const& theirs,
-                      int peer) {
+inline Status compare(Fingerprint const& mine, int rank,
+                      std::array<std::int64_t, Fingerprint::capacity> const& theirs, int peer) {
   for (std::size_t i = 0; i < mine.count; ++i)
     if (mine.values[i] != theirs[i])
       return {.code = Code::disagreement,

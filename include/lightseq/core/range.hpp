@@ -136,6 +136,23 @@ constexpr std::int64_t tiles_of(Positions const& shard, std::int64_t size) {
   return tiles_of(shard.segments[0].rows, size) + tiles_of(shard.segments[1].rows, size);
 }
 
+/// Rows first, ..., first + rows - 1 of a shard, all of one segment.
+struct ShardTile {
+  std::int64_t first = 0;
+  int rows = 0;
+  Segment positions = {};
+};
+
+/// Tile `index` of those.
+constexpr ShardTile tile_at(Positions const& shard, std::int64_t size, std::int64_t index) {
+  std::int64_t const in_first = tiles_of(shard.segments[0].rows, size);
+  bool const second = index >= in_first;
+  Segment const& segment = shard.segments[second ? 1 : 0];
+  std::int64_t const skip = (second ? index - in_first : index) * size;
+  std::int64_t const rows = segment.rows - skip < size ? segment.rows - skip : size;
+  return {skip + (second ? shard.segments[0].rows : 0), static_cast<int>(rows), segment.slice(skip, rows)};
+}
+
 /// The same for the tiles of a shard, which do not straddle its segments. The span is exact where the
 /// segments lie in the order of their positions.
 LIGHTSEQ_HD constexpr TileSpan<std::int64_t> tiles_within(Positions const& shard, std::int64_t size,

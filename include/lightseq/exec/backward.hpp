@@ -44,30 +44,30 @@ class BackwardPass {
                std::byte* base, M const& mask, BackwardInputs<T> const& in, Gradients<T> const& out)
       : queue_(queue),
         exchange_(exchange),
-        share_(exchange.share()),
+        shard_(exchange.share()),
         mask_(mask),
         in_(in),
         out_(out),
         scratch_(base + layout.scratch.offset) {
-    std::int64_t const rows = share_.rows();
-    lse_ = RowStats<float const>::packed(in.lse, share_.extents.heads, rows);
+    std::int64_t const rows = shard_.rows();
+    lse_ = RowStats<float const>::packed(in.lse, shard_.extents.heads, rows);
     delta_ = RowStats<float>::packed(reinterpret_cast<float*>(base + layout.delta.offset),
-                                     share_.extents.heads, rows);
+                                     shard_.extents.heads, rows);
     if constexpr (std::is_same_v<T, float>) {
       sums_ = out;
     } else {
       auto const at = [&](Buffer const& buffer, Shape const& shape) {
         return Tensor<float>(reinterpret_cast<float*>(base + buffer.offset), Strides::packed(shape));
       };
-      sums_ = {at(layout.dq, share_.q_shape(rows)), at(layout.dk, share_.kv_shape(rows)),
-               at(layout.dv, share_.kv_shape(rows))};
+      sums_ = {at(layout.dq, shard_.q_shape(rows)), at(layout.dk, shard_.kv_shape(rows)),
+               at(layout.dv, shard_.kv_shape(rows))};
     }
     int key_works = 0;
     for (Step const& step : exchange.plan().steps) {
       if (auto const& work = step.work; work.has_value()) {
         bool const can = Queue::zeroes_and_rounds, all = can && work->rows == Rows::all;
-        if (work->kv == share_.rank) key_touches_.add(can, false), ++key_works;
-        if (work->q == share_.rank) query_touches_.add(all, all);
+        if (work->kv == shard_.rank) key_touches_.add(can, false), ++key_works;
+        if (work->q == shard_.rank) query_touches_.add(all, all);
       }
       for (Transfer const& t : step.recvs) {
         if (t.payload == Payload::dkv) key_touches_.add(false, true);
@@ -81,16 +81,16 @@ class BackwardPass {
   Exchange<P, C>& exchange() { return exchange_; }
 
   void begin() {
-    queue_.delta(in_.o, in_.d_o, delta_, share_.q_shape(share_.rows()));
-    if (!query_touches_.first_zeroes) queue_.zero(sums_.dq, share_.q_shape(share_.rows()));
+    queue_.delta(in_.o, in_.d_o, delta_, shard_.q_shape(shard_.rows()));
+    if (!query_touches_.first_zeroes) queue_.zero(sums_.dq, shard_.q_shape(shard_.rows()));
     if (!one_work_ && !key_touches_.first_zeroes) {
-      queue_.zero(sums_.dk, share_.kv_shape(share_.rows()));
-      queue_.zero(sums_.dv, share_.kv_shape(share_.rows()));
+      queue_.zero(sums_.dk, shard_.kv_shape(shard_.rows()));
+      queue_.zero(sums_.dv, shard_.kv_shape(shard_.rows()));
     }
     exchange_.for_each_own([&](Payload payload, Rows rows) {
       if (payload == Payload::kv) return exchange_.pack(queue_, payload, rows, std::array{in_.k, in_.v});
-      RowSpan const span = share_.span(share_.rank, rows);
-      Shape const shape = share_.q_shape(span.count);
+      RowSpan const span = shard_.span(shard_.rank, rows);
+      Shape const shape = shard_.q_shape(span.count);
       exchange_.pack(queue_, payload, rows, std::array{in_.q.from(span.first), in_.d_o.from(span.first)});
       Message<T> const message = exchange_.template own<T>(payload, rows);
       queue_.copy(lse_.from(span.first), message.stats(0), shape);
@@ -99,16 +99,16 @@ class BackwardPass {
   }
 
   void attend(std::size_t step, Work const& work) {
-    if (work.kv != share_.rank) {
-      std::int64_t const rows = share_.rows(work.kv);
+    if (work.kv != shard_.rank) {
+      std::int64_t const rows = shard_.rows(work.kv);
       Message<T> const kv = exchange_.template incoming<T>(Payload::kv, step, rows);
       Message<float> const dkv = exchange_.outgoing(Payload::dkv, step, rows);
-      Gradients<float> const sums{{}, dkv.kv_wide(0), dkv.kv_wide(1)};
+      Gradients<float> const sums{{}, dkv.per_kv_head(0), dkv.per_kv_head(1)};
       if (!Queue::zeroes_and_rounds) {
-        queue_.zero(sums.dk, share_.kv_shape(rows));
-        queue_.zero(sums.dv, share_.kv_shape(rows));
+        queue_.zero(sums.dk, shard_.kv_shape(rows));
+        queue_.zero(sums.dv, shard_.kv_shape(rows));
       }
-      attend(step, work, kv.kv_wide(0), kv.kv_wide(1), sums);
+      attend(step, work, kv.per_kv_head(0), kv.per_kv_head(1), sums);
     } else if (one_work_) {
       if constexpr (Queue::writes_key_gradients) attend(step, work, in_.k, in_.v, out_);
     } else {
@@ -117,26 +117,26 @@ class BackwardPass {
   }
 
   void merge(std::size_t step, Transfer const& result) {
-    RowSpan const span = share_.span(result.shard, result.rows);
+    RowSpan const span = shard_.span(result.shard, result.rows);
     Message<float> const part = exchange_.template incoming<float>(result.payload, step - 1, span.count);
     if (result.payload == Payload::dq) {
       bool const last = query_touches_.next().rounds;
-      add(part.q_wide(0), sums_.dq.from(span.first), out_.dq.from(span.first), share_.q_shape(span.count),
+      add(part.per_q_head(0), sums_.dq.from(span.first), out_.dq.from(span.first), shard_.q_shape(span.count),
           last);
     } else {
       bool const last = key_touches_.next().rounds;
-      add(part.kv_wide(0), sums_.dk, out_.dk, share_.kv_shape(span.count), last);
-      add(part.kv_wide(1), sums_.dv, out_.dv, share_.kv_shape(span.count), last);
+      add(part.per_kv_head(0), sums_.dk, out_.dk, shard_.kv_shape(span.count), last);
+      add(part.per_kv_head(1), sums_.dv, out_.dv, shard_.kv_shape(span.count), last);
     }
   }
 
   void end() {
     if constexpr (std::is_same_v<T, float>) return;
-    std::int64_t const rows = share_.rows();
-    if (!query_touches_.last_rounds) queue_.copy(sums_.dq, out_.dq, share_.q_shape(rows));
+    std::int64_t const rows = shard_.rows();
+    if (!query_touches_.last_rounds) queue_.copy(sums_.dq, out_.dq, shard_.q_shape(rows));
     if (one_work_ || key_touches_.last_rounds) return;
-    queue_.copy(sums_.dk, out_.dk, share_.kv_shape(rows));
-    queue_.copy(sums_.dv, out_.dv, share_.kv_shape(rows));
+    queue_.copy(sums_.dk, out_.dk, shard_.kv_shape(rows));
+    queue_.copy(sums_.dv, out_.dv, shard_.kv_shape(rows));
   }
 
  private:
@@ -170,15 +170,15 @@ class BackwardPass {
   template <class KeyGrad>
   void attend(std::size_t step, Work const& work, Tensor<T const> k, Tensor<T const> v,
               Gradients<KeyGrad> const& to) {
-    RowSpan const span = share_.span(work.q, work.rows);
+    RowSpan const span = shard_.span(work.q, work.rows);
     BackwardCall<T, float, KeyGrad> call;
-    share_.describe(work, call);
+    shard_.describe(work, call);
     call.k = k;
     call.v = v;
     call.dk = to.dk;
     call.dv = to.dv;
-    call.dkv_zero = work.kv == share_.rank ? key_touches_.next().zeroes : Queue::zeroes_and_rounds;
-    if (work.q == share_.rank) {
+    call.dkv_zero = work.kv == shard_.rank ? key_touches_.next().zeroes : Queue::zeroes_and_rounds;
+    if (work.q == shard_.rank) {
       call.q = in_.q.from(span.first);
       call.d_o = in_.d_o.from(span.first);
       call.lse = lse_.from(span.first);
@@ -189,20 +189,20 @@ class BackwardPass {
       if (touch.rounds) call.dq_out = out_.dq;
     } else {
       Message<T> const q = exchange_.template incoming<T>(Payload::q, step, span.count);
-      call.q = q.q_wide(0);
-      call.d_o = q.q_wide(1);
+      call.q = q.per_q_head(0);
+      call.d_o = q.per_q_head(1);
       call.lse = q.stats(0);
       call.delta = q.stats(1);
-      call.dq = exchange_.outgoing(Payload::dq, step, span.count).q_wide(0);
+      call.dq = exchange_.outgoing(Payload::dq, step, span.count).per_q_head(0);
       call.dq_zero = Queue::zeroes_and_rounds;
-      if (!call.dq_zero) queue_.zero(call.dq, share_.q_shape(span.count));
+      if (!call.dq_zero) queue_.zero(call.dq, shard_.q_shape(span.count));
     }
     queue_.backward(call, mask_, scratch_);
   }
 
   Queue queue_;
   Exchange<P, C> exchange_;
-  Share<P> const& share_;
+  Shard<P> const& shard_;
   M const& mask_;
   BackwardInputs<T> in_;
   Gradients<T> out_;

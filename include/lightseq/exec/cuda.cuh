@@ -95,7 +95,7 @@ struct Cuda {
       for (Status const& status :
            {partial_.prepare(), final_.prepare(), add_gradients_.prepare(), write_gradients_.prepare()})
         if (!status.ok()) fail(status.message());
-      check(rows::prepare<HeadDim, T, !Traits::inference>());
+      check(row_ops::prepare<HeadDim, T, !Traits::inference>());
     }
 
     /// The chunks of keys and values that one launch can attend as they arrive.
@@ -202,34 +202,36 @@ struct Cuda {
 
       template <class From, class To>
       void copy(Tensor<From> from, Tensor<To> to, Shape const& shape) noexcept {
-        run("a copy of rows", [&] { return rows::copy<HeadDim>(from, to, shape, stream_.compute); });
+        run("a copy of rows", [&] { return row_ops::copy<HeadDim>(from, to, shape, stream_.compute); });
       }
       void copy(RowStats<float const> from, RowStats<float> to, Shape const& shape) noexcept {
-        run("a copy of row statistics", [&] { return rows::copy(from, to, shape, stream_.compute); });
+        run("a copy of row statistics", [&] { return row_ops::copy(from, to, shape, stream_.compute); });
       }
       void zero(Tensor<float> to, Shape const& shape) noexcept {
-        run("the zeroing of rows", [&] { return rows::zero<HeadDim>(to, shape, stream_.compute); });
+        run("the zeroing of rows", [&] { return row_ops::zero<HeadDim>(to, shape, stream_.compute); });
       }
       template <class Out>
       void add(Tensor<float const> from, Tensor<float const> sums, Tensor<Out> to,
                Shape const& shape) noexcept {
-        run("a sum of rows", [&] { return rows::add<HeadDim>(from, sums, to, shape, stream_.compute); });
+        run("a sum of rows", [&] { return row_ops::add<HeadDim>(from, sums, to, shape, stream_.compute); });
       }
       void delta(Tensor<T const> o, Tensor<T const> d_o, RowStats<float> to, Shape const& shape) noexcept {
-        run("delta", [&] { return rows::delta<HeadDim>(o, d_o, to, shape, stream_.compute); });
+        run("delta", [&] { return row_ops::delta<HeadDim>(o, d_o, to, shape, stream_.compute); });
       }
       void clear(Partial<float> const& to, Shape const& shape) noexcept {
-        run("the clearing of rows", [&] { return rows::clear<HeadDim>(to, shape, stream_.compute); });
+        run("the clearing of rows", [&] { return row_ops::clear<HeadDim>(to, shape, stream_.compute); });
       }
       void merge(Partial<float const> const& from, Partial<float> const& into, Shape const& shape) noexcept {
-        run("a merge of rows", [&] { return rows::merge<HeadDim>(from, into, shape, stream_.compute); });
+        run("a merge of rows", [&] { return row_ops::merge<HeadDim>(from, into, shape, stream_.compute); });
       }
       void merge(Partial<float const> const& from, Partial<float const> const& own, Finished<T> const& to,
                  Shape const& shape) noexcept {
-        run("a merge of rows", [&] { return rows::merge<HeadDim>(from, own, to, shape, stream_.compute); });
+        run("a merge of rows",
+            [&] { return row_ops::merge<HeadDim>(from, own, to, shape, stream_.compute); });
       }
       void finish(Partial<float const> const& own, Finished<T> const& to, Shape const& shape) noexcept {
-        run("the division of rows", [&] { return rows::finish<HeadDim>(own, to, shape, stream_.compute); });
+        run("the division of rows",
+            [&] { return row_ops::finish<HeadDim>(own, to, shape, stream_.compute); });
       }
 
      private:

@@ -21,10 +21,10 @@ template <Partition P, Transport C>
 class Exchange {
  public:
   /// `object` is the number of the DistAttn whose messages they are; -1: nobody asks.
-  Exchange(Plan const& plan, Share<P> const& share, MessageBuffers const& buffers, std::byte* base,
+  Exchange(Plan const& plan, Shard<P> const& share, MessageBuffers const& buffers, std::byte* base,
            C& transport, FlightRecord& record, int object = -1)
       : plan_(plan),
-        share_(share),
+        shard_(share),
         buffers_(buffers),
         base_(base),
         transport_(transport),
@@ -32,7 +32,7 @@ class Exchange {
         object_(object) {}
 
   Plan const& plan() const { return plan_; }
-  Share<P> const& share() const { return share_; }
+  Shard<P> const& share() const { return shard_; }
 
   /// Begins all messages of a step.
   Status start(std::size_t step) noexcept {
@@ -118,16 +118,16 @@ class Exchange {
   /// This rank's own tensors, as packed for others.
   template <class T>
   Message<T> own(Payload payload, Rows rows) const {
-    return message<T>(buffers_.own(payload, rows), payload, share_.span(share_.rank, rows).count);
+    return message<T>(buffers_.own(payload, rows), payload, shard_.span(shard_.rank, rows).count);
   }
 
   /// Packs the tensors of an own payload for others; those that lie as their message would are sent from
   /// where they are.
   template <class Queue, class T, std::size_t Count>
   void pack(Queue& queue, Payload payload, Rows rows, std::array<Tensor<T const>, Count> const& tensors) {
-    std::int64_t const count = share_.span(share_.rank, rows).count;
+    std::int64_t const count = shard_.span(shard_.rank, rows).count;
     bool const of_q = payload == Payload::q;
-    Shape const shape = of_q ? share_.q_shape(count) : share_.kv_shape(count);
+    Shape const shape = of_q ? shard_.q_shape(count) : shard_.kv_shape(count);
     std::int64_t const size = shape.batch * shape.tokens * shape.heads * shape.dim;
     std::int64_t const bytes = size * std::int64_t{sizeof(T)};
     bool in_place = parts(payload, plan_.pass).stats == 0 && bytes == Extents::aligned(bytes);
@@ -141,7 +141,8 @@ class Exchange {
     Message<T> const message = own<T>(payload, rows);
     for (std::size_t i = 0; i < Count; ++i)
       queue.copy(tensors[i],
-                 of_q ? message.q_wide(static_cast<int>(i)) : message.kv_wide(static_cast<int>(i)), shape);
+                 of_q ? message.per_q_head(static_cast<int>(i)) : message.per_kv_head(static_cast<int>(i)),
+                 shape);
   }
 
   /// What has come from others for, or of, the work of a step.
@@ -176,22 +177,22 @@ class Exchange {
   std::byte const* source(Transfer const& t, std::size_t step) const {
     if (is_result(t.payload)) return base_ + buffers_.outgoing(t.payload, work_step(t, step)).offset;
     // Others' are relayed while this step's work reads them.
-    if (t.shard != share_.rank) return base_ + buffers_.incoming(t.payload, step).offset;
+    if (t.shard != shard_.rank) return base_ + buffers_.incoming(t.payload, step).offset;
     std::byte const* const in_place = in_place_[index(t.payload, t.rows)];
     return in_place != nullptr ? in_place : base_ + buffers_.own(t.payload, t.rows).offset;
   }
 
   std::int64_t bytes(Transfer const& t) const {
-    return share_.extents.message_bytes(t.payload, plan_.pass, share_.span(t.shard, t.rows).count);
+    return shard_.extents.message_bytes(t.payload, plan_.pass, shard_.span(t.shard, t.rows).count);
   }
 
   template <class T>
   Message<T> message(Buffer const& buffer, Payload payload, std::int64_t rows) const {
-    return {base_ + buffer.offset, share_.extents, parts(payload, plan_.pass), rows};
+    return {base_ + buffer.offset, shard_.extents, parts(payload, plan_.pass), rows};
   }
 
   Plan const& plan_;
-  Share<P> const& share_;
+  Shard<P> const& shard_;
   MessageBuffers const& buffers_;
   std::byte* base_;
   C& transport_;

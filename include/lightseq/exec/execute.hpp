@@ -13,12 +13,12 @@ inline namespace LIGHTSEQ_ABI {
 
 /// A span of a trace: begins with the object and ends with it.
 template <class Trace, class Queue>
-class Noted {
+class TraceSpan {
  public:
-  Noted(Trace& trace, Queue const& queue, int rank) : trace_(trace), queue_(queue), rank_(rank) {}
-  Noted(Noted const&) = delete;
-  Noted& operator=(Noted const&) = delete;
-  ~Noted() { end(); }
+  TraceSpan(Trace& trace, Queue const& queue, int rank) : trace_(trace), queue_(queue), rank_(rank) {}
+  TraceSpan(TraceSpan const&) = delete;
+  TraceSpan& operator=(TraceSpan const&) = delete;
+  ~TraceSpan() { end(); }
 
   void begin(Activity activity, std::size_t step, Work const& work = {}) {
     begun_ = trace_.begin(queue_, Span{activity, rank_, static_cast<int>(step), 0, 0, work, {}});
@@ -34,7 +34,7 @@ class Noted {
   Trace& trace_;
   Queue const& queue_;
   int rank_;
-  typename Trace::Begun begun_ = {};
+  typename Trace::Token begun_ = {};
   bool open_ = false;
 };
 
@@ -44,7 +44,7 @@ Status run_steps(Plan const& plan, Pass& pass, Trace& trace) noexcept {
   auto& exchange = pass.exchange();
   auto& queue = pass.queue();
   using StepRange = typename std::remove_reference_t<decltype(queue)>::StepRange;
-  Noted exchanged(trace, queue, plan.rank), computed(trace, queue, plan.rank);
+  TraceSpan exchanged(trace, queue, plan.rank), computed(trace, queue, plan.rank);
   pass.begin();
   for (std::size_t step = 0; step < plan.steps.size(); ++step) {
     Step const& s = plan.steps[step];
@@ -92,7 +92,7 @@ Status run_in_one_launch(Plan const& plan, Pass& pass, Trace& trace) noexcept {
   auto& exchange = pass.exchange();
   auto& queue = pass.queue();
   using StepRange = typename std::remove_reference_t<decltype(queue)>::StepRange;
-  Noted noted(trace, queue, plan.rank);
+  TraceSpan noted(trace, queue, plan.rank);
   pass.begin();
   pass.expect_chunks();
   [[maybe_unused]] StepRange const range(plan, 0, exchange.bytes_sent(0));

@@ -69,15 +69,15 @@ std::int64_t checksum(M const& mask, std::int64_t seqlen) {
 /// Adds a mask or schedule: first whether it names the same values as the others', then these, and then all
 /// else by its checksum. `plural` is what it goes by.
 template <class T>
-void add_terms(Terms& terms, char const* plural, T const& value, std::int64_t checksum) {
-  Terms own;
+void add_fingerprint(Fingerprint& fingerprint, char const* plural, T const& value, std::int64_t checksum) {
+  Fingerprint own;
   if constexpr (NamesValues<T>) value.name_values(own);
   Checksum names;
   std::size_t const end = 1 + std::min(own.count - 1, max_named_values);
   for (std::size_t i = 1; i < end; ++i) add_value(names, std::string(own.names[i]));
-  terms.add(plural, names.value(), no_words);
-  for (std::size_t i = 1; i < end; ++i) terms.add(own.names[i], own.values[i], own.words[i]);
-  terms.add(plural, checksum, no_words);
+  fingerprint.add(plural, names.value(), no_words);
+  for (std::size_t i = 1; i < end; ++i) fingerprint.add(own.names[i], own.values[i], own.words[i]);
+  fingerprint.add(plural, checksum, no_words);
 }
 
 /// "float", "bfloat16" and "float16", in the order of element_number().
@@ -96,21 +96,21 @@ inline std::string route_words(std::int64_t number) {
 
 /// All of it. The problem need not make sense yet.
 template <int HeadDim, class Traits, Mask M, Schedule S>
-Terms terms_of(Problem const& problem, M const& mask, S const& schedule, int world) {
-  Terms terms;
-  terms.add("batch", problem.batch);
-  terms.add("seqlen", problem.seqlen);
-  terms.add("heads", problem.heads);
-  terms.add("kv_heads", problem.kv_heads == 0 ? problem.heads : problem.kv_heads);
-  terms.add("head dim", HeadDim);
-  terms.add("scale", softmax_scale(problem.scale, HeadDim));
-  terms.add("the element type", element_number<typename Traits::Element>(), element_words);
-  terms.add("the route", static_cast<int>(Traits::route), route_words);
-  terms.add("the traits' inference", Traits::inference);    // says which ranks meet before any call
-  terms.add("the traits' one_launch", Traits::one_launch);  // says where ranks of one GPU meet
-  add_terms(terms, "the schedules", schedule, checksum(schedule, world));
-  add_terms(terms, "the masks", mask, checksum(mask, problem.seqlen));
-  return terms;
+Fingerprint fingerprint_of(Problem const& problem, M const& mask, S const& schedule, int world) {
+  Fingerprint fingerprint;
+  fingerprint.add("batch", problem.batch);
+  fingerprint.add("seqlen", problem.seqlen);
+  fingerprint.add("heads", problem.heads);
+  fingerprint.add("kv_heads", problem.kv_heads == 0 ? problem.heads : problem.kv_heads);
+  fingerprint.add("head dim", HeadDim);
+  fingerprint.add("scale", softmax_scale(problem.scale, HeadDim));
+  fingerprint.add("the element type", element_number<typename Traits::Element>(), element_words);
+  fingerprint.add("the route", static_cast<int>(Traits::route), route_words);
+  fingerprint.add("the traits' inference", Traits::inference);    // says which ranks meet before any call
+  fingerprint.add("the traits' one_launch", Traits::one_launch);  // says where ranks of one GPU meet
+  add_fingerprint(fingerprint, "the schedules", schedule, checksum(schedule, world));
+  add_fingerprint(fingerprint, "the masks", mask, checksum(mask, problem.seqlen));
+  return fingerprint;
 }
 
 }  // namespace LIGHTSEQ_ABI

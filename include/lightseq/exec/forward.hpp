@@ -47,25 +47,25 @@ class ForwardPass {
               std::byte* base, M const& mask, Inputs<T> const& in, Outputs<T> const& out)
       : queue_(queue),
         exchange_(exchange),
-        share_(exchange.share()),
+        shard_(exchange.share()),
         mask_(mask),
         in_(in),
         out_{out.o,
              RowStats<float>::packed(out.lse, exchange.share().extents.heads, exchange.share().rows())},
         scratch_(base + layout.scratch.offset),
         arrived_(reinterpret_cast<std::uint32_t*>(base + layout.arrived.offset)) {
-    std::int64_t const rows = share_.rows();
+    std::int64_t const rows = shard_.rows();
     auto const floats = [&](Buffer const& buffer) { return reinterpret_cast<float*>(base + buffer.offset); };
     if constexpr (std::is_same_v<T, float>)
       own_.o = out.o;
     else
-      own_.o = {floats(layout.o), Strides::packed(share_.q_shape(rows))};
-    own_.top = RowStats<float>::packed(floats(layout.top), share_.extents.heads, rows);
-    own_.sum = RowStats<float>::packed(floats(layout.sum), share_.extents.heads, rows);
+      own_.o = {floats(layout.o), Strides::packed(shard_.q_shape(rows))};
+    own_.top = RowStats<float>::packed(floats(layout.top), shard_.extents.heads, rows);
+    own_.sum = RowStats<float>::packed(floats(layout.sum), shard_.extents.heads, rows);
 
     std::vector<Step> const& steps = exchange_.plan().steps;
     for (std::size_t step = 0; step < steps.size(); ++step) {
-      if (steps[step].work && steps[step].work->q == share_.rank) touch(steps[step].work->rows);
+      if (steps[step].work && steps[step].work->q == shard_.rank) touch(steps[step].work->rows);
       for (Transfer const& t : steps[step].recvs)
         if (t.payload == Payload::out) touch(t.rows);
     }
@@ -77,20 +77,20 @@ class ForwardPass {
   void begin() {
     exchange_.for_each_own([&](Payload payload, Rows rows) {
       if (payload == Payload::q)
-        exchange_.pack(queue_, payload, rows, std::array{in_.q.from(share_.span(share_.rank, rows).first)});
+        exchange_.pack(queue_, payload, rows, std::array{in_.q.from(shard_.span(shard_.rank, rows).first)});
       else
         exchange_.pack(queue_, payload, rows, std::array{in_.k, in_.v});
     });
     // Without work at step 0 nobody begins the rows, and whatever comes continues them.
     Plan const& plan = exchange_.plan();
-    if (plan.steps.empty() || !plan.steps[0].work) queue_.clear(own_, share_.q_shape(share_.rows()));
+    if (plan.steps.empty() || !plan.steps[0].work) queue_.clear(own_, shard_.q_shape(shard_.rows()));
   }
 
   void attend(std::size_t step, Work const& work) {
-    RowSpan const span = share_.span(work.q, work.rows);
-    if (work.q != share_.rank) {
+    RowSpan const span = shard_.span(work.q, work.rows);
+    if (work.q != shard_.rank) {
       auto call = call_of(step, work, part_of(exchange_.outgoing(Payload::out, step, span.count)));
-      call.q = exchange_.template incoming<T>(Payload::q, step, span.count).q_wide(0);
+      call.q = exchange_.template incoming<T>(Payload::q, step, span.count).per_q_head(0);
       queue_.forward(call, mask_, scratch_);
     } else if (next_finishes(work.rows)) {
       attend_own(from(out_, span.first), step, work, span);
@@ -118,21 +118,21 @@ class ForwardPass {
       chunks[count++] = {call.k, call.v, call.keys, step > 0 ? arrived_ + step : nullptr};
     }
     if (count == 0) return;
-    auto call = call_of(0, {share_.rank, share_.rank}, out_);
+    auto call = call_of(0, {shard_.rank, shard_.rank}, out_);
     call.q = in_.q;
     queue_.forward(call, {chunks.data(), count}, mask_, scratch_);
     finished_[0] = finished_[1] = true;
   }
 
   void merge(std::size_t step, Transfer const& result) {
-    RowSpan const span = share_.span(result.shard, result.rows);
+    RowSpan const span = shard_.span(result.shard, result.rows);
     Partial<float const> const part =
         part_of(exchange_.template incoming<float>(Payload::out, step - 1, span.count));
     Partial<float> const own = from(own_, span.first);
     if (next_finishes(result.rows))
-      queue_.merge(part, Partial<float const>(own), from(out_, span.first), share_.q_shape(span.count));
+      queue_.merge(part, Partial<float const>(own), from(out_, span.first), shard_.q_shape(span.count));
     else
-      queue_.merge(part, own, share_.q_shape(span.count));
+      queue_.merge(part, own, shard_.q_shape(span.count));
   }
 
   /// Finishes each half that is still in the accumulator: no step updated it, or its last update covered the
@@ -140,9 +140,9 @@ class ForwardPass {
   void end() {
     for (Rows const rows : {Rows::lower, Rows::upper}) {
       if (finished_[half(rows)]) continue;
-      RowSpan const span = share_.span(share_.rank, rows);
+      RowSpan const span = shard_.span(shard_.rank, rows);
       queue_.finish(Partial<float const>(from(own_, span.first)), from(out_, span.first),
-                    share_.q_shape(span.count));
+                    shard_.q_shape(span.count));
     }
   }
 
@@ -175,7 +175,7 @@ class ForwardPass {
     return {all.o.from(first), all.top.from(first), all.sum.from(first)};
   }
   static Partial<float> part_of(Message<float> const& message) {
-    return {message.q_wide(0), message.stats(0), message.stats(1)};
+    return {message.per_q_head(0), message.stats(0), message.stats(1)};
   }
 
   /// The call for a work, but for its queries.
@@ -183,13 +183,13 @@ class ForwardPass {
   ForwardCall<T, Result> call_of(std::size_t step, Work const& work, Result const& out) const {
     ForwardCall<T, Result> call;
     call.out = out;
-    share_.describe(work, call);
+    shard_.describe(work, call);
     call.k = in_.k;
     call.v = in_.v;
-    if (work.kv != share_.rank) {
+    if (work.kv != shard_.rank) {
       Message<T> const kv = exchange_.template incoming<T>(Payload::kv, step, call.keys.rows());
-      call.k = kv.kv_wide(0);
-      call.v = kv.kv_wide(1);
+      call.k = kv.per_kv_head(0);
+      call.v = kv.per_kv_head(1);
     }
     return call;
   }
@@ -204,7 +204,7 @@ class ForwardPass {
 
   Queue queue_;
   Exchange<P, C> exchange_;
-  Share<P> const& share_;
+  Shard<P> const& shard_;
   M const& mask_;
   Inputs<T> in_;
   Finished<T> out_;

@@ -20,24 +20,24 @@ struct Message {
   std::int64_t rows = 0;
 
   /// The index-th [batch, rows, heads, dim] tensor.
-  Tensor<T> q_wide(int index) const {
-    return {at<T>(index * extents.q_wide_bytes(rows, sizeof(T))),
+  Tensor<T> per_q_head(int index) const {
+    return {at<T>(index * extents.per_q_head_bytes(rows, sizeof(T))),
             Strides::packed({extents.batch, rows, extents.heads, extents.head_dim})};
   }
 
   /// The index-th [batch, rows, kv_heads, dim] tensor.
-  Tensor<T> kv_wide(int index) const {
-    return {at<T>(parts.q_wide * extents.q_wide_bytes(rows, sizeof(T)) +
-                  index * extents.kv_wide_bytes(rows, sizeof(T))),
+  Tensor<T> per_kv_head(int index) const {
+    return {at<T>(parts.per_q_head * extents.per_q_head_bytes(rows, sizeof(T)) +
+                  index * extents.per_kv_head_bytes(rows, sizeof(T))),
             Strides::packed({extents.batch, rows, extents.kv_heads, extents.head_dim})};
   }
 
   /// The index-th [batch, heads, rows] array.
   RowStats<float> stats(int index) const {
-    return RowStats<float>::packed(
-        at<float>(parts.q_wide * extents.q_wide_bytes(rows, sizeof(T)) +
-                  parts.kv_wide * extents.kv_wide_bytes(rows, sizeof(T)) + index * extents.stats_bytes(rows)),
-        extents.heads, rows);
+    return RowStats<float>::packed(at<float>(parts.per_q_head * extents.per_q_head_bytes(rows, sizeof(T)) +
+                                             parts.per_kv_head * extents.per_kv_head_bytes(rows, sizeof(T)) +
+                                             index * extents.stats_bytes(rows)),
+                                   extents.heads, rows);
   }
 
  private:

@@ -14,7 +14,7 @@ inline namespace LIGHTSEQ_ABI {
 
 /// One rank's share of a problem: which tokens are whose, and how large what they need is.
 template <Partition P>
-struct Share {
+struct Shard {
   Problem problem = {};  ///< validated
   Extents extents = {};
   int rank = 0;

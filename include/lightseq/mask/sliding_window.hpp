@@ -32,9 +32,9 @@ struct SlidingWindow {
                     "}: left and right must not be negative; a side without a limit has that of the "
                     "sequence's length or more");
   }
-  void name_values(Terms& terms) const {
-    terms.add("the window's left", left);
-    terms.add("the window's right", right);
+  void name_values(Fingerprint& fingerprint) const {
+    fingerprint.add("the window's left", left);
+    fingerprint.add("the window's right", right);
   }
 
   LIGHTSEQ_HD constexpr Range keys_of(Range queries) const { return widened(queries, left, right); }

@@ -59,7 +59,7 @@ struct ComputeModel {
   /// Seconds of a merge: the part and the sum are read, the sum is written.
   double merge_seconds(Payload payload, std::int64_t rows, Extents const& extents) const {
     Parts const part = parts(payload, Pass::forward);
-    double const elements = wide(rows, extents, part.q_wide, part.kv_wide);
+    double const elements = wide(rows, extents, part.per_q_head, part.per_kv_head);
     return launch + 3 * sizeof(float) * elements / memory_bytes;
   }
 
@@ -76,8 +76,8 @@ struct ComputeModel {
   }
 
  private:
-  static double wide(std::int64_t rows, Extents const& e, int q_wide, int kv_wide) {
-    std::int64_t const heads = q_wide * e.heads + kv_wide * e.kv_heads;
+  static double wide(std::int64_t rows, Extents const& e, int per_q_head, int per_kv_head) {
+    std::int64_t const heads = per_q_head * e.heads + per_kv_head * e.kv_heads;
     return static_cast<double>(e.batch * rows * e.head_dim * heads);
   }
 

@@ -34,8 +34,8 @@ class Footprint {
         for (int slot = 0; slot < 2; ++slot)
           if (needs(buffers, payload, slot)) sum += extents.message_bytes(payload, pass, max_rows);
     }
-    std::int64_t const q_bytes = extents.q_wide_bytes(rows, sizeof(float));
-    std::int64_t const kv_bytes = extents.kv_wide_bytes(rows, sizeof(float));
+    std::int64_t const q_bytes = extents.per_q_head_bytes(rows, sizeof(float));
+    std::int64_t const kv_bytes = extents.per_kv_head_bytes(rows, sizeof(float));
     bool const in_place = extents.element_bytes == sizeof(float);
     if (pass == Pass::forward) return sum + 2 * extents.stats_bytes(rows) + (in_place ? 0 : q_bytes);
     return sum + extents.stats_bytes(rows) + (in_place ? 0 : q_bytes + 2 * kv_bytes);

@@ -35,9 +35,9 @@ constexpr char const* name(Payload payload) {
 
 /// How many tensors of each width a payload is made of.
 struct Parts {
-  int q_wide = 0;   ///< [batch, row, heads, dim]
-  int kv_wide = 0;  ///< [batch, row, kv_heads, dim]
-  int stats = 0;    ///< [batch, heads, row], float
+  int per_q_head = 0;   ///< [batch, row, heads, dim]
+  int per_kv_head = 0;  ///< [batch, row, kv_heads, dim]
+  int stats = 0;        ///< [batch, heads, row], float
 };
 
 /// What a payload is made of in a pass.
@@ -71,10 +71,10 @@ struct Extents {
     return (bytes + alignment - 1) / alignment * alignment;
   }
 
-  constexpr std::int64_t q_wide_bytes(std::int64_t rows, std::int64_t element) const {
+  constexpr std::int64_t per_q_head_bytes(std::int64_t rows, std::int64_t element) const {
     return aligned(batch * rows * heads * head_dim * element);
   }
-  constexpr std::int64_t kv_wide_bytes(std::int64_t rows, std::int64_t element) const {
+  constexpr std::int64_t per_kv_head_bytes(std::int64_t rows, std::int64_t element) const {
     return aligned(batch * rows * kv_heads * head_dim * element);
   }
   constexpr std::int64_t stats_bytes(std::int64_t rows) const {
@@ -85,7 +85,7 @@ struct Extents {
   constexpr std::int64_t message_bytes(Payload payload, Pass pass, std::int64_t rows) const {
     Parts const p = parts(payload, pass);
     std::int64_t const element = is_result(payload) ? std::int64_t{sizeof(float)} : element_bytes;
-    return p.q_wide * q_wide_bytes(rows, element) + p.kv_wide * kv_wide_bytes(rows, element) +
+    return p.per_q_head * per_q_head_bytes(rows, element) + p.per_kv_head * per_kv_head_bytes(rows, element) +
            p.stats * stats_bytes(rows);
   }
 };

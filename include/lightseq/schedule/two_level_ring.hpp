@@ -48,7 +48,9 @@ struct TwoLevelRingOver {
     bool const next_round = step % ranks_per_node == 0;
     return next_round ? moved(rank, 1, 0, world) : moved(rank, 0, 1, world);
   }
-  void name_values(Terms& terms) const { terms.add("the schedule's ranks_per_node", ranks_per_node); }
+  void name_values(Fingerprint& fingerprint) const {
+    fingerprint.add("the schedule's ranks_per_node", ranks_per_node);
+  }
 
  private:
   /// The rank so many nodes, and so many places inside its node, further on; both go round.

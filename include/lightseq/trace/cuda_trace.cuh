@@ -30,13 +30,13 @@ inline namespace LIGHTSEQ_ABI {
 /// A capture into a CUDA graph takes no times: read() then fails.
 class CudaTrace {
  public:
-  using Begun = std::size_t;
+  using Token = std::size_t;
 
   CudaTrace(std::span<Span> memory, std::span<Event const> events, cudaEvent_t origin)
       : memory_(memory.first(std::min(memory.size(), events.size() / 2))), events_(events), origin_(origin) {}
 
   template <class Queue>
-  Begun begin(Queue const& queue, Span const& span) noexcept {
+  Token begin(Queue const& queue, Span const& span) noexcept {
     std::size_t const at = noted_++;
     if (at < memory_.size()) {
       memory_[at] = span;
@@ -45,7 +45,7 @@ class CudaTrace {
     return at;
   }
   template <class Queue>
-  void end(Queue const& queue, Begun at) noexcept {
+  void end(Queue const& queue, Token at) noexcept {
     if (at < memory_.size()) record(2 * at + 1, queue, memory_[at].activity);
   }
 

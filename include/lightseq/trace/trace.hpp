@@ -13,9 +13,9 @@ namespace lightseq {
 /// on the device's queue; begin() returns a token, and the call passes the token to end() when the span is
 /// over.
 struct NoTrace {
-  struct Begun {};
-  static constexpr Begun begin(auto const& /*queue*/, Span const&) { return {}; }
-  static constexpr void end(auto const& /*queue*/, Begun) {}
+  struct Token {};
+  static constexpr Token begin(auto const& /*queue*/, Span const&) { return {}; }
+  static constexpr void end(auto const& /*queue*/, Token) {}
 };
 inline constexpr NoTrace no_trace{};
 
@@ -26,11 +26,11 @@ class HostTrace {
  public:
   using Clock = std::chrono::steady_clock;
   using Time = Clock::time_point;
-  using Begun = std::size_t;
+  using Token = std::size_t;
 
   explicit HostTrace(std::span<Span> memory, Time origin = Clock::now()) : memory_(memory), origin_(origin) {}
 
-  Begun begin(auto const& /*queue*/, Span const& span) noexcept {
+  Token begin(auto const& /*queue*/, Span const& span) noexcept {
     std::size_t const at = noted_++;
     if (at < memory_.size()) {
       memory_[at] = span;
@@ -38,7 +38,7 @@ class HostTrace {
     }
     return at;
   }
-  void end(auto const& /*queue*/, Begun at) noexcept {
+  void end(auto const& /*queue*/, Token at) noexcept {
     if (at < memory_.size()) memory_[at].end = now();
   }
 

@@ -13,21 +13,22 @@
 
 namespace lightseq {
 
-/// What travels of a rank's terms.
+/// What travels of a rank's fingerprint.
 struct Statement {
-  std::array<std::int64_t, Terms::capacity> values = {};
+  std::array<std::int64_t, Fingerprint::capacity> values = {};
   std::size_t count = 0;
   Text failure;
 
   Statement() = default;
-  explicit Statement(Terms const& terms) : values(terms.values), count(terms.count), failure(terms.failure) {}
+  explicit Statement(Fingerprint const& fingerprint)
+      : values(fingerprint.values), count(fingerprint.count), failure(fingerprint.failure) {}
 };
 
 /// What all ranks get, of which `all` has the statements; `mine` gives the names. The first number that
 /// differs on any rank, with the value of the lowest such rank beside rank 0's: it explains failures too.
 /// Else the failure of the lowest rank that has one, else ok.
-inline Status verdict(Terms const& mine, std::span<Statement const> all) {
-  Terms first = mine;
+inline Status verdict(Fingerprint const& mine, std::span<Statement const> all) {
+  Fingerprint first = mine;
   first.values = all[0].values;
   for (first.count = 1; first.count <= std::min(mine.count, all[0].count); ++first.count)
     for (std::size_t peer = 1; peer < all.size(); ++peer) {
@@ -44,7 +45,7 @@ inline Status verdict(Terms const& mine, std::span<Statement const> all) {
 /// leaves no rank that has not heard it. For transports of host memory whose groups may hold a message for
 /// every rank. Allocates.
 template <Transport T>
-Status agree_by_messages(T& transport, Terms const& mine) {
+Status agree_by_messages(T& transport, Fingerprint const& mine) {
   auto const own = static_cast<std::size_t>(transport.rank());
   auto kept = std::make_unique<std::vector<Statement>>(static_cast<std::size_t>(transport.world()));
   std::vector<Statement>& all = *kept;
@@ -54,8 +55,8 @@ Status agree_by_messages(T& transport, Terms const& mine) {
   for (int peer = 0; peer < transport.world(); ++peer)
     if (peer != transport.rank()) {
       constexpr auto bytes = std::int64_t{sizeof(Statement)};
-      sends.push_back({&all[own], bytes, peer, "terms"});
-      recvs.push_back({&all[static_cast<std::size_t>(peer)], bytes, peer, "terms"});
+      sends.push_back({&all[own], bytes, peer, "fingerprint"});
+      recvs.push_back({&all[static_cast<std::size_t>(peer)], bytes, peer, "fingerprint"});
     }
   Status status = transport.start(sends, recvs);
   if (status.ok()) status = transport.finish();

@@ -43,7 +43,7 @@ class CudaLocal {
   Status finish() noexcept;
 
   /// As Local's.
-  Status agree(Terms const& terms) { return host_.agree(terms); }
+  Status agree(Fingerprint const& fingerprint) { return host_.agree(fingerprint); }
   int agreements() const noexcept { return host_.agreements(); }
 
   /// Makes `stream` wait for what every rank had enqueued on the stream that it names, and returns once all

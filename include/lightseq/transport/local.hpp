@@ -69,10 +69,10 @@ class Local {
   /// Fetches the group's receives and waits until its sends have been fetched.
   Status finish() noexcept;
 
-  /// Compares the terms of this call with the terms of other ranks' calls of the same number, and waits for
-  /// none. The first rank that differs, or cannot be constructed, breaks the world with a Status that all
-  /// calls return from then on.
-  Status agree(Terms const& terms);
+  /// Compares the fingerprint of this call with the fingerprints of other ranks' calls of the same number,
+  /// and waits for none. The first rank that differs, or cannot be constructed, breaks the world with a
+  /// Status that all calls return from then on.
+  Status agree(Fingerprint const& fingerprint);
 
   /// How many agree() was called for.
   int agreements() const noexcept { return agreements_; }
@@ -172,9 +172,9 @@ class LocalWorld {
     return options_.link_latency.count() > 0 || options_.link_bytes_per_second > 0;
   }
 
-  /// The terms of the first rank that came, and how many have.
+  /// The fingerprint of the first rank that came, and how many have.
   struct Agreement {
-    Terms terms;
+    Fingerprint fingerprint;
     int rank;
     int came = 0;
   };
@@ -272,18 +272,18 @@ inline Status Local::finish() noexcept {
   }
 }
 
-inline Status Local::agree(Terms const& terms) {
+inline Status Local::agree(Fingerprint const& fingerprint) {
   Lock lock(shared_.mutex_);
   auto& open = shared_.agreements_;
   auto const number = static_cast<std::size_t>(agreements_ - shared_.settled_);
-  if (open.size() == number) open.push_back({terms, rank_});
+  if (open.size() == number) open.push_back({fingerprint, rank_});
   ++agreements_;  // not where that has thrown: the next call is of this number then
   LocalWorld::Agreement& agreement = open[number];
   if (shared_.failed_rank_ >= 0) return shared_.cause_.is_common() ? broken(lock, "") : Status{};
-  Terms common = agreement.terms;
-  common.count = std::min(common.count, terms.count);
-  Status status = compare(common, agreement.rank, terms.values, rank_);
-  if (status.ok() && !terms.failure.empty()) status = refusal(rank_, terms.failure);
+  Fingerprint common = agreement.fingerprint;
+  common.count = std::min(common.count, fingerprint.count);
+  Status status = compare(common, agreement.rank, fingerprint.values, rank_);
+  if (status.ok() && !fingerprint.failure.empty()) status = refusal(rank_, fingerprint.failure);
   if (!status.ok()) return give_up(lock, status);
   ++agreement.came;
   for (; !open.empty() && open.front().came == world(); ++shared_.settled_) open.pop_front();

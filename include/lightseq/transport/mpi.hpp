@@ -68,11 +68,11 @@ class Mpi {
   /// from the last piece that arrived or was taken.
   Status finish() noexcept;
 
-  /// Waits for the terms of all ranks, as a group of messages. After a disagreement, or where a rank cannot
-  /// be constructed, all is as before.
-  Status agree(Terms const& terms) {
+  /// Waits for the fingerprints of all ranks, as a group of messages. After a disagreement, or where a rank
+  /// cannot be constructed, all is as before.
+  Status agree(Fingerprint const& fingerprint) {
     ++agreements_;
-    return agree_by_messages(*this, terms);
+    return agree_by_messages(*this, fingerprint);
   }
 
   /// How many agree() was called for.

@@ -93,9 +93,9 @@ class Nccl {
   /// `capturing`, of a stream that is being captured, is no failure.
   Status wait(cudaStream_t stream) noexcept;
 
-  /// Gathers the terms of all ranks and waits for them. After a disagreement, or where a rank cannot be
-  /// constructed, all is as before.
-  Status agree(Terms const& terms) noexcept;
+  /// Gathers the fingerprints of all ranks and waits for them. After a disagreement, or where a rank cannot
+  /// be constructed, all is as before.
+  Status agree(Fingerprint const& fingerprint) noexcept;
 
   /// Sends a byte to each of `to` and receives one from each of `from`, and waits: NCCL connects two ranks
   /// with their first message, which waits for both and cannot be captured.
@@ -160,7 +160,7 @@ class Nccl {
 
   std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, DestroyEvent> begun_;  // before a group's kernel
 
-  // The word, this rank's terms, then the terms of all ranks; in both memories.
+  // The word, this rank's fingerprint, then the fingerprints of all ranks; in both memories.
   std::unique_ptr<Statement, FreePinned> pinned_;
   std::unique_ptr<Statement, FreeDevice> device_;
 };
@@ -284,10 +284,10 @@ inline Status Nccl::wait(cudaStream_t stream) noexcept {
   }
 }
 
-inline Status Nccl::agree(Terms const& terms) noexcept {
+inline Status Nccl::agree(Fingerprint const& fingerprint) noexcept {
   if (comm_ == nullptr) return broken();
   if (captures(stream_)) return {.code = Code::capturing, .subject = "the stream", .rank = rank_};
-  *pinned(0) = Statement(terms);
+  *pinned(0) = Statement(fingerprint);
   Statement *const mine = device_.get(), *const all = device_.get() + 1;
   auto const copy = [&](Statement* to, Statement const* from, int count) {
     std::size_t const bytes = static_cast<std::size_t>(count) * sizeof(Statement);
@@ -295,11 +295,11 @@ inline Status Nccl::agree(Terms const& terms) noexcept {
   };
   Status status = copy(mine, pinned(0), 1);
   if (status.ok())
-    status = enqueue({.label = "terms"},
+    status = enqueue({.label = "fingerprint"},
                      [&] { return ncclAllGather(mine, all, sizeof(Statement), ncclInt8, comm_, stream_); });
   if (status.ok()) status = copy(pinned(1), all, world_);
   if (status.ok()) status = wait(stream_);
-  return status.ok() ? verdict(terms, {pinned(1), static_cast<std::size_t>(world_)}) : status;
+  return status.ok() ? verdict(fingerprint, {pinned(1), static_cast<std::size_t>(world_)}) : status;
 }
 
 inline Status Nccl::connect(std::span<int const> to, std::span<int const> from) noexcept {

@@ -70,14 +70,14 @@ inline char const* label_of(std::span<Send const> sends, std::span<Receive const
 /// transport failed for good: every later call fails too, on the rank that failed first with the same
 /// Status.
 ///
-/// A transport may also have `Status agree(Terms const&)`, which every rank calls once for each DistAttn that
-/// it constructs, all in the same order, and which may allocate. A rank whose construction fails calls it
-/// too, with its Terms::failure. Where two ranks' terms differ, all get the same `disagreement`, and where
-/// one has failed, the same `not_constructed`. It may wait for the other ranks, no longer than a time-out,
-/// or, where one thread may construct several ranks, compare with those that have called and tell these in
-/// their next call. agree_by_messages() is one that waits. A transport without it is trusted. One that
-/// compares the origins of messages has `int agreements() const`, how many agree() was called for: a DistAttn
-/// takes its number from it, and a call that meets another call is `out_of_order`.
+/// A transport may also have `Status agree(Fingerprint const&)`, which every rank calls once for each
+/// DistAttn that it constructs, all in the same order, and which may allocate. A rank whose construction
+/// fails calls it too, with its Fingerprint::failure. Where two ranks' fingerprints differ, all get the same
+/// `disagreement`, and where one has failed, the same `not_constructed`. It may wait for the other ranks, no
+/// longer than a time-out, or, where one thread may construct several ranks, compare with those that have
+/// called and tell these in their next call. agree_by_messages() is one that waits. A transport without it is
+/// trusted. One that compares the origins of messages has `int agreements() const`, how many agree() was
+/// called for: a DistAttn takes its number from it, and a call that meets another call is `out_of_order`.
 ///
 /// And it may have `Status connect(std::span<int const> to, std::span<int const> from)`, which every rank
 /// calls once for each DistAttn, with the ranks that it will send to and receive from. And

@@ -134,7 +134,7 @@ void copies_like_the_host(Shape const& shape, cudaStream_t stream) {
   fill_with_bits(from.host), fill_with_bits(to.host);
   from.upload(), to.upload();
   Tensor<From const> const source = from.on_device();
-  CHECK(rows::copy<HeadDim>(source, to.on_device(), shape, stream) == cudaSuccess);
+  CHECK(row_ops::copy<HeadDim>(source, to.on_device(), shape, stream) == cudaSuccess);
   host::copy(from.on_host(), to.on_host(), shape);
   CHECK(same(to.device.values(), to.host));  // the gaps, too
 }
@@ -278,10 +278,10 @@ void merges_right(Shape const& shape, cudaStream_t stream) {
   fill_with_bits(o.host), fill_with_bits(lse.host);
   Finished<T> const to{o.on_device(), lse.on_device()};
   o.upload(), lse.upload();
-  CHECK(rows::merge<HeadDim>(p.from.on_device(), p.own.on_device(), to, shape, stream) == cudaSuccess);
+  CHECK(row_ops::merge<HeadDim>(p.from.on_device(), p.own.on_device(), to, shape, stream) == cudaSuccess);
   check_finished(o, lse, merged);
   o.upload(), lse.upload();
-  CHECK(rows::finish<HeadDim>(Partial<float const>(p.own.on_device()), to, shape, stream) == cudaSuccess);
+  CHECK(row_ops::finish<HeadDim>(Partial<float const>(p.own.on_device()), to, shape, stream) == cudaSuccess);
   check_finished(o, lse, alone);
   for (Part* const part : {&p.own, &p.from}) {
     CHECK(same(part->o.device.values(), part->o.host));
@@ -291,13 +291,14 @@ void merges_right(Shape const& shape, cudaStream_t stream) {
   if constexpr (std::is_same_v<T, float>) {
     // In place.
     Finished<float> const over{p.own.o.on_device(), p.own.top.on_device()};
-    CHECK(rows::finish<HeadDim>(Partial<float const>(p.own.on_device()), over, shape, stream) == cudaSuccess);
+    CHECK(row_ops::finish<HeadDim>(Partial<float const>(p.own.on_device()), over, shape, stream) ==
+          cudaSuccess);
     check_finished(p.own.o, p.own.top, alone);
     p.own.upload();
-    CHECK(rows::merge<HeadDim>(p.from.on_device(), p.own.on_device(), over, shape, stream) == cudaSuccess);
+    CHECK(row_ops::merge<HeadDim>(p.from.on_device(), p.own.on_device(), over, shape, stream) == cudaSuccess);
     check_finished(p.own.o, p.own.top, merged);
     p.own.upload();
-    CHECK(rows::merge<HeadDim>(p.from.on_device(), p.own.on_device(), shape, stream) == cudaSuccess);
+    CHECK(row_ops::merge<HeadDim>(p.from.on_device(), p.own.on_device(), shape, stream) == cudaSuccess);
     check_finished(p.own.o, p.own.top, p.merged);
     CHECK(matches(changed_rows(p.own.sum), p.merged.sum));
   }
@@ -342,7 +343,7 @@ TEST_CASE("a copy, a clear and a merge reach beyond 2^31 elements") {
     return copy.values();
   };
   check_cuda(cudaDeviceSynchronize());
-  CHECK(rows::copy<16>(Tensor<float const>(source.data()), wide, shape, streams[0]) == cudaSuccess);
+  CHECK(row_ops::copy<16>(Tensor<float const>(source.data()), wide, shape, streams[0]) == cudaSuccess);
   check_cuda(cudaDeviceSynchronize());
   CHECK(same(far_values(), second.values()));
 
@@ -350,12 +351,12 @@ TEST_CASE("a copy, a clear and a merge reach beyond 2^31 elements") {
     return RowStats<float>::packed(array.data(), 1, 3);
   };
   Partial<float> const none{merged.data(), stats(lse), stats(sum)};
-  CHECK(rows::clear<16>(none, shape, streams[0]) == cudaSuccess);
-  CHECK(rows::merge<16>(Partial<float const>{wide, stats(other_lse), stats(other_sum)}, none, shape,
-                        streams[0]) == cudaSuccess);
+  CHECK(row_ops::clear<16>(none, shape, streams[0]) == cudaSuccess);
+  CHECK(row_ops::merge<16>(Partial<float const>{wide, stats(other_lse), stats(other_sum)}, none, shape,
+                           streams[0]) == cudaSuccess);
   CHECK(same(merged.values(), values));
 
-  CHECK(rows::clear<16>(Partial<float>{wide, stats(lse), stats(sum)}, shape, streams[0]) == cudaSuccess);
+  CHECK(row_ops::clear<16>(Partial<float>{wide, stats(lse), stats(sum)}, shape, streams[0]) == cudaSuccess);
   check_cuda(cudaDeviceSynchronize());
   CHECK(same(far_values(), std::vector<float>(48, 0)));
 }
@@ -368,7 +369,7 @@ TEST_CASE("a clear on the GPU writes a result of no keys and no gap") {
       Part part{shape};
       fill_with_bits(part.o.host), fill_with_bits(part.top.host), fill_with_bits(part.sum.host);
       part.upload();
-      CHECK(rows::clear<dim>(part.on_device(), shape, streams[0]) == cudaSuccess);
+      CHECK(row_ops::clear<dim>(part.on_device(), shape, streams[0]) == cudaSuccess);
       auto const rows = static_cast<std::size_t>(shape.batch * shape.tokens * shape.heads);
       CHECK(same(changed_rows(part.o), std::vector<float>(rows * dim, 0)));
       CHECK(same(changed_rows(part.top), std::vector<float>(rows, -infinity)));
@@ -398,9 +399,9 @@ TEST_CASE("a zeroing, a sum and a copy of statistics on the GPU have the host's 
       sum.host = random_vector<float>(static_cast<std::int64_t>(sum.host.size()), 6);
       more.upload(), sum.upload(), rounded.upload(), from.upload(), to.upload();
       Tensor<float const> const part(more.on_device()), half(sum.on_device());
-      CHECK(rows::add<dim>(part, half, rounded.on_device(), shape, streams[0]) == cudaSuccess);
-      CHECK(rows::add<dim>(part, half, sum.on_device(), shape, streams[0]) == cudaSuccess);
-      CHECK(rows::copy(RowStats<float const>(from.on_device()), to.on_device(), shape, streams[0]) ==
+      CHECK(row_ops::add<dim>(part, half, rounded.on_device(), shape, streams[0]) == cudaSuccess);
+      CHECK(row_ops::add<dim>(part, half, sum.on_device(), shape, streams[0]) == cudaSuccess);
+      CHECK(row_ops::copy(RowStats<float const>(from.on_device()), to.on_device(), shape, streams[0]) ==
             cudaSuccess);
       Tensor<float const> const host_part(more.on_host()), host_half(sum.on_host());
       host::add(host_part, host_half, rounded.on_host(), shape);
@@ -409,7 +410,7 @@ TEST_CASE("a zeroing, a sum and a copy of statistics on the GPU have the host's 
       host::copy(RowStats<float const>(from.on_host()), to.on_host(), shape);
       CHECK(same(sum.device.values(), sum.host));
       CHECK(same(to.device.values(), to.host));
-      CHECK(rows::zero<dim>(sum.on_device(), shape, streams[0]) == cudaSuccess);
+      CHECK(row_ops::zero<dim>(sum.on_device(), shape, streams[0]) == cudaSuccess);
       host::zero(sum.on_host(), shape);
       CHECK(same(sum.device.values(), sum.host));
     }
@@ -426,8 +427,8 @@ TEST_CASE_TEMPLATE("delta on the GPU is the sum of o * d_o of each row", T, bflo
       o.host = random_vector<T>(static_cast<std::int64_t>(o.host.size()), 7);
       d_o.host = random_vector<T>(static_cast<std::int64_t>(d_o.host.size()), 8);
       o.upload(), d_o.upload(), delta.upload();
-      CHECK(rows::delta<dim>(Tensor<T const>(o.on_device()), Tensor<T const>(d_o.on_device()),
-                             delta.on_device(), shape, streams[0]) == cudaSuccess);
+      CHECK(row_ops::delta<dim>(Tensor<T const>(o.on_device()), Tensor<T const>(d_o.on_device()),
+                                delta.on_device(), shape, streams[0]) == cudaSuccess);
       auto got = delta.device.values();
       bool right = true;
       host::for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
@@ -458,12 +459,12 @@ TEST_CASE(
   Partial<float> const part{o.data(), of(0), of(1)};
   void* memory = nullptr;
   REQUIRE(cudaMalloc(&memory, std::size_t{1} << 46) == cudaErrorMemoryAllocation);
-  CHECK(rows::clear<16>(part, shape, streams[0]) == cudaSuccess);
-  CHECK(rows::merge<16>(part, part, shape, streams[0]) == cudaSuccess);
-  CHECK(rows::finish<16>(Partial<float const>(part), Finished<float>{o.data(), of(2)}, shape, streams[0]) ==
-        cudaSuccess);
-  CHECK(rows::delta<16, bfloat16>(x.data(), x.data(), RowStats<float>::packed(delta.data(), 2, 3), shape,
-                                  streams[0]) == cudaSuccess);
+  CHECK(row_ops::clear<16>(part, shape, streams[0]) == cudaSuccess);
+  CHECK(row_ops::merge<16>(part, part, shape, streams[0]) == cudaSuccess);
+  CHECK(row_ops::finish<16>(Partial<float const>(part), Finished<float>{o.data(), of(2)}, shape,
+                            streams[0]) == cudaSuccess);
+  CHECK(row_ops::delta<16, bfloat16>(x.data(), x.data(), RowStats<float>::packed(delta.data(), 2, 3), shape,
+                                     streams[0]) == cudaSuccess);
   CHECK(cudaGetLastError() == cudaErrorMemoryAllocation);
   check_cuda(cudaDeviceSynchronize());
 }

@@ -28,9 +28,9 @@ void check_delta(std::uint64_t stream) {
     auto const o = random_vector<T>(size, stream + 1), d_o = random_vector<T>(size, stream + 2);
     DeviceArray<T> const o_there(o), d_o_there(d_o);
     DeviceArray<float> const delta(poisoned_vector<float>(rows + 1));
-    check_cuda(rows::delta<HeadDim, T>({o_there.data(), strides}, {d_o_there.data(), strides},
-                                       RowStats<float>::packed(delta.data(), shape.heads, shape.tokens),
-                                       shape, nullptr));
+    check_cuda(row_ops::delta<HeadDim, T>({o_there.data(), strides}, {d_o_there.data(), strides},
+                                          RowStats<float>::packed(delta.data(), shape.heads, shape.tokens),
+                                          shape, nullptr));
     std::vector<double> want;
     for (std::int64_t b = 0; b < shape.batch; ++b)
       for (std::int64_t h = 0; h < shape.heads; ++h)

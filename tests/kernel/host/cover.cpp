@@ -104,7 +104,7 @@ TEST_CASE("tiles hold every row of a shard once, in order, at its position") {
       std::int64_t row = 0;
       bool right = true;
       for (std::int64_t t = 0; t < tiles_of(shard, size); ++t) {
-        host::Tile const tile = host::tile_at(shard, size, t);
+        ShardTile const tile = tile_at(shard, size, t);
         right = right && tile.first == row && tile.rows >= 1 && tile.rows <= size &&
                 tile.positions.rows == tile.rows;
         for (int r = 0; r < tile.rows; ++r, ++row)

@@ -65,7 +65,7 @@ TEST_CASE("the sm_90 forward kernel may continue in place, from nothing too") {
   check_in_place<192, bfloat16>(Documents{60}, 800);
 }
 
-TEST_CASE("the sm_90 forward kernel says which float output or input the copy engine does not take") {
+TEST_CASE("the sm_90 forward kernel says which float output or input TMA does not take") {
   REQUIRE(compute_capability() == 90);
   DeviceArray<bfloat16> const data(100 * 128);
   DeviceArray<float> const o(100 * 128), stats(100);

@@ -29,10 +29,10 @@ void check_units(M const& mask, Positions const& queries, Positions const& keys,
   CHECK(std::int64_t{units.count - 1} * units.key_tiles < std::max<std::int64_t>(key_tiles, 1));
   bool right = true;
   for (std::int64_t q = 0; q < query_tiles; ++q) {
-    Range const hull = host::tile_at(queries, query_rows, q).positions.hull();
+    Range const hull = tile_at(queries, query_rows, q).positions.hull();
     auto const within = tiles_within(keys, key_rows, keys_within(mask, hull));
     for (std::int64_t k = within.begin; k < within.end; ++k) {
-      Range const key_hull = host::tile_at(keys, key_rows, k).positions.hull();
+      Range const key_hull = tile_at(keys, key_rows, k).positions.hull();
       if (cover_within(mask, hull, key_hull) == Cover::none) continue;
       std::int64_t const own = q / units.query_tiles, other = k / units.key_tiles;
       QueryUnits::Unit const &of_queries = units.units[own], &of_keys = units.units[other];

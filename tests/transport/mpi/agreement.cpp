@@ -114,8 +114,8 @@ TEST_CASE("a process that constructs one object more hears it, and so do those w
     auto const texts = gathered(said);
     std::string const here = sentence("rank ", one_more), there = sentence("rank ", 1 - one_more);
     std::string const call = " of step 0 of the forward of object 0", constructor = " of a constructor";
-    std::string const found_here =
-                          there + " sent a message" + call + ", and " + here + " awaits terms" + constructor,
+    std::string const found_here = there + " sent a message" + call + ", and " + here +
+                                   " awaits fingerprint" + constructor,
                       found_there =
                           here + " sent a message" + constructor + ", and " + there + " awaits kv" + call;
     for (int rank = 0; rank < 2; ++rank) {

@@ -34,7 +34,7 @@ class Mortal {
     return gone_ ? Status{} : nccl_.start(sends, recvs);
   }
   Status finish() noexcept { return gone_ ? Status{} : nccl_.finish(); }
-  Status agree(Terms const& terms) { return nccl_.agree(terms); }
+  Status agree(Fingerprint const& fingerprint) { return nccl_.agree(fingerprint); }
   Status connect(std::span<int const> to, std::span<int const> from) { return nccl_.connect(to, from); }
   Status wait(cudaStream_t stream) noexcept { return nccl_.wait(stream); }
   bool gone() const { return gone_; }

@@ -12,14 +12,14 @@ inline namespace LIGHTSEQ_ABI {
 /// the launch takes the key tiles. A thread block waits only for tiles that were taken earlier, by thread
 /// blocks that are therefore running.
 template <int QueryRows, int KeyRows, Mask M>
-struct BackwardTurns {
+struct DqSemaphore {
   M const& mask;
-  KeyTileOrder const& order;
+  KeyTileScheduler const& order;
   LaunchSegment const *queries, *keys;
   /// For each batch, head and query tile: the turn, plus 1, of the key tile that has added its part last.
-  unsigned* turns;
+  unsigned* semaphores;
 
-  /// The turns that a launch of this size may need: its rows may lie in two segments.
+  /// The semaphores that a launch of this size may need: its rows may lie in two segments.
   static constexpr std::int64_t count(std::int64_t batch, std::int64_t heads, std::int64_t query_rows) {
     return batch * heads * (query_rows / QueryRows + 2);
   }
@@ -29,7 +29,7 @@ struct BackwardTurns {
     int const in_first = (queries[0].count + QueryRows - 1) / QueryRows;
     int const tiles = in_first + (queries[1].count + QueryRows - 1) / QueryRows;
     std::int64_t const batch_head = std::int64_t{batch} * order.kv_heads * order.group + head;
-    return turns + batch_head * tiles + segment * in_first + first / QueryRows;
+    return semaphores + batch_head * tiles + segment * in_first + first / QueryRows;
   }
 
   /// The last turn before `turn` of a tile that adds to the query tile of these positions, or -1. A whole
@@ -43,8 +43,8 @@ struct BackwardTurns {
       if (int const high = before - lane * step; high >= 0) {
         int const number = order.number_at(high, from_last),
                   other = order.number_at(max(high - step + 1, 0), from_last);
-        TilePlace const first = KeyTileOrder::place_of(min(number, other), keys[0].count, KeyRows);
-        TilePlace const last = KeyTileOrder::place_of(max(number, other), keys[0].count, KeyRows);
+        TilePlace const first = KeyTileScheduler::place_of(min(number, other), keys[0].count, KeyRows);
+        TilePlace const last = KeyTileScheduler::place_of(max(number, other), keys[0].count, KeyRows);
         LaunchSegment const& segment = keys[last.segment];
         Range const key_hull =
             segment.hull(first.first, min(last.first + KeyRows, segment.count) - first.first);

@@ -12,7 +12,7 @@ inline namespace LIGHTSEQ_ABI {
 /// a mask cuts tend to come first. A whole warp walks, and asks the mask about 32 tiles at a time of those
 /// within its bounds.
 template <int KeyRows, Mask M>
-struct KeyWalk {
+struct KeyTileIterator {
   M const& mask;
   LaunchSegment const* keys;  ///< the segments
   Range queries;

@@ -15,7 +15,7 @@ namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 
 /// The order in which a launch takes its key tiles, and how many there are.
-struct KeyTileOrder {
+struct KeyTileScheduler {
   int kv_heads = 0, group = 0;  ///< key/value heads, and how many query heads share one
   int batch_heads = 0;          ///< batches x key/value heads
   int section = 0;              ///< batches x key/value heads whose tiles are taken together
@@ -59,7 +59,7 @@ struct KeyTileOrder {
   /// in their order. With `turns_back` the last section goes the other way, from the first keys and the last
   /// queries on: its longest tiles would otherwise come last and leave most multiprocessors idle.
   template <class Call, Mask M>
-  static Status make(KeyTileOrder& order, Call const& call, M const& mask, int head_dim, int key_rows,
+  static Status make(KeyTileScheduler& order, Call const& call, M const& mask, int head_dim, int key_rows,
                      int at_once, bool in_turns, bool turns_back = false) {
     bool uneven = false;
     std::int64_t key_tiles = 0;
@@ -109,7 +109,7 @@ struct KeyTileOrder {
 /// warp walks, and asks the mask about 32 tiles at a time of those within its bounds. Keys is what a Range
 /// can be made from.
 template <int QueryRows, Mask M, class Keys = Range>
-struct QueryWalk {
+struct QueryTileIterator {
   M const& mask;
   LaunchSegment const* queries;  ///< two segments
   Keys keys;

@@ -21,7 +21,7 @@ struct TilePlace {
 };
 
 /// The order in which a launch takes its query tiles, and how many there are.
-struct TileOrder {
+struct QueryTileScheduler {
   int heads = 0, group = 0;  ///< query heads, and how many of them share a key/value head
   int batch_heads = 0;
   int section = 0;      ///< batches x heads whose tiles are taken together
@@ -42,14 +42,15 @@ struct TileOrder {
 
   /// The order of a call's tiles of `query_rows` queries.
   template <class Call, Mask M>
-  static Status make(TileOrder& order, Call const& call, M const& mask, int head_dim, int query_rows) {
+  static Status make(QueryTileScheduler& order, Call const& call, M const& mask, int head_dim,
+                     int query_rows) {
     return make(order, call, std::span(&call.keys, 1), mask, head_dim, query_rows);
   }
 
   /// The same where these keys take the place of the call's.
   template <class Call, Mask M>
-  static Status make(TileOrder& order, Call const& call, std::span<Positions const> chunks, M const& mask,
-                     int head_dim, int query_rows) {
+  static Status make(QueryTileScheduler& order, Call const& call, std::span<Positions const> chunks,
+                     M const& mask, int head_dim, int query_rows) {
     bool uneven = false;
     std::int64_t key_rows = 0;
     for (Positions const& positions : chunks) {

@@ -17,7 +17,7 @@
 /// addresses and strides are multiples of 16 bytes.
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
-namespace rows {
+namespace row_ops {
 
 /// Eight neighbours of a row.
 struct Eight {
@@ -359,6 +359,6 @@ cudaError_t prepare() {
   return error;
 }
 
-}  // namespace rows
+}  // namespace row_ops
 }  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

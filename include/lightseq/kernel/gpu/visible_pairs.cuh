@@ -35,7 +35,7 @@ __device__ __forceinline__ bool is_suspect(OnlineSoftmax const& softmax, float c
 }
 
 /// A warp's 16 rows once more, over the pairs that the mask shows and no others, without tensor cores: slow.
-/// `Walk` is the KeyWalk of the tile that the rows belong to, `key_rows` its tiles' size.
+/// `Walk` is the KeyTileIterator of the tile that the rows belong to, `key_rows` its tiles' size.
 template <int HeadDim, int key_rows, class T, Mask M>
 struct VisiblePairs {
   M const& mask;
@@ -44,9 +44,9 @@ struct VisiblePairs {
   int kv_head;
   float scale;  ///< with the factor log2(e)
 
-  /// Mends o and the softmax, which is added up, if need be. make_walk() gives a KeyWalk that has not begun,
-  /// segment(i) the KeyRows of a segment, and start(softmax, o) makes both what they were before the first
-  /// key.
+  /// Mends o and the softmax, which is added up, if need be. make_walk() gives a KeyTileIterator that has not
+  /// begun, segment(i) the KeyRows of a segment, and start(softmax, o) makes both what they were before the
+  /// first key.
   template <class MakeWalk, class SegmentOf, class Start>
   __device__ __forceinline__ void mend(MakeWalk const& make_walk, SegmentOf const& segment,
                                        Start const& start, OnlineSoftmax& softmax,

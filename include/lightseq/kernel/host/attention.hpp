@@ -43,7 +43,7 @@ struct ScaleFactors {
 /// Calls f(visible, i * Columns + j) for row i of `rows` and row j of `columns`; `visible` takes their
 /// positions in this order.
 template <int Columns, class Visible, class F>
-void for_each_pair(Tile const& rows, Tile const& columns, Visible const& visible, F const& f) {
+void for_each_pair(ShardTile const& rows, ShardTile const& columns, Visible const& visible, F const& f) {
   for (int i = 0; i < rows.rows; ++i) {
     std::int64_t const at = rows.positions.position(i);
     for (int j = 0; j < columns.rows; ++j) f(visible(at, columns.positions.position(j)), i * Columns + j);
@@ -60,22 +60,22 @@ class Forward {
   static constexpr int columns = round_up(HeadDim, Width);
   static_assert(fits<Width>(tile));
 
-  using Rows = Matrix<pitch<HeadDim>>;   // [row, dim]
-  using Transposed = Matrix<tile.held>;  // [dim or key, query]
+  using Rows = Matrix<pitch<HeadDim>>;         // [row, dim]
+  using Transposed = Matrix<tile.stationary>;  // [dim or key, query]
 
  public:
   /// A kept tile of queries. Logarithms are to base 2: `top` is the largest score so far.
   struct alignas(128) Kept {
-    float queries[HeadDim * tile.held];   ///< [dim, query], times scale.rest * log2(e)
-    float o[tile.held * pitch<HeadDim>];  ///< [query, dim], to be divided by `sum`
-    float top[tile.held];
-    float sum[tile.held];
+    float queries[HeadDim * tile.stationary];   ///< [dim, query], times scale.rest * log2(e)
+    float o[tile.stationary * pitch<HeadDim>];  ///< [query, dim], to be divided by `sum`
+    float top[tile.stationary];
+    float sum[tile.stationary];
   };
   struct alignas(128) Scratch {
     Kept kept[tile.group];
-    float k[tile.passing * pitch<HeadDim>];  ///< times scale.power
-    float v[tile.passing * pitch<HeadDim>];
-    float scores[tile.passing * tile.held];  ///< [key, query]
+    float k[tile.streaming * pitch<HeadDim>];  ///< times scale.power
+    float v[tile.streaming * pitch<HeadDim>];
+    float scores[tile.streaming * tile.stationary];  ///< [key, query]
   };
 
   Forward(ForwardCall<T, Result> const& call, M const& mask, std::byte* scratch)
@@ -90,7 +90,7 @@ class Forward {
   }
 
   void run() {
-    std::int64_t const items = call_.heads / call_.kv_heads * tiles_of(call_.queries, tile.held);
+    std::int64_t const items = call_.heads / call_.kv_heads * tiles_of(call_.queries, tile.stationary);
     for (std::int64_t batch = 0; batch < call_.batch; ++batch)
       for (std::int64_t kv_head = 0; kv_head < call_.kv_heads; ++kv_head)
         for (std::int64_t item = 0; item < items; item += tile.group)
@@ -101,22 +101,22 @@ class Forward {
  private:
   struct Item {
     std::int64_t head;
-    Tile queries;
+    ShardTile queries;
   };
 
   void attend_group(std::int64_t batch, std::int64_t kv_head, std::int64_t first, int count) {
     Item items[tile.group];
-    std::int64_t const query_tiles = tiles_of(call_.queries, tile.held);
+    std::int64_t const query_tiles = tiles_of(call_.queries, tile.stationary);
     Range bound;
     for (int i = 0; i < count; ++i) {
       std::int64_t const head = kv_head * (call_.heads / call_.kv_heads) + (first + i) / query_tiles;
-      items[i] = {head, tile_at(call_.queries, tile.held, (first + i) % query_tiles)};
+      items[i] = {head, tile_at(call_.queries, tile.stationary, (first + i) % query_tiles)};
       begin(batch, items[i], scratch_.kept[i]);
       bound = bound.joined(keys_within(mask_, items[i].queries.positions.hull()));
     }
-    TileSpan<std::int64_t> const key_tiles = tiles_within(call_.keys, tile.passing, bound);
+    TileSpan<std::int64_t> const key_tiles = tiles_within(call_.keys, tile.streaming, bound);
     for (std::int64_t t = key_tiles.begin; t < key_tiles.end; ++t) {
-      Tile const keys = tile_at(call_.keys, tile.passing, t);
+      ShardTile const keys = tile_at(call_.keys, tile.streaming, t);
       bool packed = false;
       std::optional<bool> finite;  // values, which matters where pairs are hidden
       for (int i = 0; i < count; ++i) {
@@ -133,17 +133,17 @@ class Forward {
     for (int i = 0; i < count; ++i) finish(batch, items[i], scratch_.kept[i]);
   }
 
-  void pack_keys(std::int64_t batch, std::int64_t kv_head, Tile const& keys) {
-    pack<HeadDim, tile.passing>(keys.rows, call_.k.at(batch, keys.first, kv_head), call_.k.strides.token,
-                                scale_.power, scratch_.k);
-    pack<HeadDim, tile.passing>(keys.rows, call_.v.at(batch, keys.first, kv_head), call_.v.strides.token, 1,
-                                scratch_.v);
+  void pack_keys(std::int64_t batch, std::int64_t kv_head, ShardTile const& keys) {
+    pack<HeadDim, tile.streaming>(keys.rows, call_.k.at(batch, keys.first, kv_head), call_.k.strides.token,
+                                  scale_.power, scratch_.k);
+    pack<HeadDim, tile.streaming>(keys.rows, call_.v.at(batch, keys.first, kv_head), call_.v.strides.token, 1,
+                                  scratch_.v);
   }
 
   void begin(std::int64_t batch, Item const& item, Kept& kept) {
-    Tile const& queries = item.queries;
-    pack_transposed<HeadDim, tile.held>(queries.rows, call_.q.at(batch, queries.first, item.head),
-                                        call_.q.strides.token, scale_.rest * log2e, kept.queries);
+    ShardTile const& queries = item.queries;
+    pack_transposed<HeadDim, tile.stationary>(queries.rows, call_.q.at(batch, queries.first, item.head),
+                                              call_.q.strides.token, scale_.rest * log2e, kept.queries);
     std::fill(std::begin(kept.o), std::end(kept.o), 0.0f);
     std::fill(std::begin(kept.top), std::end(kept.top), -infinity);
     std::fill(std::begin(kept.sum), std::end(kept.sum), 0.0f);
@@ -156,16 +156,17 @@ class Forward {
   }
 
   /// A tile without hidden pairs.
-  void attend(Kept& kept, Tile const& queries, Tile const& keys) {
+  void attend(Kept& kept, ShardTile const& queries, ShardTile const& keys) {
     multiply_queries(kept, keys);
     softmax(kept, keys.rows, Merge::least);
     add_values(kept, queries, keys);
   }
 
   /// A tile with hidden pairs. Their weights are 0, which hides only values that are finite.
-  void attend_visible(Kept& kept, Tile const& queries, Tile const& keys, std::optional<bool>& finite) {
+  void attend_visible(Kept& kept, ShardTile const& queries, ShardTile const& keys,
+                      std::optional<bool>& finite) {
     multiply_queries(kept, keys);
-    for_each_pair<tile.held>(
+    for_each_pair<tile.stationary>(
         keys, queries, [&](std::int64_t key, std::int64_t query) { return mask_.visible(query, key); },
         [&](bool visible, int index) {
           float& score = scratch_.scores[index];
@@ -173,7 +174,7 @@ class Forward {
           score = visible ? seen : -infinity;
         });
     softmax(kept, keys.rows, -infinity);
-    if (!finite) finite = all_finite<Width>(scratch_.v, tile.passing * pitch<HeadDim>);
+    if (!finite) finite = all_finite<Width>(scratch_.v, tile.streaming * pitch<HeadDim>);
     if (*finite) return add_values(kept, queries, keys);
     gemm_of_visible<columns>(queries.rows, keys.rows, Transposed{scratch_.scores}.transposed(),
                              Rows{scratch_.v}, Rows{kept.o}, [&](int query, int key) {
@@ -182,25 +183,25 @@ class Forward {
                              });
   }
 
-  void multiply_queries(Kept& kept, Tile const& keys) {
-    gemm<Width, Store::assign, tile.held>(keys.rows, HeadDim, Rows{scratch_.k}, Transposed{kept.queries},
-                                          Transposed{scratch_.scores});
+  void multiply_queries(Kept& kept, ShardTile const& keys) {
+    gemm<Width, Store::assign, tile.stationary>(keys.rows, HeadDim, Rows{scratch_.k},
+                                                Transposed{kept.queries}, Transposed{scratch_.scores});
   }
 
-  void add_values(Kept& kept, Tile const& queries, Tile const& keys) {
+  void add_values(Kept& kept, ShardTile const& queries, ShardTile const& keys) {
     gemm<Width, Store::add, columns>(queries.rows, keys.rows, Transposed{scratch_.scores}.transposed(),
                                      Rows{scratch_.v}, Rows{kept.o});
   }
 
   /// Turns scores into exp2(score - top) and brings top, which is `least` at least, sum and o up to date.
   void softmax(Kept& kept, int keys, float least) {
-    float rescale[tile.held];
-    for (int q = 0; q < tile.held; q += Width) {
+    float rescale[tile.stationary];
+    for (int q = 0; q < tile.stationary; q += Width) {
       float* const scores = scratch_.scores + q;
       simd::Floats<Width> const before = simd::load<Width>(kept.top + q);
       simd::Floats<Width> top = before > least ? before : simd::broadcast<Width>(least);
       for (int k = 0; k < keys; ++k) {
-        auto const s = simd::load<Width>(scores + k * tile.held);
+        auto const s = simd::load<Width>(scores + k * tile.stationary);
         top = s > top ? s : top;
       }
       // While a query has seen no key, top is -inf, and -inf - -inf would be NaN.
@@ -208,15 +209,15 @@ class Forward {
       simd::Floats<Width> const factor = simd::exp2<Width>(before - base);
       simd::Floats<Width> sum = {};
       for (int k = 0; k < keys; ++k) {
-        auto const p = simd::exp2<Width>(simd::load<Width>(scores + k * tile.held) - base);
-        simd::store<Width>(scores + k * tile.held, p);
+        auto const p = simd::exp2<Width>(simd::load<Width>(scores + k * tile.stationary) - base);
+        simd::store<Width>(scores + k * tile.stationary, p);
         sum = sum + p;
       }
       simd::store<Width>(kept.top + q, top);
       simd::store<Width>(kept.sum + q, simd::load<Width>(kept.sum + q) * factor + sum);
       simd::store<Width>(rescale + q, factor);
     }
-    for (int q = 0; q < tile.held; ++q) {
+    for (int q = 0; q < tile.stationary; ++q) {
       if (rescale[q] == 1) continue;
       float* const o = kept.o + q * pitch<HeadDim>;
       for (int d = 0; d < columns; d += Width)
@@ -225,7 +226,7 @@ class Forward {
   }
 
   void finish(std::int64_t batch, Item const& item, Kept const& kept) {
-    Tile const& queries = item.queries;
+    ShardTile const& queries = item.queries;
     for (int q = 0; q < queries.rows; ++q) {
       float const* const from = kept.o + q * pitch<HeadDim>;
       auto* const o = call_.out.o.at(batch, queries.first + q, item.head);
@@ -257,28 +258,28 @@ class Backward {
   static constexpr int columns = round_up(HeadDim, Width);
   static_assert(fits<Width>(tile));
 
-  using Rows = Matrix<pitch<HeadDim>>;   // [row, dim]
-  using Transposed = Matrix<tile.held>;  // [dim or query, key]
+  using Rows = Matrix<pitch<HeadDim>>;         // [row, dim]
+  using Transposed = Matrix<tile.stationary>;  // [dim or query, key]
 
  public:
   /// A kept tile of keys.
   struct alignas(128) Kept {
-    float k[tile.held * pitch<HeadDim>];      ///< [key, dim], times scale.power
-    float k_transposed[HeadDim * tile.held];  ///< [dim, key], times scale.rest * log2(e)
-    float v_transposed[HeadDim * tile.held];  ///< [dim, key]
-    float dk[tile.held * pitch<HeadDim>];     ///< [key, dim], to be multiplied by scale.rest
-    float dv[tile.held * pitch<HeadDim>];     ///< [key, dim]
-    bool finite;                              ///< k is
+    float k[tile.stationary * pitch<HeadDim>];      ///< [key, dim], times scale.power
+    float k_transposed[HeadDim * tile.stationary];  ///< [dim, key], times scale.rest * log2(e)
+    float v_transposed[HeadDim * tile.stationary];  ///< [dim, key]
+    float dk[tile.stationary * pitch<HeadDim>];     ///< [key, dim], to be multiplied by scale.rest
+    float dv[tile.stationary * pitch<HeadDim>];     ///< [key, dim]
+    bool finite;                                    ///< k is
   };
   struct alignas(128) Scratch {
     Kept kept[tile.group];
-    float q[tile.passing * pitch<HeadDim>];  ///< times scale.power
-    float d_o[tile.passing * pitch<HeadDim>];
-    float dq[tile.passing * pitch<HeadDim>];  ///< to be multiplied by scale.rest
-    float lse[tile.passing];                  ///< to base 2
-    float delta[tile.passing];
-    float weights[tile.passing * tile.held];   ///< [query, key]
-    float d_scores[tile.passing * tile.held];  ///< [query, key]
+    float q[tile.streaming * pitch<HeadDim>];  ///< times scale.power
+    float d_o[tile.streaming * pitch<HeadDim>];
+    float dq[tile.streaming * pitch<HeadDim>];  ///< to be multiplied by scale.rest
+    float lse[tile.streaming];                  ///< to base 2
+    float delta[tile.streaming];
+    float weights[tile.streaming * tile.stationary];   ///< [query, key]
+    float d_scores[tile.streaming * tile.stationary];  ///< [query, key]
   };
 
   Backward(BackwardCall<T> const& call, M const& mask, std::byte* scratch)
@@ -295,7 +296,7 @@ class Backward {
   }
 
   void run() {
-    std::int64_t const key_tiles = tiles_of(call_.keys, tile.held);
+    std::int64_t const key_tiles = tiles_of(call_.keys, tile.stationary);
     for (std::int64_t batch = 0; batch < call_.batch; ++batch)
       for (std::int64_t kv_head = 0; kv_head < call_.kv_heads; ++kv_head)
         for (std::int64_t first = 0; first < key_tiles; first += tile.group)
@@ -305,18 +306,18 @@ class Backward {
 
  private:
   void attend_group(std::int64_t batch, std::int64_t kv_head, std::int64_t first, int count) {
-    Tile keys[tile.group];
+    ShardTile keys[tile.group];
     Range bound;
     for (int i = 0; i < count; ++i) {
-      keys[i] = tile_at(call_.keys, tile.held, first + i);
+      keys[i] = tile_at(call_.keys, tile.stationary, first + i);
       begin(batch, kv_head, keys[i], scratch_.kept[i]);
       bound = bound.joined(queries_within(mask_, keys[i].positions.hull()));
     }
-    TileSpan<std::int64_t> const query_tiles = tiles_within(call_.queries, tile.passing, bound);
+    TileSpan<std::int64_t> const query_tiles = tiles_within(call_.queries, tile.streaming, bound);
     std::int64_t const sharing = call_.heads / call_.kv_heads;
     for (std::int64_t head = kv_head * sharing; head < (kv_head + 1) * sharing; ++head)
       for (std::int64_t t = query_tiles.begin; t < query_tiles.end; ++t) {
-        Tile const queries = tile_at(call_.queries, tile.passing, t);
+        ShardTile const queries = tile_at(call_.queries, tile.streaming, t);
         bool packed = false;
         for (int i = 0; i < count; ++i) {
           Cover const cover = mask_.cover(queries.positions.hull(), keys[i].positions.hull());
@@ -337,23 +338,23 @@ class Backward {
     }
   }
 
-  void begin(std::int64_t batch, std::int64_t kv_head, Tile const& keys, Kept& kept) {
+  void begin(std::int64_t batch, std::int64_t kv_head, ShardTile const& keys, Kept& kept) {
     T const* const k = call_.k.at(batch, keys.first, kv_head);
     T const* const v = call_.v.at(batch, keys.first, kv_head);
-    pack<HeadDim, tile.held>(keys.rows, k, call_.k.strides.token, scale_.power, kept.k);
-    pack_transposed<HeadDim, tile.held>(keys.rows, k, call_.k.strides.token, scale_.rest * log2e,
-                                        kept.k_transposed);
-    pack_transposed<HeadDim, tile.held>(keys.rows, v, call_.v.strides.token, 1, kept.v_transposed);
-    kept.finite = all_finite<Width>(kept.k, tile.held * pitch<HeadDim>);
+    pack<HeadDim, tile.stationary>(keys.rows, k, call_.k.strides.token, scale_.power, kept.k);
+    pack_transposed<HeadDim, tile.stationary>(keys.rows, k, call_.k.strides.token, scale_.rest * log2e,
+                                              kept.k_transposed);
+    pack_transposed<HeadDim, tile.stationary>(keys.rows, v, call_.v.strides.token, 1, kept.v_transposed);
+    kept.finite = all_finite<Width>(kept.k, tile.stationary * pitch<HeadDim>);
     std::fill(std::begin(kept.dk), std::end(kept.dk), 0.0f);
     std::fill(std::begin(kept.dv), std::end(kept.dv), 0.0f);
   }
 
-  void pack_queries(std::int64_t batch, std::int64_t head, Tile const& queries) {
-    pack<HeadDim, tile.passing>(queries.rows, call_.q.at(batch, queries.first, head), call_.q.strides.token,
-                                scale_.power, scratch_.q);
-    pack<HeadDim, tile.passing>(queries.rows, call_.d_o.at(batch, queries.first, head),
-                                call_.d_o.strides.token, 1, scratch_.d_o);
+  void pack_queries(std::int64_t batch, std::int64_t head, ShardTile const& queries) {
+    pack<HeadDim, tile.streaming>(queries.rows, call_.q.at(batch, queries.first, head), call_.q.strides.token,
+                                  scale_.power, scratch_.q);
+    pack<HeadDim, tile.streaming>(queries.rows, call_.d_o.at(batch, queries.first, head),
+                                  call_.d_o.strides.token, 1, scratch_.d_o);
     std::fill(std::begin(scratch_.dq), std::end(scratch_.dq), 0.0f);
     float const* const lse = call_.lse.at(batch, head) + queries.first;
     float const* const delta = call_.delta.at(batch, head) + queries.first;
@@ -371,14 +372,15 @@ class Backward {
     }
   }
 
-  void attend(Kept& kept, Tile const& queries, Tile const& keys, Cover cover) {
+  void attend(Kept& kept, ShardTile const& queries, ShardTile const& keys, Cover cover) {
     Transposed const weights{scratch_.weights}, d_scores{scratch_.d_scores};
     Rows const q{scratch_.q}, d_o{scratch_.d_o};
-    gemm<Width, Store::assign, tile.held>(queries.rows, HeadDim, q, Transposed{kept.k_transposed}, weights);
-    gemm<Width, Store::assign, tile.held>(queries.rows, HeadDim, d_o, Transposed{kept.v_transposed},
-                                          d_scores);
+    gemm<Width, Store::assign, tile.stationary>(queries.rows, HeadDim, q, Transposed{kept.k_transposed},
+                                                weights);
+    gemm<Width, Store::assign, tile.stationary>(queries.rows, HeadDim, d_o, Transposed{kept.v_transposed},
+                                                d_scores);
     if (cover == Cover::partial)
-      for_each_pair<tile.held>(
+      for_each_pair<tile.stationary>(
           queries, keys, [&](std::int64_t query, std::int64_t key) { return mask_.visible(query, key); },
           [&](bool visible, int index) {
             weights.data[index] = visible ? weights.data[index] : -infinity;
@@ -392,7 +394,7 @@ class Backward {
   }
 
   /// Adds what visible pairs give alone: the zeros of hidden ones hide nothing that is not finite.
-  void add_visible(Kept& kept, Tile const& queries, Tile const& keys) {
+  void add_visible(Kept& kept, ShardTile const& queries, ShardTile const& keys) {
     Transposed const weights{scratch_.weights}, d_scores{scratch_.d_scores};
     auto const visible = [&](int query, int key) {
       return mask_.visible(queries.positions.position(query), keys.positions.position(key));
@@ -409,9 +411,9 @@ class Backward {
   /// above the LSE by what both were rounded: no weight is above 1.
   void softmax(int queries) {
     for (int q = 0; q < queries; ++q) {
-      float* const weights = scratch_.weights + q * tile.held;
-      float* const d_scores = scratch_.d_scores + q * tile.held;
-      for (int k = 0; k < tile.held; k += Width) {
+      float* const weights = scratch_.weights + q * tile.stationary;
+      float* const d_scores = scratch_.d_scores + q * tile.stationary;
+      for (int k = 0; k < tile.stationary; k += Width) {
         auto const logarithm = simd::load<Width>(weights + k) - scratch_.lse[q];
         auto const p = simd::exp2<Width>(logarithm > 0 ? simd::Floats<Width>{} : logarithm);
         simd::store<Width>(weights + k, p);

@@ -53,7 +53,7 @@ template <int Width, Store How, int Rows, int Vectors, class A, class B, class C
 template <int Width>
 constexpr bool fits(Tiling tile) {
   int const rows = gemm_block(Width).rows;
-  return tile.held % rows == 0 && tile.passing % rows == 0 && tile.held % Width == 0;
+  return tile.stationary % rows == 0 && tile.streaming % rows == 0 && tile.stationary % Width == 0;
 }
 
 /// c = a b or c += a b, where c is rows x Columns and a is rows x depth. Rows are rounded up to a multiple of

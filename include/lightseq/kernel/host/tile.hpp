@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <cstdint>
 
 #include "lightseq/core/abi.hpp"
-#include "lightseq/core/range.hpp"
 
 /// How the host kernels cut their work. The figures are GFLOP/s of one Zen 5 core with AVX-512 at head dim
 /// 128, 4096 tokens, full mask, forward / backward; OpenBLAS's sgemm reached 207 beside them.
@@ -13,26 +11,26 @@ namespace host {
 
 /// A kernel keeps a group of tiles of one side in its scratch and brings tiles of the other side past them.
 struct Tiling {
-  int held = 0;     ///< rows of a tile that is kept: queries forward, keys backward
-  int passing = 0;  ///< rows of a tile that passes: keys forward, queries backward
-  int group = 0;    ///< tiles that are kept at a time
+  int stationary = 0;  ///< rows of a tile that is kept: queries forward, keys backward
+  int streaming = 0;   ///< rows of a tile that passes: keys forward, queries backward
+  int group = 0;       ///< tiles that are kept at a time
 };
 
 /// The forward's. Neither depends on the vector width: nor does the size of the scratch, then.
 constexpr Tiling forward_tiling() {
   return {
-      .held = 48,     // 205, as 96 and 192; the smallest wastes least on short and ragged shards
-      .passing = 64,  // 205; 32: 203, 96: 205, 128: 206
-      .group = 4,     // 205; 1: 183, 8: 207 in nearly twice the memory
+      .stationary = 48,  // 205, as 96 and 192; the smallest wastes least on short and ragged shards
+      .streaming = 64,   // 205; 32: 203, 96: 205, 128: 206
+      .group = 4,        // 205; 1: 183, 8: 207 in nearly twice the memory
   };
 }
 
 /// The backward's.
 constexpr Tiling backward_tiling() {
   return {
-      .held = 48,     // 209; 96: 212, 192: 209
-      .passing = 64,  // 209; 32: 206, 96: 210, 128: 210
-      .group = 2,     // 209; 1: 182, 4: 213 in nearly twice the memory
+      .stationary = 48,  // 209; 96: 212, 192: 209
+      .streaming = 64,   // 209; 32: 206, 96: 210, 128: 210
+      .group = 2,        // 209; 1: 182, 4: 213 in nearly twice the memory
   };
 }
 
@@ -45,23 +43,6 @@ struct Block {
 constexpr Block gemm_block(int width) {
   if (width == 16) return {.rows = 8, .vectors = 3};  // 205 / 209; 8 x 2: 192 / 195, 4 x 6: 153 / 160
   return {.rows = 4, .vectors = 3};                   // AVX2: 104 / 105; 6 x 2: 94 / 96, 2 x 4: 80 / 83
-}
-
-/// Rows first, ..., first + rows - 1 of a shard, all of one segment.
-struct Tile {
-  std::int64_t first = 0;
-  int rows = 0;
-  Segment positions = {};
-};
-
-/// Tile `index` of those that the shard falls into.
-constexpr Tile tile_at(Positions const& shard, int size, std::int64_t index) {
-  std::int64_t const in_first = tiles_of(shard.segments[0].rows, size);
-  bool const second = index >= in_first;
-  Segment const& segment = shard.segments[second ? 1 : 0];
-  std::int64_t const skip = (second ? index - in_first : index) * size;
-  std::int64_t const rows = segment.rows - skip < size ? segment.rows - skip : size;
-  return {skip + (second ? shard.segments[0].rows : 0), static_cast<int>(rows), segment.slice(skip, rows)};
 }
 
 }  // namespace host

@@ -33,9 +33,9 @@ class BackwardKernel {
   /// Device memory that a launch of at most this size needs to itself.
   static constexpr std::int64_t workspace_bytes(std::int64_t batch, std::int64_t heads,
                                                 std::int64_t query_rows, std::int64_t /*key_rows*/) {
-    std::int64_t const turns = std::max(Block<false>::Turns::count(batch, heads, query_rows),
-                                        Block<true>::Turns::count(batch, heads, query_rows));
-    return (1 + (Deterministic ? turns : 0)) * std::int64_t{sizeof(unsigned)};
+    std::int64_t const semaphores = std::max(Block<false>::Semaphore::count(batch, heads, query_rows),
+                                        Block<true>::Semaphore::count(batch, heads, query_rows));
+    return (1 + (Deterministic ? semaphores : 0)) * std::int64_t{sizeof(unsigned)};
   }
 
   /// Looks up what launches need on the current device: once, at plan time. A thread block takes at most
@@ -60,7 +60,7 @@ class BackwardKernel {
     if (Status const status = describe(call, launch); !status.ok()) return status;
     if (launch.order.tiles == 0) return {};
     launch.counter = static_cast<unsigned*>(workspace);
-    launch.turns = launch.counter + 1;
+    launch.semaphores = launch.counter + 1;
     auto const bytes = static_cast<std::size_t>(
         workspace_bytes(call.batch, call.heads, call.queries.rows(), call.keys.rows()));
     cudaError_t const error = cudaMemsetAsync(workspace, 0, bytes, stream);
@@ -116,8 +116,8 @@ class BackwardKernel {
           check_aligned(launch.dv, key_shape, 2, "dv")})
       if (!status.ok()) return status;
     launch.scale = call.scale;
-    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, key_rows_, multiprocessors_ * blocks_,
-                              Deterministic);
+    return KeyTileScheduler::make(launch.order, call, launch.mask, HeadDim, key_rows_,
+                                  multiprocessors_ * blocks_, Deterministic);
   }
 
   void const* kernel_ = nullptr;

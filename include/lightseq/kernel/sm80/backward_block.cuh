@@ -34,10 +34,10 @@ struct BackwardLaunch {
   Tensor<float> dq = {};
   Tensor<KeyGrad> dk = {}, dv = {};
   LaunchSegment queries[2] = {}, keys[2] = {};
-  KeyTileOrder order = {};
+  KeyTileScheduler order = {};
   float scale = 0;
   unsigned* counter = nullptr;  ///< of key tiles that have been taken
-  unsigned* turns = nullptr;
+  unsigned* semaphores = nullptr;
 };
 
 /// Whether one instruction adds four floats to global memory. Then keys and queries lie in shared memory so
@@ -103,8 +103,8 @@ struct Backward {
                 "lightseq: the backward tile does not fit in shared memory");
 
   using Launch = BackwardLaunch<T, KeyGrad, M>;
-  using Turns = BackwardTurns<query_rows, key_rows, M>;
-  using Walk = QueryWalk<query_rows, M>;
+  using Semaphore = DqSemaphore<query_rows, key_rows, M>;
+  using Walk = QueryTileIterator<query_rows, M>;
 
   Launch const& launch;
   std::uint32_t const shared;  ///< address, a multiple of 128
@@ -191,7 +191,7 @@ struct Backward {
     };
     Steps steps = work.steps;
     bool more = work.more;
-    Turns const turns{launch.mask, launch.order, launch.queries, launch.keys, launch.turns};
+    Semaphore const semaphore{launch.mask, launch.order, launch.queries, launch.keys, launch.semaphores};
 
     // Lane l names row l % 8 of matrix l / 8. The matrices follow each other down the rows first, or along
     // the columns first.
@@ -221,7 +221,7 @@ struct Backward {
       ptx::wait_copies();
       __syncthreads();  // the tile is there for all, and nobody is in the step before any more
       if constexpr (Deterministic)
-        if (threadIdx.x == 0 && passed != nullptr) Turns::pass(passed, turn);
+        if (threadIdx.x == 0 && passed != nullptr) Semaphore::pass(passed, turn);
       float2 stats{};
       more = steps.next();
       if (more) {
@@ -304,9 +304,9 @@ struct Backward {
         }
       });
       if constexpr (Deterministic) {
-        passed = turns.at(place.batch, head, segment, first);
+        passed = semaphore.at(place.batch, head, segment, first);
         LaunchSegment const& queries = launch.queries[segment];
-        if (warp == 0) turns.wait(passed, queries.hull(first, min(query_rows, queries.count - first)), turn);
+        if (warp == 0) semaphore.wait(passed, queries.hull(first, min(query_rows, queries.count - first)), turn);
       }
       // The scores are there for all.
       if (!Careful || !opens) {
@@ -372,7 +372,7 @@ struct Backward {
     }
     if constexpr (Deterministic) {
       __syncthreads();
-      if (threadIdx.x == 0 && passed != nullptr) Turns::pass(passed, turn);
+      if (threadIdx.x == 0 && passed != nullptr) Semaphore::pass(passed, turn);
     }
 
 #pragma unroll

@@ -98,7 +98,7 @@ class ForwardKernel {
           check_aligned(launch.out.o, query_shape, o_unit, "o")})
       if (!status.ok()) return status;
     launch.scale = call.scale * OnlineSoftmax::log2_e;
-    return TileOrder::make(launch.order, call, launch.mask, HeadDim, Kernel::query_rows);
+    return QueryTileScheduler::make(launch.order, call, launch.mask, HeadDim, Kernel::query_rows);
   }
 
   void const* kernel_ = nullptr;

@@ -32,7 +32,7 @@ struct ForwardLaunch {
   LaunchSegment queries[2] = {}, keys[2] = {};
   Partial<float const> carried = {};
   Result out = {};
-  TileOrder order = {};
+  QueryTileScheduler order = {};
   float scale = 0;  ///< with the factor log2(e)
   unsigned* counter = nullptr;
 };
@@ -57,7 +57,7 @@ struct Forward {
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
   using Launch = ForwardLaunch<T, Result, M>;
-  using Walk = KeyWalk<key_rows, M>;
+  using Walk = KeyTileIterator<key_rows, M>;
 
   Launch const& launch;
   std::uint32_t const shared;  ///< address, a multiple of 128

@@ -18,7 +18,7 @@ __device__ __forceinline__ void wait_arrived(std::uint32_t const* flag) {
     if (value != 0) break;
     __nanosleep(64);
   }
-  // The copy engine does not see by itself what this thread has acquired.
+  // TMA does not see by itself what this thread has acquired.
   asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 

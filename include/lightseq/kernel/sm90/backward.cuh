@@ -26,7 +26,7 @@ class BackwardKernel {
                 "lightseq: the gradients of keys are of the element type or float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
   using Block = Backward<HeadDim, T, KeyGrad, M, Deterministic>;
-  using Sums = QuerySums<HeadDim, T, Block::query_rows>;
+  using Sums = DqZeroRound<HeadDim, T, Block::query_rows>;
 
  public:
   /// It serves BackwardCall's dkv_zero, dq_zero and dq_out.
@@ -39,8 +39,8 @@ class BackwardKernel {
     std::int64_t const query_tiles = query_rows / Block::query_rows + 2;
     std::int64_t const key_tiles = key_rows / Block::key_rows + 2;
     std::int64_t const stats = batch * heads * query_tiles * stats_floats<Block::query_rows>;
-    std::int64_t const turns = Deterministic ? batch * heads * query_tiles : 0;
-    std::int64_t const counters = 1 + turns + Sums::counters_for(batch * heads, key_tiles);
+    std::int64_t const semaphores = Deterministic ? batch * heads * query_tiles : 0;
+    std::int64_t const counters = 1 + semaphores + Sums::counters_for(batch * heads, key_tiles);
     return (stats + counters) * std::int64_t{sizeof(float)};
   }
 
@@ -78,13 +78,13 @@ class BackwardKernel {
     stats.tiles = query_tiles;
     stats.shift = weights_carry_scale(call.scale) ? std::log2(call.scale) : 0;
     stats.to = static_cast<float*>(workspace);
-    std::int64_t const turns = Deterministic ? query_tiles : 0;
-    stats.counters = 1 + turns + launch.sums.counters_of(launch.order);
+    std::int64_t const semaphores = Deterministic ? query_tiles : 0;
+    stats.counters = 1 + semaphores + launch.sums.counters_of(launch.order);
     stats.counter = reinterpret_cast<unsigned*>(stats.to + query_tiles * stats_floats<Block::query_rows>);
     launch.stats = stats.to;
     launch.counter = stats.counter;
-    launch.turns = stats.counter + 1;
-    launch.sums.counters = launch.turns + turns;
+    launch.semaphores = stats.counter + 1;
+    launch.sums.counters = launch.semaphores + semaphores;
     auto const stats_blocks = static_cast<unsigned>(std::clamp<std::int64_t>(query_tiles / 8, 1, 4096));
     void* stats_arguments[] = {&stats};
     cudaError_t const error =
@@ -146,8 +146,8 @@ class BackwardKernel {
       launch.late_scale = call.scale;
     }
     launch.dkv_zero = call.dkv_zero;
-    return KeyTileOrder::make(launch.order, call, launch.mask, HeadDim, Block::key_rows, multiprocessors_,
-                              Deterministic, true);
+    return KeyTileScheduler::make(launch.order, call, launch.mask, HeadDim, Block::key_rows, multiprocessors_,
+                                  Deterministic, true);
   }
 
   TensorMaps maps_;

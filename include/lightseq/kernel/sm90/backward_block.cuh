@@ -31,14 +31,14 @@ inline namespace LIGHTSEQ_ABI {
 namespace sm90 {
 
 /// All that a launch is told. The elements of an array belong to the segments; a segment's maps begin at its
-/// first row: then the copy engine itself keeps to the segment.
+/// first row: then TMA itself keeps to the segment.
 template <int HeadDim, class T, Mask M>
 struct BackwardLaunch {
   M mask;
   CUtensorMap q[2] = {}, d_o[2] = {}, dq[2] = {};
   CUtensorMap k[2] = {}, v[2] = {}, dk[2] = {}, dv[2] = {};
   LaunchSegment queries[2] = {}, keys[2] = {};
-  KeyTileOrder order = {};
+  KeyTileScheduler order = {};
   int query_tiles = 0;  ///< of one batch and head
   float scale = 0;
   float late_scale = 1;          ///< the factor that weights lack where they should carry `scale`
@@ -47,8 +47,8 @@ struct BackwardLaunch {
   float const* stats = nullptr;  ///< what backward_stats writes
   unsigned* counter = nullptr;   ///< of key tiles that have been taken
   /// For each batch, head and query tile: the turn, plus 1, of the key tile that has added its part last.
-  unsigned* turns = nullptr;
-  QuerySums<HeadDim, T, backward_tile(HeadDim).query_rows> sums = {};
+  unsigned* semaphores = nullptr;
+  DqZeroRound<HeadDim, T, backward_tile(HeadDim).query_rows> sums = {};
 };
 
 template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
@@ -79,7 +79,7 @@ struct Backward {
   /// A key tile as the loading warp announces it. It stays where it is until the next one has been taken: the
   /// warps that move data have few registers, and read of it what they need when they need it.
   struct KeyTile : TilePlace {
-    int unit, turn;  ///< unit of QuerySums
+    int unit, turn;  ///< unit of DqZeroRound
     bool from_last;  ///< whether later keys were taken earlier; if not, its queries are taken backwards
     int steps;       ///< query tiles of all heads, or -1: no more key tiles
   };
@@ -150,27 +150,27 @@ struct Backward {
       int const warp = ptx::uniform(static_cast<int>(threadIdx.x) / 32);
       if (warp == 0) load();
       if (warp == 1 || warp == 2) add_dq(warp - 1);
-      if (warp == 3) accompany<1>();
+      if (warp == 3) zero_and_round<1>();
     } else {
       asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(tile.compute_registers));
       if constexpr (splits_dims) {
-        compute_dims<HeadDim, T>(*this, warpgroup - 1);
+        compute_split_dims<HeadDim, T>(*this, warpgroup - 1);
       } else {
-        compute_keys<HeadDim, T>(*this, warpgroup - 1);
+        compute_split_keys<HeadDim, T>(*this, warpgroup - 1);
       }
       if (threadIdx.x % 128 == 0) wait_stores();
       __syncwarp();
-      accompany<4>();
+      zero_and_round<4>();
     }
   }
 
   /// Zeroes gradients of queries before parts are added to them, and rounds them afterwards.
   template <int Loads>
-  __device__ __forceinline__ void accompany() const {
-    launch.sums.template accompany<Loads>(launch.order, launch.counter, [&](int segment, int first) {
+  __device__ __forceinline__ void zero_and_round() const {
+    launch.sums.template zero_and_round<Loads>(launch.order, launch.counter, [&](int segment, int first) {
       // In turns, the first part is written: what is left are queries that no key of this launch sees.
       return !Deterministic ||
-             turns().last_before(query_hull(segment, first), launch.order.key_tiles, false) < 0;
+             semaphore().last_before(query_hull(segment, first), launch.order.key_tiles, false) < 0;
     });
   }
 
@@ -180,8 +180,8 @@ struct Backward {
     KeyTile const& tile;
     __device__ __forceinline__ operator Range() const { return block.key_hull(tile); }
   };
-  using Walk = QueryWalk<query_rows, M, KeyHull>;
-  using Turns = BackwardTurns<query_rows, key_rows, M>;
+  using Walk = QueryTileIterator<query_rows, M, KeyHull>;
+  using Semaphore = DqSemaphore<query_rows, key_rows, M>;
 
   /// The query tiles that see a key tile.
   __device__ __forceinline__ Walk walk_queries(KeyTile const& key_tile) const {
@@ -195,8 +195,8 @@ struct Backward {
     LaunchSegment const& queries = launch.queries[segment];
     return queries.hull(first, min(query_rows, queries.count - first));
   }
-  __device__ __forceinline__ Turns turns() const {
-    return {launch.mask, launch.order, launch.queries, launch.keys, launch.turns};
+  __device__ __forceinline__ Semaphore semaphore() const {
+    return {launch.mask, launch.order, launch.queries, launch.keys, launch.semaphores};
   }
 
   /// The warp that takes key tiles, announces them and loads keys, values, queries and what belongs to them.
@@ -334,9 +334,9 @@ struct Backward {
     std::uint32_t const parity = number >> 1 & 1;
     control.step_full[number % steps_known].wait(number / steps_known & 1);
     Step const& step = control.steps[number % steps_known];
-    unsigned* const place = launch.turns + tile_number(step, key_tile.batch);
+    unsigned* const place = launch.semaphores + tile_number(step, key_tile.batch);
     bool const first =
-        !turns().wait(place, query_hull(step.segment, step.first), key_tile.turn, key_tile.from_last);
+        !semaphore().wait(place, query_hull(step.segment, step.first), key_tile.turn, key_tile.from_last);
     if (threadIdx.x % 32 == 0) {
       for (int group = 0; group < 2; ++group) {
         full[group].wait(parity);
@@ -348,7 +348,7 @@ struct Backward {
       wait_stores_read();
       control.dq_empty[1].arrive();
       wait_stores();
-      Turns::pass(place, key_tile.turn);
+      Semaphore::pass(place, key_tile.turn);
     }
     __syncwarp();
   }
@@ -360,12 +360,13 @@ struct Backward {
     int const first = step.first + (dims == 0 ? 64 * group : 0);
     for (int i = 0; i < dq_panels; ++i)
       if (int const dim = dims * group + 32 * i; dim < HeadDim)
-        leave_panel(launch.dq[step.segment], dim, first, step.head, batch, from + i * dq_rows * 128, adds);
+        add_or_store_panel(launch.dq[step.segment], dim, first, step.head, batch, from + i * dq_rows * 128,
+                           adds);
   }
 
   /// Lets a warpgroup's gradients of queries, the `number`-th of this thread block, go to memory.
   template <int Size>
-  __device__ __forceinline__ void put_dq(float (&dq)[Size], int group, int number) const {
+  __device__ __forceinline__ void stage_dq(float (&dq)[Size], int group, int number) const {
     std::uint8_t* const to = shared + dq_offset + group * dq_bytes;
     if constexpr (!scales_weights<T>) {
 #pragma unroll
@@ -385,8 +386,8 @@ struct Backward {
   /// Writes, or adds, a tile's gradients of keys and values; `puts` counts the gradients of queries staged
   /// before.
   template <int Size>
-  __device__ __forceinline__ void put_key_sums(KeyTile const& at, int group, int puts, float (&dk)[Size],
-                                               float (&dv)[Size]) const {
+  __device__ __forceinline__ void store_dkv(KeyTile const& at, int group, int puts, float (&dk)[Size],
+                                            float (&dv)[Size]) const {
     constexpr bool floats = std::is_same_v<KeyGrad, float>;
     constexpr int out_panels = Stage::template panels<KeyGrad>;
     constexpr int dims = 128 / static_cast<int>(sizeof(KeyGrad));
@@ -409,7 +410,7 @@ struct Backward {
         int const row = at.first + (splits_dims ? 0 : 64 * group);
         std::uint32_t const panel = ptx::shared_address(from + i * Stage::panel_bytes);
         if (dim >= HeadDim) break;
-        leave_panel(map, dim, row, at.head, at.batch, panel, floats && !launch.dkv_zero);
+        add_or_store_panel(map, dim, row, at.head, at.batch, panel, floats && !launch.dkv_zero);
       }
       commit_stores();
     };

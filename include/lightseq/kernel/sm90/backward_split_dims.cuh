@@ -15,7 +15,7 @@ namespace sm90 {
 
 /// A warpgroup that holds half of the dims of all keys' gradients. It weighs half of the queries.
 template <int HeadDim, class T, class Block>
-__device__ __forceinline__ void compute_dims(Block& block, int group) {
+__device__ __forceinline__ void compute_split_dims(Block& block, int group) {
   constexpr int query_rows = Block::query_rows, key_rows = Block::key_rows;
   constexpr int query_panel = Block::query_panel, key_panel = Block::key_panel;
   constexpr int query_bytes = Block::query_bytes;
@@ -111,10 +111,10 @@ __device__ __forceinline__ void compute_dims(Block& block, int group) {
       pin(dq);
       control.d_o_empty[stage].arrive_if(leads_warpgroup);
       control.q_empty[stage].arrive();
-      block.put_dq(dq, group, number);
+      block.stage_dq(dq, group, number);
       ring.advance();
     }
-    block.put_key_sums(key_tile, group, number, dk, dv);
+    block.store_dkv(key_tile, group, number, dk, dv);
   }
 }
 

@@ -34,7 +34,7 @@ struct HeldRows {
 
 /// A warpgroup that holds half of the keys, and of their gradients.
 template <int HeadDim, class T, class Block>
-__device__ __forceinline__ void compute_keys(Block& block, int group) {
+__device__ __forceinline__ void compute_split_keys(Block& block, int group) {
   constexpr int query_rows = Block::query_rows, key_rows = Block::key_rows;
   constexpr int query_panel = Block::query_panel, key_panel = Block::key_panel;
   constexpr int query_bytes = Block::query_bytes, ds_bytes = Block::ds_bytes;
@@ -42,7 +42,7 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
   constexpr int dq_columns = dq_transposed ? query_rows : HeadDim;
   using Scores = Wgmma<query_rows, T>;
   using KeySums = Wgmma<HeadDim, T>;
-  using QuerySums = Wgmma<dq_columns, T>;
+  using DqSums = Wgmma<dq_columns, T>;
   auto& control = block.control;
   std::uint8_t* const shared = block.shared;
   std::uint32_t const leads_warp = threadIdx.x % 32 == 0, leads_warpgroup = threadIdx.x % 128 == 0;
@@ -97,10 +97,10 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
       constexpr bool accumulate = decltype(adds)::value;
       std::uint32_t const ds_step = ds + ((i / 4 * query_panel + i % 4 * 32) >> 4);
       if constexpr (dq_transposed) {
-        QuerySums::template both_shared<accumulate, true, false>(
-            to, k_all + group * (key_panel >> 4) + i * 128, ds_step);
+        DqSums::template both_shared<accumulate, true, false>(to, k_all + group * (key_panel >> 4) + i * 128,
+                                                              ds_step);
       } else {
-        QuerySums::template both_shared<accumulate, false, true>(to, ds_step + group * 512, k_all + i * 128);
+        DqSums::template both_shared<accumulate, false, true>(to, ds_step + group * 512, k_all + i * 128);
       }
     };
     step(std::false_type{}, 0);
@@ -175,7 +175,7 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
       pin(dq);
       if (!dq_late || step > 0) {
         if constexpr (dq_late) control.ds_empty[dq_stage].arrive_if(leads_warpgroup);
-        block.put_dq(dq, group, puts++);
+        block.stage_dq(dq, group, puts++);
       }
       if constexpr (looks_ahead)
         if (step + 1 < steps) tests = tests_of(number + 1);
@@ -204,10 +204,10 @@ __device__ __forceinline__ void compute_keys(Block& block, int group) {
         wgmma_wait<0>();
         pin(dq);
         control.ds_empty[stage].arrive_if(leads_warpgroup);
-        block.put_dq(dq, group, puts++);
+        block.stage_dq(dq, group, puts++);
       }
     }
-    block.put_key_sums(key_tile, group, puts, dk, dv);
+    block.store_dkv(key_tile, group, puts, dk, dv);
   }
 }
 

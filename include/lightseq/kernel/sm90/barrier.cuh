@@ -56,12 +56,12 @@ struct Barrier {
   }
 };
 
-/// Makes freshly initialised barriers known to the copy engine.
+/// Makes freshly initialised barriers known to TMA.
 __device__ __forceinline__ void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-/// Makes this thread's writes to shared memory known to the copy engine and to wgmma.
+/// Makes this thread's writes to shared memory known to TMA and to wgmma.
 __device__ __forceinline__ void fence_shared_writes() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }

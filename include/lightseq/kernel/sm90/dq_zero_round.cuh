@@ -17,7 +17,7 @@ namespace sm90 {
 /// head, before it begins, and round them to elements when all of its key tiles have added their parts. No
 /// warp waits for one that has not started.
 template <int HeadDim, class T, int TileRows>
-struct QuerySums {
+struct DqZeroRound {
   Tensor<float> sums = {};
   Tensor<T> rounded = {};  ///< null: they stay floats
   bool zeroes = false;
@@ -37,12 +37,12 @@ struct QuerySums {
   static constexpr std::int64_t counters_for(std::int64_t batch_heads, std::int64_t key_tiles) {
     return 2 + 2 * batch_heads * QueryUnits::most_for(key_tiles);
   }
-  std::int64_t counters_of(KeyTileOrder const& order) const {
+  std::int64_t counters_of(KeyTileScheduler const& order) const {
     return 2 + std::int64_t{2} * order.batch_heads * in_units.count;
   }
 
   template <class Call, Mask M>
-  void describe(Call const& call, M const& mask, KeyTileOrder const& order, int query_tiles, int key_rows,
+  void describe(Call const& call, M const& mask, KeyTileScheduler const& order, int query_tiles, int key_rows,
                 int multiprocessors) {
     Shape const shape{call.batch, call.queries.rows(), call.heads, HeadDim};
     sums = call.dq.resolved(shape);
@@ -60,7 +60,7 @@ struct QuerySums {
   }
 
   /// The unit that key tile `index` belongs to, counted through all sections.
-  __device__ __forceinline__ int unit_of_tile(KeyTileOrder const& order, int index) const {
+  __device__ __forceinline__ int unit_of_tile(KeyTileScheduler const& order, int index) const {
     int const section = order.section_of(index);
     if (in_units.count == 1) return section;
     int const turn = index - section * order.key_tiles;
@@ -68,7 +68,7 @@ struct QuerySums {
   }
 
   /// Waits until the sums are zero to which a unit of keys adds. Called by the thread that then adds to them.
-  __device__ __forceinline__ void wait_zeroed(KeyTileOrder const& order, int unit) const {
+  __device__ __forceinline__ void wait_zeroed(KeyTileScheduler const& order, int unit) const {
     if (!zeroes) return;
     int const of_section = unit % in_units.count, first = unit - of_section;
     for (int i = in_units.units[of_section].queries_begin; i < in_units.units[of_section].queries_end; ++i)
@@ -83,8 +83,8 @@ struct QuerySums {
   /// Zeroes the query tiles of which `zeroes_tile(segment, first row)` is true and rounds all, until nothing
   /// is left. A whole warp calls it. It has `Loads` rows under way at a time.
   template <int Loads, class Zeroes>
-  __device__ __forceinline__ void accompany(KeyTileOrder const& order, unsigned const* taken,
-                                            Zeroes const& zeroes_tile) const {
+  __device__ __forceinline__ void zero_and_round(KeyTileScheduler const& order, unsigned const* taken,
+                                                 Zeroes const& zeroes_tile) const {
     int zero = zeroes ? take(0) : jobs, round = rounded.data != nullptr ? take(1) : jobs;
     while (zero < jobs || round < jobs) {
       int const next = unit_of_job(order, zero), last = unit_of_job(order, round);
@@ -112,23 +112,24 @@ struct QuerySums {
   __device__ __forceinline__ unsigned* parts(int unit) const { return counters + 3 + 2 * unit; }
 
   /// The unit that a job belongs to, counted through all sections.
-  __device__ __forceinline__ int unit_of_job(KeyTileOrder const& order, int job) const {
+  __device__ __forceinline__ int unit_of_job(KeyTileScheduler const& order, int job) const {
     int const of_section = order.section * head_jobs, section = job / of_section;
     return section * in_units.count + (job - section * of_section) / unit_jobs;
   }
 
   /// How many jobs a unit has, and how many key tiles.
-  __device__ __forceinline__ int jobs_in(KeyTileOrder const& order, int unit) const {
+  __device__ __forceinline__ int jobs_in(KeyTileScheduler const& order, int unit) const {
     int const section = unit / in_units.count;
     return min(unit_jobs, order.heads_in(section) * head_jobs - unit % in_units.count * unit_jobs);
   }
-  __device__ __forceinline__ int tiles_in(KeyTileOrder const& order, int unit) const {
+  __device__ __forceinline__ int tiles_in(KeyTileScheduler const& order, int unit) const {
     int const section = unit / in_units.count;
     return min(unit_tiles, order.heads_in(section) * order.key_tiles - unit % in_units.count * unit_tiles);
   }
 
   /// Whether it is time to zero a unit's sums.
-  __device__ __forceinline__ bool is_due(KeyTileOrder const& order, int unit, unsigned const* taken) const {
+  __device__ __forceinline__ bool is_due(KeyTileScheduler const& order, int unit,
+                                         unsigned const* taken) const {
     int const section = unit / in_units.count;
     int const due =
         section * order.section * order.key_tiles + in_units.units[unit % in_units.count].due * unit_tiles;
@@ -136,7 +137,7 @@ struct QuerySums {
   }
 
   /// Whether all parts of a unit's sums have arrived.
-  __device__ __forceinline__ bool complete(KeyTileOrder const& order, int unit) const {
+  __device__ __forceinline__ bool complete(KeyTileScheduler const& order, int unit) const {
     int const of_section = unit % in_units.count, first = unit - of_section;
     for (int i = in_units.units[of_section].keys_begin; i < in_units.units[of_section].keys_end; ++i)
       if (static_cast<int>(load(parts(first + i))) != 2 * tiles_in(order, first + i)) return false;
@@ -160,7 +161,7 @@ struct QuerySums {
     asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(at) : "memory");
   }
 
-  /// Orders what was seen or written before it and what follows, of threads and of the copy engine alike.
+  /// Orders what was seen or written before it and what follows, of threads and of TMA alike.
   __device__ __forceinline__ static void fence() {
     asm volatile("fence.acq_rel.gpu; fence.proxy.async;" ::: "memory");
   }
@@ -168,7 +169,7 @@ struct QuerySums {
   /// Calls f(batch, head, row, end, dim) in the lanes that have rows of a job, if `counts(segment, row)` is
   /// true of its first row.
   template <class Counts, class F>
-  __device__ __forceinline__ void for_job(KeyTileOrder const& order, int job, Counts const& counts,
+  __device__ __forceinline__ void for_job(KeyTileScheduler const& order, int job, Counts const& counts,
                                           F const& f) const {
     int const batch_head = job / head_jobs, rest = job % head_jobs, number = rest / order.group;
     int const head = batch_head % order.kv_heads * order.group + rest % order.group;
@@ -182,7 +183,8 @@ struct QuerySums {
   }
 
   template <class Counts>
-  __device__ __forceinline__ void zero_rows(KeyTileOrder const& order, int job, Counts const& counts) const {
+  __device__ __forceinline__ void zero_rows(KeyTileScheduler const& order, int job,
+                                            Counts const& counts) const {
     for_job(order, job, counts, [&](int batch, int head, int row, int end, int dim) {
       float* to = sums.at(batch, row, head) + dim;
 #pragma unroll 1
@@ -194,7 +196,7 @@ struct QuerySums {
   }
 
   template <int Loads>
-  __device__ __forceinline__ void round_rows(KeyTileOrder const& order, int job) const {
+  __device__ __forceinline__ void round_rows(KeyTileScheduler const& order, int job) const {
     auto const all = [](int, int) { return true; };
     for_job(order, job, all, [&](int batch, int head, int row, int end, int dim) {
       float const* from = sums.at(batch, row, head) + dim;

@@ -139,15 +139,15 @@ class ForwardKernel {
       positions[i] = chunks[i].keys;
       if (Status const status = add_keys(call, chunks[i], launch); !status.ok()) return status;
     }
-    // Floats that do not pass through the copy engine are read and written in pairs.
+    // Floats that do not pass through TMA are read and written in pairs.
     Status status;
     if constexpr (!Block::stages_o) status = check_aligned(launch.carried.o, 2, "carried o");
     if constexpr (!Block::stages_o && !Block::o_over_q)
       if (status.ok()) status = check_aligned(launch.out.o, 2, "o");
     if (!status.ok()) return status;
     launch.scale = call.scale * OnlineSoftmax::log2_e;
-    return TileOrder::make(launch.order, call, std::span<Positions const>(positions, chunks.size()),
-                           launch.mask, HeadDim, Block::query_rows);
+    return QueryTileScheduler::make(launch.order, call, std::span<Positions const>(positions, chunks.size()),
+                                    launch.mask, HeadDim, Block::query_rows);
   }
 
   /// Adds a chunk's segments to the launch, the second one first: tiles are taken from the last on.

@@ -24,7 +24,7 @@
 #include "lightseq/mask/mask.hpp"
 
 /// What a thread block of the forward kernel does. One warp loads queries and keys, one values, and one moves
-/// outputs, through the copy engine; each other warpgroup holds 64 queries and, while the tensor cores
+/// outputs, through TMA; each other warpgroup holds 64 queries and, while the tensor cores
 /// multiply weights and values of one tile, makes the softmax of the next. Thread blocks stay and take query
 /// tiles from a counter.
 namespace lightseq {
@@ -44,7 +44,7 @@ struct ForwardLaunch {
   int key_segments = 0;                            ///< how many there are
   Partial<float const> carried = {};
   Result out = {};
-  TileOrder order = {};
+  QueryTileScheduler order = {};
   float scale = 0;  ///< with the factor log2(e)
   unsigned* counter = nullptr;
 
@@ -149,7 +149,7 @@ struct Forward {
     return {launch.order.locate(index, launch.queries[0].count, query_rows), no_keys};
   }
 
-  using Walk = KeyWalk<key_rows, M>;
+  using Walk = KeyTileIterator<key_rows, M>;
 
   /// The key tiles that a query tile's queries see, in the order of the segments.
   __device__ __forceinline__ Walk walk_keys(QueryTile const& query_tile) const {

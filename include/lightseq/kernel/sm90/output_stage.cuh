@@ -39,7 +39,7 @@ __device__ __forceinline__ void write_elements(std::uint8_t* memory, int panel, 
 }
 
 /// Shared memory through which a warpgroup's 64 rows of o go, and come where they continue earlier ones:
-/// panels of 128 bytes a row as the copy engine lays them. A row's floats and its elements lie in the same
+/// panels of 128 bytes a row as TMA lays them. A row's floats and its elements lie in the same
 /// bytes, so that a warp shares them with no other.
 template <int HeadDim, class T>
 struct OutputStage {

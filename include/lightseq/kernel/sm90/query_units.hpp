@@ -71,8 +71,7 @@ struct QueryUnits {
   /// The positions of a unit's rows.
   static constexpr Range hull(Positions const& shard, int rows, std::int64_t tiles, int of_unit, int unit) {
     std::int64_t const first = std::int64_t{unit} * of_unit, end = std::min(first + of_unit, tiles);
-    return {host::tile_at(shard, rows, first).positions.begin,
-            host::tile_at(shard, rows, end - 1).positions.hull().end};
+    return {tile_at(shard, rows, first).positions.begin, tile_at(shard, rows, end - 1).positions.hull().end};
   }
 
   /// The units in which some tiles lie.

@@ -11,7 +11,7 @@
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/sm90/barrier.cuh"
 
-/// The copy engine: boxes of [batch, token, head, dim] tensors to and from shared memory.
+/// The tensor memory accelerator, TMA: boxes of [batch, token, head, dim] tensors to and from shared memory.
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 namespace sm90 {
@@ -57,8 +57,8 @@ __device__ __forceinline__ void add_panel(CUtensorMap const& map, int dim, int t
 }
 
 /// Adds the panel to global memory if `adds`, else overwrites it.
-__device__ __forceinline__ void leave_panel(CUtensorMap const& map, int dim, int token, int head, int batch,
-                                            std::uint32_t from, bool adds) {
+__device__ __forceinline__ void add_or_store_panel(CUtensorMap const& map, int dim, int token, int head,
+                                                   int batch, std::uint32_t from, bool adds) {
   if (adds) return add_panel(map, dim, token, head, batch, from);
   store_panel(map, dim, token, head, batch, from);
 }

@@ -49,7 +49,7 @@ class Mortal {
     return status;
   }
   Status finish() noexcept { return mpi_.finish(); }
-  Status agree(Terms const& terms) { return mpi_.agree(terms); }
+  Status agree(Fingerprint const& fingerprint) { return mpi_.agree(fingerprint); }
 
  private:
   Mpi& mpi_;
