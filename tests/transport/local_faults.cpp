@@ -294,6 +294,34 @@ TEST_CASE("ranks that wait for each other in a circle time out") {
   }
 }
 
+TEST_CASE("a message that its link has for longer than the time-out is missed, whatever its sender does") {
+  constexpr milliseconds timeout{20}, latency = 6 * timeout;
+  for (int const messages : {1, Local::messages_per_peer})
+    for (bool const computes : {false, true}) {
+      CAPTURE(messages);
+      CAPTURE(computes);
+      LocalWorld world(2, {.timeout = timeout, .link_latency = latency});
+      int const sent = 7;
+      std::vector<int> received(index(messages));
+      std::vector<Send> const sends(index(messages), {&sent, sizeof sent, 1, "out"});
+      std::vector<Receive> recvs;
+      for (int& number : received) recvs.push_back({&number, sizeof number, 0, "in"});
+      Status end;
+      run_ranks(world, [&](Local& local) {
+        if (local.rank() == 1) {
+          end = group(local, {}, recvs);
+          return;
+        }
+        CHECK(local.start(sends, {}).ok());
+        if (computes) std::this_thread::sleep_for(2 * latency);
+        CHECK_FALSE(local.finish().ok());
+      });
+      CHECK(end.message() == "rank 1, peer 0: no answer within 20 ms");
+      CHECK(received == std::vector<int>(index(messages)));
+      check_broken(world, 1);
+    }
+}
+
 TEST_CASE("a rank that returns with a group open breaks the world") {
   LocalWorld world(2, {.timeout = never});
   Status end;
