@@ -169,6 +169,35 @@ TEST_CASE_TEMPLATE("when the n-th operation of a rank's device fails, it says so
   }
 }
 
+TEST_CASE("a rank whose device fails says so, and waits for no message first") {
+  using Attn = DistAttn<small_head_dim, Causal, Balanced, FragileTraits<Local, float>>;
+  Problem const problem{.seqlen = 24, .heads = 2, .kv_heads = 1};
+  // No other rank comes: with a sound device it waits for them in vain.
+  auto const end = [&](int ranks, int rank, Pass pass, int operations) {
+    LocalWorld world(ranks, {.timeout = std::chrono::milliseconds(10)});
+    Attn attn(world[rank], problem);
+    auto part = testing::part_of(sequence<float>(problem), attn.positions());
+    std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()));
+    operations_left = operations;
+    return pass == Pass::forward ? attn.forward(part.inputs(), part.outputs(), workspace)
+                                 : attn.backward(part.backward_inputs(), part.gradients(), workspace);
+  };
+  for (int const ranks : {2, 3, 4})
+    for (int rank = 0; rank < ranks; ++rank)
+      for (Pass const pass : {Pass::forward, Pass::backward}) {
+        CAPTURE(ranks);
+        CAPTURE(rank);
+        CAPTURE(static_cast<int>(pass));
+        constexpr int many = 1000;
+        REQUIRE(end(ranks, rank, pass, many).code == Code::timeout);
+        int const before_it_waits = many - operations_left;
+        CHECK(before_it_waits >= 2);  // a fork and the work
+        for (int n = 0; n < before_it_waits; ++n)
+          CHECK(end(ranks, rank, pass, n).code == Code::device_failed);
+      }
+  operations_left = -1;
+}
+
 TEST_CASE("a failing device leaves no group open, over a transport that cannot withdraw either") {
   using Attn = DistAttn<small_head_dim, Causal, Balanced, FragileTraits<Plain, bfloat16>>;
   Problem const problem{.seqlen = 24, .heads = 2};
