@@ -322,6 +322,22 @@ TEST_CASE("a message that its link has for longer than the time-out is missed, w
     }
 }
 
+TEST_CASE("a link brings bytes late however slow it is, and no bytes at once") {
+  for (double const rate : {std::numeric_limits<double>::denorm_min(), 1e-300, 1e-30, 1e-6, 1.0, 1e3})
+    for (std::int64_t const bytes : {0, 1'000, 1'000'000}) {
+      CAPTURE(rate);
+      CAPTURE(bytes);
+      LocalWorld world(2, {.timeout = milliseconds(10), .link_bytes_per_second = rate});
+      Bytes const source(index(1'000'000), 1);
+      Bytes target = poison(source.size());
+      Send const send{source.data(), bytes, 1, "out"};
+      REQUIRE(world[0].start({&send, 1}, {}).ok());
+      Status const end = group(world[1], {}, {{target.data(), bytes, 0, "in"}});
+      CHECK(end.code == (bytes == 0 ? Code::ok : Code::timeout));
+      CHECK(target == poison(source.size()));
+    }
+}
+
 TEST_CASE("a rank that returns with a group open breaks the world") {
   LocalWorld world(2, {.timeout = never});
   Status end;
