@@ -12,6 +12,9 @@ namespace {
 /// How many operations of this thread's calls succeed; negative: all.
 thread_local int operations_left = -1;
 
+/// The step in which the operation behind them came; before the first step that is 0.
+thread_local int failed_step = -1;
+
 /// The CPU with a queue that behaves as a GPU's: after an operation has failed the others do nothing.
 struct Fragile : Host {
   template <int HeadDim, Mask M, class Traits>
@@ -25,6 +28,7 @@ struct Fragile : Host {
 
       Status const& status() const { return status_; }
       void fork() {
+        ++forks_;
         run([] {});
       }
       void join() {
@@ -61,12 +65,14 @@ struct Fragile : Host {
         if (!status_.ok()) return;
         if (operations_left == 0) {
           status_ = {.code = Code::device_failed, .subject = "a kernel", .native = 700};
+          failed_step = std::max(0, forks_ - 1);
           return;
         }
         --operations_left;
         operation();
       }
       Status status_;
+      int forks_ = 0;
     };
   };
 };
@@ -106,6 +112,7 @@ testing::Sequence<E> sequence(Problem const& problem) {
 struct Outcome {
   Status forward, backward;
   bool wrong = false;  // a result that is called right
+  int step = -1;       // in which the device failed
 };
 
 }  // namespace
@@ -146,6 +153,7 @@ TEST_CASE_TEMPLATE("when the n-th operation of a rank's device fails, it says so
           if (end.backward.ok())
             end.wrong = end.wrong || !same_bits(filled().dq, want.dq) || !same_bits(filled().dk, want.dk);
           operations_left = -1;
+          end.step = failed_step;
         });
         CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(60));
         Status const& own = ends[static_cast<std::size_t>(failing)].backward;
@@ -155,6 +163,7 @@ TEST_CASE_TEMPLATE("when the n-th operation of a rank's device fails, it says so
         CHECK(own.code == Code::device_failed);
         CHECK(own.rank == failing);
         CHECK(own.step >= 0);
+        if (std::is_same_v<T, float>) CHECK(own.step == ends[static_cast<std::size_t>(failing)].step);
         CHECK(world.failed_rank() == failing);
         CHECK(world[failing].start({}, {}).message() == own.message());  // no group is open
         for (int rank = 0; rank < ranks; ++rank) {
