@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <chrono>
+#include <limits>
 #include <numeric>
 #include <optional>
 #include <thread>
@@ -188,6 +189,16 @@ TEST_CASE("a message of another call than the awaited one is refused, with both"
         cases.push_back({{object, backward, step}, {object, backward, std::max(0, step + away)}});
         cases.push_back({{object, backward, step}, {std::max(0, object + away), backward, step}});
         cases.push_back({{object, backward, step}, {object, !backward, step}});
+      }
+  // A tag of 31 bits tells the first 511 objects and 1024 steps apart, however far the awaited one is.
+  int* largest_tag = nullptr;
+  int found = 0;
+  MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &largest_tag, &found);
+  if (found && *largest_tag == std::numeric_limits<int>::max())
+    for (int const early : {0, 1, 17})
+      for (int const late : {255, 256, 300, 510}) {
+        cases.push_back({{late, false, 5}, {early, false, 5}});
+        cases.push_back({{3, true, 2 * late + 1}, {3, true, early}});
       }
   cases.push_back({{-1, false, 3}, {7, true, 4}});
   cases.push_back({{7, true, 3}, {-1, false, 4}});
