@@ -178,6 +178,33 @@ TEST_CASE("first_fault() finds a cover() that is wrong of whole shards alone, ho
     }
 }
 
+namespace {
+
+/// All is visible but one pair, and cover() does not know it of small rectangles.
+struct Pinhole {
+  int64_t query = 0, key = 0;
+  bool visible(int64_t q, int64_t k) const { return q != query || k != key; }
+  Cover cover(Range queries, Range keys) const {
+    bool const around = queries.touches({query, query + 1}) && keys.touches({key, key + 1});
+    return around && std::max(queries.size(), keys.size()) > 16 ? Cover::partial : Cover::full;
+  }
+};
+
+}  // namespace
+
+TEST_CASE(
+    "first_fault() finds the one pair of which cover() is wrong, where cover() leaves open what is around") {
+  std::mt19937_64 random(test::run_seed());
+  for (int64_t const positions : {int64_t{1} << 12, (int64_t{1} << 20) + 1, (int64_t{1} << 40) - 1})
+    for (int run = 0; run < 10; ++run) {
+      std::uniform_int_distribution<int64_t> any(0, positions - 1);
+      Pinhole const mask{any(random), any(random)};
+      std::string const fault = laws::first_fault(mask, positions, test::run_seed());
+      INFO("positions ", positions, ", query ", mask.query, ", key ", mask.key, ", ", fault);
+      CHECK(is_true(mask, fault));
+    }
+}
+
 TEST_CASE("a mask is tested with some positions") {
   CHECK_THROWS_WITH_AS(laws::first_fault(Full{}, 0),
                        "lightseq: a mask is tested with 0 positions, it must be at least 1", Error);

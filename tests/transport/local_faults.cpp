@@ -259,6 +259,50 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("a rank that does nothing for less than the time-out is awaited, however long others have waited") {
+  constexpr milliseconds timeout{200};
+  for (int const waited : {1, 2}) {
+    CAPTURE(waited);
+    LocalWorld world(2, {.timeout = timeout});
+    run_ranks(world, [&](Local& local) {
+      int number = 0;
+      if (local.rank() == 0) {
+        CHECK(group(local, {}, {{&number, sizeof number, 1, "in"}}).message() == "ok");
+        return;
+      }
+      // It does nothing while the other one looks whether it has waited long enough.
+      CHECK(local.start({}, {}).ok());
+      std::this_thread::sleep_for(waited * timeout - timeout / 5);
+      CHECK(local.finish().ok());
+      std::this_thread::sleep_for(timeout / 2);
+      CHECK(group(local, {{&number, sizeof number, 0, "out"}}, {}).message() == "ok");
+    });
+  }
+}
+
+TEST_CASE("a call of a broken world names what it has to do with the rank that broke it, else any message") {
+  int number = 0;
+  for (int const culprit : {1, 2})
+    for (int sent = 0; sent < 4; ++sent)
+      for (int awaited = 0; awaited < 4; ++awaited)
+        for (bool const descending : {false, true}) {
+          std::vector<Send> sends;
+          std::vector<Receive> recvs;
+          for (int const peer : descending ? std::vector{2, 1} : std::vector{1, 2}) {
+            if ((sent & peer) != 0) sends.push_back({&number, 4, peer, peer == 1 ? "to 1" : "to 2"});
+            if ((awaited & peer) != 0) recvs.push_back({&number, 4, peer, peer == 1 ? "from 1" : "from 2"});
+          }
+          std::string const want = (awaited & culprit) != 0 ? text("from ", culprit)
+                                   : (sent & culprit) != 0  ? text("to ", culprit)
+                                   : awaited != 0           ? text("from ", 3 - culprit)
+                                   : sent != 0              ? text("to ", 3 - culprit)
+                                                            : "";
+          LocalWorld world(3, {.timeout = never});
+          world[culprit].withdraw();
+          CHECK(std::string(world[0].start(sends, recvs).subject) == want);
+        }
+}
+
 TEST_CASE("who waits next to an absent rank names it, though others have waited for longer") {
   constexpr milliseconds timeout{60};
   for (int size = 3; size <= 6; ++size) {
