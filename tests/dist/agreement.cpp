@@ -2,6 +2,7 @@
 #include "laws/agreement.hpp"
 
 #include <array>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -320,6 +321,25 @@ TEST_CASE("masks are compared by what they cover, and by their digest or their b
   for (std::int64_t const seqlen : {std::int64_t{-5}, std::int64_t{0}, std::int64_t{1}, std::int64_t{31},
                                     std::numeric_limits<std::int64_t>::max()})
     CHECK(checksum(SlidingWindow{3}, seqlen) != checksum(SlidingWindow{4}, seqlen));
+}
+
+TEST_CASE("a problem's zeros are what they stand for") {
+  auto const terms = []<int HeadDim>(Problem const& problem) {
+    return terms_of<HeadDim, DefaultTraits>(problem, Full{}, Ring{}, 4);
+  };
+  for (std::int64_t heads = 1; heads <= 9; ++heads) {
+    Problem const zeros{.seqlen = 40, .heads = heads};
+    auto const check = [&]<int HeadDim>() {
+      Problem said = zeros;
+      said.kv_heads = heads;
+      said.scale = 1 / std::sqrt(static_cast<float>(HeadDim));
+      Terms const mine = terms.template operator()<HeadDim>(zeros);
+      CHECK(compare(mine, 0, terms.template operator()<HeadDim>(said).values, 1).ok());
+      said.kv_heads = heads + 1;
+      CHECK_FALSE(compare(mine, 0, terms.template operator()<HeadDim>(said).values, 1).ok());
+    };
+    check.template operator()<16>(), check.template operator()<40>(), check.template operator()<128>();
+  }
 }
 
 TEST_CASE("schedules are compared by what they do, and by what they hold, even where they throw") {

@@ -12,6 +12,9 @@ namespace {
 /// How many operations of this thread's calls succeed; negative: all.
 thread_local int operations_left = -1;
 
+/// The step in which the operation behind them came; before the first step that is 0.
+thread_local int failed_step = -1;
+
 /// The CPU with a queue that behaves as a GPU's: after an operation has failed the others do nothing.
 struct Fragile : Host {
   template <int HeadDim, Mask M, class Traits>
@@ -25,6 +28,7 @@ struct Fragile : Host {
 
       Status const& status() const { return status_; }
       void fork() {
+        ++forks_;
         run([] {});
       }
       void join() {
@@ -61,12 +65,14 @@ struct Fragile : Host {
         if (!status_.ok()) return;
         if (operations_left == 0) {
           status_ = {.code = Code::device_failed, .subject = "a kernel", .native = 700};
+          failed_step = std::max(0, forks_ - 1);
           return;
         }
         --operations_left;
         operation();
       }
       Status status_;
+      int forks_ = 0;
     };
   };
 };
@@ -106,6 +112,7 @@ testing::Sequence<E> sequence(Problem const& problem) {
 struct Outcome {
   Status forward, backward;
   bool wrong = false;  // a result that is called right
+  int step = -1;       // in which the device failed
 };
 
 }  // namespace
@@ -146,6 +153,7 @@ TEST_CASE_TEMPLATE("when the n-th operation of a rank's device fails, it says so
           if (end.backward.ok())
             end.wrong = end.wrong || !same_bits(filled().dq, want.dq) || !same_bits(filled().dk, want.dk);
           operations_left = -1;
+          end.step = failed_step;
         });
         CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(60));
         Status const& own = ends[static_cast<std::size_t>(failing)].backward;
@@ -155,6 +163,7 @@ TEST_CASE_TEMPLATE("when the n-th operation of a rank's device fails, it says so
         CHECK(own.code == Code::device_failed);
         CHECK(own.rank == failing);
         CHECK(own.step >= 0);
+        if (std::is_same_v<T, float>) CHECK(own.step == ends[static_cast<std::size_t>(failing)].step);
         CHECK(world.failed_rank() == failing);
         CHECK(world[failing].start({}, {}).message() == own.message());  // no group is open
         for (int rank = 0; rank < ranks; ++rank) {
@@ -167,6 +176,35 @@ TEST_CASE_TEMPLATE("when the n-th operation of a rank's device fails, it says so
       }
     }
   }
+}
+
+TEST_CASE("a rank whose device fails says so, and waits for no message first") {
+  using Attn = DistAttn<small_head_dim, Causal, Balanced, FragileTraits<Local, float>>;
+  Problem const problem{.seqlen = 24, .heads = 2, .kv_heads = 1};
+  // No other rank comes: with a sound device it waits for them in vain.
+  auto const end = [&](int ranks, int rank, Pass pass, int operations) {
+    LocalWorld world(ranks, {.timeout = std::chrono::milliseconds(10)});
+    Attn attn(world[rank], problem);
+    auto part = testing::part_of(sequence<float>(problem), attn.positions());
+    std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()));
+    operations_left = operations;
+    return pass == Pass::forward ? attn.forward(part.inputs(), part.outputs(), workspace)
+                                 : attn.backward(part.backward_inputs(), part.gradients(), workspace);
+  };
+  for (int const ranks : {2, 3, 4})
+    for (int rank = 0; rank < ranks; ++rank)
+      for (Pass const pass : {Pass::forward, Pass::backward}) {
+        CAPTURE(ranks);
+        CAPTURE(rank);
+        CAPTURE(static_cast<int>(pass));
+        constexpr int many = 1000;
+        REQUIRE(end(ranks, rank, pass, many).code == Code::timeout);
+        int const before_it_waits = many - operations_left;
+        CHECK(before_it_waits >= 2);  // a fork and the work
+        for (int n = 0; n < before_it_waits; ++n)
+          CHECK(end(ranks, rank, pass, n).code == Code::device_failed);
+      }
+  operations_left = -1;
 }
 
 TEST_CASE("a failing device leaves no group open, over a transport that cannot withdraw either") {

@@ -100,6 +100,33 @@ TEST_CASE("tensors that share an element always overlap; tensors apart or interl
   CHECK(apart > 500);
 }
 
+TEST_CASE("tensors of different element types that share a byte always overlap") {
+  INFO("LIGHTSEQ_SEED=", run_seed());
+  Random random{std::mt19937_64(stream_seed(3))};
+  std::vector<float> memory(1000);
+  auto const bytes = [](Argument a) {
+    a.dim *= a.element_bytes;
+    for (auto& d : a.dimensions) d.stride *= a.element_bytes;
+    a.element_bytes = 1;
+    return a;
+  };
+  int shared = 0, apart = 0;
+  for (int n = 0; n < 5000; ++n) {
+    Argument const a = random_argument(random, memory.data());
+    Argument b = random_argument(random, memory.data());
+    b.element_bytes = std::array{1, 2, 8}[static_cast<std::size_t>(n % 3)];
+    if (intersect(bytes(a), bytes(b))) {
+      ++shared;
+      CHECK(overlap(a, b));
+      CHECK(overlap(b, a));
+    } else if (!overlap(a, b)) {
+      ++apart;
+    }
+  }
+  CHECK(shared > 500);
+  CHECK(apart > 500);
+}
+
 TEST_CASE("an address or a stride that is no multiple of the alignment is named") {
   alignas(16) static float memory[64];
   Random random;

@@ -10,6 +10,7 @@
 
 #include "laws/mask.hpp"
 #include "lightseq/mask/laws.hpp"
+#include "lightseq/partition/contiguous.hpp"
 #include "support/data.hpp"
 #include "support/masks.hpp"
 
@@ -63,9 +64,15 @@ struct Shrinking : Causal {
   static Range keys_of(Range queries) { return {0, queries.end + (queries.size() == 1 ? 2 : 0)}; }
 };
 
-/// One that says partial whenever it is asked, with bounds that tell more.
+/// One that says partial whenever it is asked, with bounds that tell more, and two of which one alone does.
 struct LazyWindow : SlidingWindow {
   static Cover cover(Range, Range) { return Cover::partial; }
+};
+struct WithKeys : LazyWindow {
+  static Range queries_of(Range) { return Range::everything(); }
+};
+struct WithQueries : LazyWindow {
+  static Range keys_of(Range) { return Range::everything(); }
 };
 
 }  // namespace
@@ -166,6 +173,62 @@ TEST_CASE(
   CHECK(found >= all * 95 / 100);
 }
 
+namespace {
+
+/// Causal, but its cover() has all pairs of two contiguous shards hidden that are all visible.
+struct HiddenShards : Causal {
+  int64_t positions = 1;
+  int shards = 1;
+  Cover cover(Range queries, Range keys) const {
+    Cover const right = Causal::cover(queries, keys);
+    return right == Cover::full && is_shard(queries) && is_shard(keys) ? Cover::none : right;
+  }
+  bool is_shard(Range const& range) const {
+    for (int rank = 0; rank < shards; ++rank)
+      if (range == Contiguous::shard(rank, shards, positions).segments[0].hull()) return true;
+    return false;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("first_fault() finds a cover() that is wrong of whole shards alone, however long they are") {
+  for (int const shards : {2, 3, 4, 5, 8, 16})
+    for (int64_t const positions : {int64_t{4096}, (int64_t{1} << 20) + 1, (int64_t{1} << 40) - 1}) {
+      HiddenShards const mask{{}, positions, shards};
+      std::string const fault = laws::first_fault(mask, positions, test::run_seed());
+      INFO("shards ", shards, ", positions ", positions, ", ", fault);
+      CHECK(is_true(mask, fault));
+    }
+}
+
+namespace {
+
+/// All is visible but one pair, and cover() does not know it of small rectangles.
+struct Pinhole {
+  int64_t query = 0, key = 0;
+  bool visible(int64_t q, int64_t k) const { return q != query || k != key; }
+  Cover cover(Range queries, Range keys) const {
+    bool const around = queries.touches({query, query + 1}) && keys.touches({key, key + 1});
+    return around && std::max(queries.size(), keys.size()) > 16 ? Cover::partial : Cover::full;
+  }
+};
+
+}  // namespace
+
+TEST_CASE(
+    "first_fault() finds the one pair of which cover() is wrong, where cover() leaves open what is around") {
+  std::mt19937_64 random(test::run_seed());
+  for (int64_t const positions : {int64_t{1} << 12, (int64_t{1} << 20) + 1, (int64_t{1} << 40) - 1})
+    for (int run = 0; run < 10; ++run) {
+      std::uniform_int_distribution<int64_t> any(0, positions - 1);
+      Pinhole const mask{any(random), any(random)};
+      std::string const fault = laws::first_fault(mask, positions, test::run_seed());
+      INFO("positions ", positions, ", query ", mask.query, ", key ", mask.key, ", ", fault);
+      CHECK(is_true(mask, fault));
+    }
+}
+
 TEST_CASE("a mask is tested with some positions") {
   CHECK_THROWS_WITH_AS(laws::first_fault(Full{}, 0),
                        "lightseq: a mask is tested with 0 positions, it must be at least 1", Error);
@@ -200,7 +263,12 @@ TEST_CASE("what is seen from the queries' side is seen from the keys' side, even
   CHECK(agree(Causal{}));
   CHECK(agree(SlidingWindow{3, 1}));
   CHECK(agree(TooWide{}));
-  CHECK(agree(LazyWindow{{2, 2}}));
+  for (int64_t const left : {0, 2, 5})
+    for (int64_t const right : {0, 2, 5}) {
+      CHECK(agree(LazyWindow{{left, right}}));
+      CHECK(agree(WithKeys{{{left, right}}}));
+      CHECK(agree(WithQueries{{{left, right}}}));
+    }
   CHECK(agree(test::Documents{5, true}));
 }
 

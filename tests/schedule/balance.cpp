@@ -182,6 +182,51 @@ TEST_CASE("with too few questions pairs are sampled, not far from what is visibl
   CHECK(visible_pairs(Unknown<Full>{{}, true}, all, all) == all.rows * all.rows);
 }
 
+TEST_CASE("half of a square is about half of its pairs, however few the questions") {
+  constexpr int64_t far = int64_t{1} << 40;
+  for (int64_t const rows : {1000, 5000, 20001})
+    for (int64_t const questions : {1, 5, 20, 100, 1000, 10000}) {
+      CAPTURE(rows);
+      CAPTURE(questions);
+      Segment const all{17, rows};
+      auto const half = static_cast<double>(rows) * static_cast<double>(rows + 1) / 2;
+      for (bool const lazy : {false, true})
+        for (SlidingWindow const& window : {SlidingWindow{far, 0}, SlidingWindow{0, far}}) {
+          Unknown<SlidingWindow> const mask{window, lazy};
+          CHECK(static_cast<double>(visible_pairs(mask, all, all, questions)) ==
+                doctest::Approx(half).epsilon(0.02));
+        }
+    }
+}
+
+TEST_CASE("no more is asked of cover() than is allowed, whatever the mask and the tiles") {
+  struct Counted {
+    SlidingWindow window = {};
+    bool lazy = false;
+    int64_t* asked = nullptr;
+    bool visible(int64_t query, int64_t key) const { return window.visible(query, key); }
+    Cover cover(Range queries, Range keys) const {
+      ++*asked;
+      return lazy ? Cover::partial : window.cover(queries, keys);
+    }
+  };
+  Segment const queries{0, 3001}, keys{40, 1777};
+  for (SlidingWindow const& window : {SlidingWindow{5000, 0}, SlidingWindow{300, 20}, SlidingWindow{3, 0}})
+    for (bool const lazy : {false, true})
+      for (int64_t questions = 1; questions <= 20000; questions += 1 + questions / 7) {
+        int64_t asked = 0;
+        Counted const mask{window, lazy, &asked};
+        CAPTURE(questions);
+        CHECK(visible_pairs(mask, queries, keys, questions) >= 0);
+        CHECK(asked <= questions);
+        for (int64_t const tile : {1, 16, 128}) {
+          asked = 0;
+          CHECK(visible_tiles(mask, queries, keys, tile, questions) > 0);
+          CHECK(asked <= questions);
+        }
+      }
+}
+
 TEST_CASE("masks that are never full take bounded time; their idle time counts tiles") {
   auto const begin = std::chrono::steady_clock::now();
   test::Documents const documents{300, true};

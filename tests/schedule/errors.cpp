@@ -2,7 +2,9 @@
 // A schedule that breaks a law is refused when a plan is made, in a sentence with the numbers.
 #include <doctest/doctest.h>
 
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "laws/schedule.hpp"
@@ -89,6 +91,38 @@ static_assert(doubled.world == 1 && doubled.first == 0 && doubled.second == 0 &&
 constexpr laws::Counterexample missed = laws::against_complete<Misses, Causal>();
 static_assert(missed.world == 3 && missed.first == 2 && missed.second == 1 && missed.times == 0);
 static_assert(missed.rows == Rows::lower && !laws::against_complete<Ring, Full>().found());
+/// Each wrong in one world alone, at its last rank.
+template <int only>
+struct MissesIn : Ring {
+  static constexpr std::optional<Work> at(int rank, int step, int world) {
+    if (world == only && rank == world - 1 && step == world - 1) return std::nullopt;
+    return Ring::at(rank, step, world);
+  }
+};
+template <int only>
+struct StartsInHalfIn : Ring {
+  static constexpr Work at(int rank, int step, int world) {
+    Work work = Ring::at(rank, step, world);
+    if (world == only && rank == world - 1 && step == 0) work.rows = lower;
+    return work;
+  }
+};
+template <int only>
+struct NamesNobodyIn : Ring {
+  static constexpr int reader(int shard, int step, int world) {
+    return world == only && step == world - 1 ? shard : Ring::reader(shard, step, world);
+  }
+};
+
+/// They are refused in the worlds that the README names. In a world of one nobody reads what is another's.
+template <int... worlds>
+constexpr bool refused_in(std::integer_sequence<int, worlds...>) {
+  return ((laws::against_complete<MissesIn<worlds + 1>, Full>().world == worlds + 1) && ...) &&
+         ((laws::against_local<StartsInHalfIn<worlds + 1>>().world == worlds + 1) && ...) &&
+         ((laws::against_readers<NamesNobodyIn<worlds + 1>>().found() == (worlds > 0)) && ...);
+}
+static_assert(refused_in(std::make_integer_sequence<int, 5>()));
+
 static_assert(laws::proved_local<Balanced>());
 static_assert(!laws::proved_local<StartsAbroad>());
 static_assert(laws::proved_readers<Balanced>());

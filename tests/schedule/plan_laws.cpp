@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lightseq/mask/full.hpp"
+#include "lightseq/mask/sliding_window.hpp"
 #include "lightseq/schedule/ring.hpp"
 
 using namespace lightseq;
@@ -196,6 +197,23 @@ TEST_CASE("a cycle of ranks that wait for each other is found, and steps counted
         "rank 0 waits for ever at step 1, for kv of shard 0 and peer 1");
   CHECK(deadlock({{both(1, 2)}, {both(2, 0)}, {both(0, 1)}}) == "");
   CHECK(deadlock({{}, {{}, {}, recv(0)}}) == "rank 1 waits for ever at step 2, for kv of shard 0 and peer 0");
+}
+
+TEST_CASE("plans that are not in the order of their ranks are refused, also where ranks send nothing") {
+  for (int world = 2; world <= 6; ++world)
+    for (SlidingWindow const& mask : {SlidingWindow{100, 100}, SlidingWindow{0, 0}}) {
+      Planner const planner(Ring{}, mask, world, 2 * world);
+      for (int a = 0; a < world; ++a)
+        for (int b = a; b < world; ++b) {
+          std::vector<Plan> plans;
+          for (int rank = 0; rank < world; ++rank)
+            plans.push_back(planner.plan(rank == a ? b : rank == b ? a : rank, Pass::forward));
+          CHECK(laws::first_fault(planner, plans) ==
+                (a == b ? ""
+                        : sentence("plan ", a, " is that of rank ", b, " in a world of ", world,
+                                   ", or of another pass")));
+        }
+    }
 }
 
 TEST_CASE("a pair of shards that no work, or two works compute, is named") {

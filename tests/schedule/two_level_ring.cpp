@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lightseq/schedule/two_level_ring.hpp"
 
+#include <string>
 #include <vector>
 
 #include "laws/schedule.hpp"
@@ -84,6 +85,30 @@ TEST_CASE("a predecessor without its successor is refused") {
   CHECK_THROWS_WITH_AS(planner.plan(2, Pass::forward),
                        "lightseq: the schedule's predecessor(2, 0, 4) is 0, whose successor is not that rank",
                        Error);
+}
+
+TEST_CASE("a predecessor outside the world is refused, though it has the rank for its successor") {
+  struct Line : Ring {
+    int back = 1;
+    int predecessor(int rank, int, int) const { return rank - back; }
+    int successor(int rank, int, int) const { return rank + back; }
+  };
+  for (int world = 1; world <= 6; ++world)
+    for (int back = -world; back <= world; ++back)
+      for (int rank = 0; rank < world; ++rank) {
+        Planner const planner(Line{{}, back}, Full{}, world, 2 * world);
+        std::string said;
+        try {
+          planner.check(rank);
+        } catch (Error const& error) {
+          said = error.what();
+        }
+        int const from = rank - back;
+        CHECK(said == (from >= 0 && from < world
+                           ? ""
+                           : sentence("lightseq: the schedule's predecessor(", rank, ", 0, ", world, ") is ",
+                                      from, ", whose successor is not that rank")));
+      }
 }
 
 TEST_CASE("a rank that is its own predecessor takes what it lacks from the owner") {

@@ -12,6 +12,7 @@ namespace lightseq::test {
 
 // Atomic, as compilers take it that no operator new changes a plain variable.
 inline thread_local std::atomic<std::int64_t> thread_allocations = 0;
+inline thread_local std::atomic<std::int64_t> thread_deallocations = 0;
 
 /// After so many more allocations of the thread one fails; not where it is negative, nor under
 /// ThreadSanitizer.
@@ -22,8 +23,11 @@ class AllocationCounter {
  public:
   std::int64_t count() const { return thread_allocations - before_; }
 
+  /// How many more that was than it has freed.
+  std::int64_t held() const { return count() - (thread_deallocations - freed_before_); }
+
  private:
-  std::int64_t before_ = thread_allocations;
+  std::int64_t before_ = thread_allocations, freed_before_ = thread_deallocations;
 };
 
 }  // namespace lightseq::test
@@ -36,10 +40,13 @@ class AllocationCounter {
 
 #ifdef LIGHTSEQ_TEST_MALLOC_HOOK
 
-// clang's ThreadSanitizer suffers no other operator new, but tells of every allocation.
+// clang's ThreadSanitizer suffers no other operator new, but tells of every allocation and of what is freed.
 extern "C" __attribute__((no_sanitize("thread"))) void __sanitizer_malloc_hook(void const volatile*,
                                                                                std::size_t) {
   ++lightseq::test::thread_allocations;
+}
+extern "C" __attribute__((no_sanitize("thread"))) void __sanitizer_free_hook(void const volatile*) {
+  ++lightseq::test::thread_deallocations;
 }
 
 #else
@@ -60,7 +67,10 @@ inline void* counted_allocation_or_throw(std::size_t bytes, std::size_t alignmen
   return data;
 }
 
-[[gnu::noinline]] inline void deallocation(void* data) noexcept { std::free(data); }
+[[gnu::noinline]] inline void deallocation(void* data) noexcept {
+  if (data != nullptr) ++thread_deallocations;
+  std::free(data);
+}
 
 }  // namespace lightseq::test
 

@@ -175,6 +175,37 @@ TEST_CASE("a trace holds every work, exchange and merge of the plan, in order, a
     }
 }
 
+TEST_CASE("every span of a run that fails has an end") {
+  Problem const problem{.seqlen = 40, .heads = 1};
+  auto const whole = testing::random_sequence<float>(problem, head_dim, test::stream_seed(4));
+  for (int const ranks : {2, 3, 5})
+    for (int failing = 0; failing < ranks; ++failing)
+      for (int step = 0; step < 3; ++step) {
+        INFO("ranks ", ranks, ", failing ", failing, ", step ", step);
+        LocalWorld world(ranks, {.failing_rank = failing, .failing_start = step});
+        std::vector<Span> memory(static_cast<std::size_t>(ranks) * 30);
+        std::vector<std::span<Span const>> noted(static_cast<std::size_t>(ranks));
+        auto const origin = HostTrace::Clock::now() - std::chrono::seconds(1);
+        run_ranks(world, [&](Local& comm) {
+          auto const rank = static_cast<std::size_t>(comm.rank());
+          DistAttn<head_dim, Causal, Balanced> attn(comm, problem);
+          auto part = testing::part_of(whole, attn.positions());
+          std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()));
+          HostTrace trace(std::span<Span>(memory).subspan(rank * 30, 30), origin);
+          static_cast<void>(attn.forward(part.inputs(), part.outputs(), workspace, {}, trace));
+          noted[rank] = trace.spans();
+        });
+        std::size_t spans = 0;
+        for (auto const& of_rank : noted)
+          for (Span const& span : of_rank) {
+            ++spans;
+            CHECK(span.begin > 0);
+            CHECK(span.begin <= span.end);
+          }
+        CHECK(spans > 0);
+      }
+}
+
 // No trace holds nothing, so there is nothing to keep up to date either.
 static_assert(std::is_empty_v<NoTrace> && std::is_empty_v<NoTrace::Token>);
 

@@ -259,6 +259,50 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("a rank that does nothing for less than the time-out is awaited, however long others have waited") {
+  constexpr milliseconds timeout{200};
+  for (int const waited : {1, 2}) {
+    CAPTURE(waited);
+    LocalWorld world(2, {.timeout = timeout});
+    run_ranks(world, [&](Local& local) {
+      int number = 0;
+      if (local.rank() == 0) {
+        CHECK(group(local, {}, {{&number, sizeof number, 1, "in"}}).message() == "ok");
+        return;
+      }
+      // It does nothing while the other one looks whether it has waited long enough.
+      CHECK(local.start({}, {}).ok());
+      std::this_thread::sleep_for(waited * timeout - timeout / 5);
+      CHECK(local.finish().ok());
+      std::this_thread::sleep_for(timeout / 2);
+      CHECK(group(local, {{&number, sizeof number, 0, "out"}}, {}).message() == "ok");
+    });
+  }
+}
+
+TEST_CASE("a call of a broken world names what it has to do with the rank that broke it, else any message") {
+  int number = 0;
+  for (int const culprit : {1, 2})
+    for (int sent = 0; sent < 4; ++sent)
+      for (int awaited = 0; awaited < 4; ++awaited)
+        for (bool const descending : {false, true}) {
+          std::vector<Send> sends;
+          std::vector<Receive> recvs;
+          for (int const peer : descending ? std::vector{2, 1} : std::vector{1, 2}) {
+            if ((sent & peer) != 0) sends.push_back({&number, 4, peer, peer == 1 ? "to 1" : "to 2"});
+            if ((awaited & peer) != 0) recvs.push_back({&number, 4, peer, peer == 1 ? "from 1" : "from 2"});
+          }
+          std::string const want = (awaited & culprit) != 0 ? text("from ", culprit)
+                                   : (sent & culprit) != 0  ? text("to ", culprit)
+                                   : awaited != 0           ? text("from ", 3 - culprit)
+                                   : sent != 0              ? text("to ", 3 - culprit)
+                                                            : "";
+          LocalWorld world(3, {.timeout = never});
+          world[culprit].withdraw();
+          CHECK(std::string(world[0].start(sends, recvs).subject) == want);
+        }
+}
+
 TEST_CASE("who waits next to an absent rank names it, though others have waited for longer") {
   constexpr milliseconds timeout{60};
   for (int size = 3; size <= 6; ++size) {
@@ -292,6 +336,50 @@ TEST_CASE("ranks that wait for each other in a circle time out") {
     CHECK(ends[index(first)].code == Code::timeout);
     CHECK(ends[index(first)].peer == (first + 1) % size);
   }
+}
+
+TEST_CASE("a message that its link has for longer than the time-out is missed, whatever its sender does") {
+  constexpr milliseconds timeout{20}, latency = 6 * timeout;
+  for (int const messages : {1, Local::messages_per_peer})
+    for (bool const computes : {false, true}) {
+      CAPTURE(messages);
+      CAPTURE(computes);
+      LocalWorld world(2, {.timeout = timeout, .link_latency = latency});
+      int const sent = 7;
+      std::vector<int> received(index(messages));
+      std::vector<Send> const sends(index(messages), {&sent, sizeof sent, 1, "out"});
+      std::vector<Receive> recvs;
+      for (int& number : received) recvs.push_back({&number, sizeof number, 0, "in"});
+      Status end;
+      run_ranks(world, [&](Local& local) {
+        if (local.rank() == 1) {
+          end = group(local, {}, recvs);
+          return;
+        }
+        CHECK(local.start(sends, {}).ok());
+        if (computes) std::this_thread::sleep_for(2 * latency);
+        CHECK_FALSE(local.finish().ok());
+      });
+      CHECK(end.message() == "rank 1, peer 0: no answer within 20 ms");
+      CHECK(received == std::vector<int>(index(messages)));
+      check_broken(world, 1);
+    }
+}
+
+TEST_CASE("a link brings bytes late however slow it is, and no bytes at once") {
+  for (double const rate : {std::numeric_limits<double>::denorm_min(), 1e-300, 1e-30, 1e-6, 1.0, 1e3})
+    for (std::int64_t const bytes : {0, 1'000, 1'000'000}) {
+      CAPTURE(rate);
+      CAPTURE(bytes);
+      LocalWorld world(2, {.timeout = milliseconds(10), .link_bytes_per_second = rate});
+      Bytes const source(index(1'000'000), 1);
+      Bytes target = poison(source.size());
+      Send const send{source.data(), bytes, 1, "out"};
+      REQUIRE(world[0].start({&send, 1}, {}).ok());
+      Status const end = group(world[1], {}, {{target.data(), bytes, 0, "in"}});
+      CHECK(end.code == (bytes == 0 ? Code::ok : Code::timeout));
+      CHECK(target == poison(source.size()));
+    }
 }
 
 TEST_CASE("a rank that returns with a group open breaks the world") {

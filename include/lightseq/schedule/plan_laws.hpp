@@ -167,12 +167,12 @@ class Slot {
   bool read(Transfer const& content, int step) { return written_ < step && take(content, step); }
 
   /// As read, but when work and exchange of `step` are over.
-  bool read_after(Transfer const& content, int step) { return written_ <= step && take(content, step); }
+  bool read_after(Transfer const& content, int step) { return take(content, step); }
 
   /// The work or the exchange of `step` writes. Whether none else uses the slot and its content has been
   /// read.
   bool write(Transfer const& content, int step) {
-    bool const free = written_ < step && read_ < step && !unread_;
+    bool const free = read_ < step && !unread_;
     content_ = content;
     written_ = step;
     unread_ = true;

@@ -424,7 +424,6 @@ inline Status Local::give_up(Lock& lock, Status status) {
   sends_.clear();
   recvs_.clear();
   open_ = false;
-  doing_ = Doing::nothing;
   return status;
 }
 

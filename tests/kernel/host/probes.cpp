@@ -35,6 +35,29 @@ TEST_CASE("equal weights give causal outputs i / 2 and LSE ln(i + 1)") {
     }
 }
 
+TEST_CASE("equal scores of any finite size give the same outputs, and the LSE is larger by the score") {
+  std::int64_t const rows = 130;
+  for (float const size : {1.0f, 1e10f, 1e20f, 1e30f, 1e38f, 2.2e38f})  // below the largest over log2(e)
+    for (float const sign : {1.0f, -1.0f}) {
+      auto c = probe<float>({{{0, rows}}});
+      c.scale = 1;
+      float const root = std::sqrt(size);
+      for (std::size_t i = 0; i < c.q.size(); i += dim) c.q[i] = root;
+      for (std::size_t i = 0; i < c.k.size(); i += dim) c.k[i] = sign * root;
+      auto const r = run(c, Causal{});
+      double const score = double{sign} * double{root} * double{root};
+      CAPTURE(score);
+      for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t h = 0; h < 2; ++h) {
+          CHECK(r.lse[static_cast<std::size_t>(h * rows + i)] ==
+                doctest::Approx(score + std::log(static_cast<double>(i + 1))).epsilon(1e-6));
+          for (std::int64_t d = 0; d < dim; ++d)
+            REQUIRE(r.o[static_cast<std::size_t>((i * 2 + h) * dim + d)] ==
+                    doctest::Approx(static_cast<double>(i) / 2).epsilon(1e-6));
+        }
+    }
+}
+
 TEST_CASE("the sum of dv is the sum of d_o, as every query's weights sum to one") {
   Positions const positions = Striped::shard(0, 1, 200);
   Case<dim, float> c(positions, positions);

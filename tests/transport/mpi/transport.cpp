@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <chrono>
+#include <limits>
 #include <numeric>
 #include <optional>
 #include <thread>
@@ -189,6 +190,16 @@ TEST_CASE("a message of another call than the awaited one is refused, with both"
         cases.push_back({{object, backward, step}, {std::max(0, object + away), backward, step}});
         cases.push_back({{object, backward, step}, {object, !backward, step}});
       }
+  // A tag of 31 bits tells the first 511 objects and 1024 steps apart, however far the awaited one is.
+  int* largest_tag = nullptr;
+  int found = 0;
+  MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &largest_tag, &found);
+  if (found && *largest_tag == std::numeric_limits<int>::max())
+    for (int const early : {0, 1, 17})
+      for (int const late : {255, 256, 300, 510}) {
+        cases.push_back({{late, false, 5}, {early, false, 5}});
+        cases.push_back({{3, true, 2 * late + 1}, {3, true, early}});
+      }
   cases.push_back({{-1, false, 3}, {7, true, 4}});
   cases.push_back({{7, true, 3}, {-1, false, 4}});
   for (Case const& c : cases) {
@@ -232,6 +243,34 @@ TEST_CASE("late is blamed who did not send, before who did not take what was sen
   }));
 }
 
+TEST_CASE("late is blamed who is missing, wherever among those that came or took what was sent") {
+  for (int const size : {3, 5})
+    for (bool const sends : {false, true})
+      for (int missing = 1; missing < size; ++missing) {
+        if (size > processes()) continue;
+        CAPTURE(size);
+        CAPTURE(sends);
+        CAPTURE(missing);
+        Whole world(size, milliseconds(150));
+        none_complains(world.run([&](Mpi& mpi) -> std::string {
+          static Bytes large[5] = {Bytes(1'000'000), Bytes(1'000'000), Bytes(1'000'000), Bytes(1'000'000),
+                                   Bytes(1'000'000)};  // more than MPI takes in on its own
+          auto const bytes = static_cast<std::int64_t>(large[0].size());
+          bool const sender = sends == (mpi.rank() == 0);
+          std::vector<Send> out;
+          std::vector<Receive> in;
+          for (int rank = 0; rank < size; ++rank) {
+            bool const peer = mpi.rank() == 0 ? rank > 0 : rank == 0 && mpi.rank() != missing;
+            if (peer && sender) out.push_back({large[rank].data(), bytes, rank, "message"});
+            if (peer && !sender) in.push_back({large[rank].data(), bytes, rank, "message"});
+          }
+          std::string const want =
+              mpi.rank() == 0 ? text("rank 0, peer ", missing, ": no answer within 150 ms") : "ok";
+          return expect(group(mpi, out, in), want, [] { return std::string(); });
+        }));
+      }
+}
+
 TEST_CASE("the time-out counts from the last message that came") {
   if (processes() < 4) return;
   constexpr milliseconds timeout(1000), apart(600);
@@ -247,6 +286,48 @@ TEST_CASE("the time-out counts from the last message that came") {
     return expect(group(mpi, {{&numbers[0], sizeof(int), 0, "number"}}, {}), "ok",
                   [] { return std::string(); });
   }));
+}
+
+TEST_CASE("the largest group that is allowed passes, however it is spread over the peers and cut") {
+  constexpr int most_cuts = 1024, piece = 4000;
+  for (int const size : {1, 2, 3}) {
+    int const most = size * Mpi::messages_per_peer;
+    for (int const to_first : {0, 1, most / 2, most})
+      for (bool const evenly_cut : {false, true}) {
+        if (size > processes()) continue;
+        CAPTURE(size);
+        CAPTURE(to_first);
+        CAPTURE(evenly_cut);
+        InPieces world(size);
+        none_complains(world.run([&](Mpi& mpi) {
+          std::vector<Bytes> sent, received;
+          std::vector<Send> sends;
+          std::vector<Receive> recvs;
+          for (int i = 0; i < most; ++i) {
+            int const cuts = evenly_cut      ? most_cuts * (i + 1) / most - most_cuts * i / most
+                             : i == most / 2 ? most_cuts
+                                             : 0;
+            std::mt19937_64 engine = agreed(world.seed(), i);
+            sent.push_back(random_bytes(engine, cuts * piece + 1 + i));
+            received.push_back(poison(sent.back().size()));
+          }
+          for (int i = 0; i < most; ++i) {
+            auto const at = static_cast<std::size_t>(i);
+            auto const bytes = static_cast<std::int64_t>(sent[at].size());
+            int const peer = i < to_first ? 0 : size - 1;
+            if (mpi.rank() == 0) sends.push_back({sent[at].data(), bytes, peer, "out"});
+            if (mpi.rank() == peer) recvs.push_back({received[at].data(), bytes, 0, "in"});
+            if (mpi.rank() != peer) received[at] = sent[at];
+          }
+          return expect(group(mpi, sends, recvs), "ok", [&] {
+            for (std::size_t i = 0; i < sent.size(); ++i)
+              if (std::string const wrong = difference(received[i], sent[i]); !wrong.empty())
+                return text("message ", i, ": ", wrong);
+            return std::string();
+          });
+        }));
+      }
+  }
 }
 
 TEST_CASE("calls that make no sense fail with a code of their own, and stop everybody") {
