@@ -324,8 +324,8 @@ TEST_CASE("masks are compared by what they cover, and by their digest or their b
 }
 
 TEST_CASE("a problem's zeros are what they stand for") {
-  auto const terms = []<int HeadDim>(Problem const& problem) {
-    return terms_of<HeadDim, DefaultTraits>(problem, Full{}, Ring{}, 4);
+  auto const fingerprint = []<int HeadDim>(Problem const& problem) {
+    return fingerprint_of<HeadDim, DefaultTraits>(problem, Full{}, Ring{}, 4);
   };
   for (std::int64_t heads = 1; heads <= 9; ++heads) {
     Problem const zeros{.seqlen = 40, .heads = heads};
@@ -333,10 +333,10 @@ TEST_CASE("a problem's zeros are what they stand for") {
       Problem said = zeros;
       said.kv_heads = heads;
       said.scale = 1 / std::sqrt(static_cast<float>(HeadDim));
-      Terms const mine = terms.template operator()<HeadDim>(zeros);
-      CHECK(compare(mine, 0, terms.template operator()<HeadDim>(said).values, 1).ok());
+      Fingerprint const mine = fingerprint.template operator()<HeadDim>(zeros);
+      CHECK(compare(mine, 0, fingerprint.template operator()<HeadDim>(said).values, 1).ok());
       said.kv_heads = heads + 1;
-      CHECK_FALSE(compare(mine, 0, terms.template operator()<HeadDim>(said).values, 1).ok());
+      CHECK_FALSE(compare(mine, 0, fingerprint.template operator()<HeadDim>(said).values, 1).ok());
     };
     check.template operator()<16>(), check.template operator()<40>(), check.template operator()<128>();
   }

@@ -115,16 +115,16 @@ TEST_CASE("agreements that all ranks have come to leave nothing behind, however 
       CAPTURE(size);
       CAPTURE(ahead);
       LocalWorld world(size);
-      Terms const terms;
+      Fingerprint const fingerprint;
       AllocationCounter const counter;
       // Rank 0 runs ahead of the others, which come in turn.
       auto const rounds = [&](int count) {
         bool ok = true;
         for (int round = 0; round < count; ++round)
-          for (int rank = 0; rank < size; ++rank) ok = ok && world[rank].agree(terms).ok();
+          for (int rank = 0; rank < size; ++rank) ok = ok && world[rank].agree(fingerprint).ok();
         return ok;
       };
-      for (int i = 0; i < ahead; ++i) REQUIRE(world[0].agree(terms).ok());
+      for (int i = 0; i < ahead; ++i) REQUIRE(world[0].agree(fingerprint).ok());
       REQUIRE(rounds(20));
       std::int64_t const held = counter.held();
       REQUIRE(rounds(200));

@@ -75,7 +75,7 @@ void gemm(int rows, int depth, A a, B b, C c) {
 }
 
 /// c += a b as gemm(), but the products of visible pairs alone: visible(i, n) answers for element (i, n) of
-/// a. What gemm() gives where all hidden elements of a are zero and b is finite, to the bit; slow.
+/// a. What gemm() gives where all hidden elements of a are zero and b is finite, up to roundings; slow.
 template <int Columns, class A, class B, class C, class Visible>
 void gemm_of_visible(int rows, int depth, A a, B b, C c, Visible const& visible) {
   for (int i = 0; i < rows; ++i) {
