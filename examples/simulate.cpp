@@ -117,7 +117,7 @@ struct Case {
 Case make_case(std::int64_t world, std::int64_t seqlen, std::int64_t kv_heads) {
   Case c;
   int const dim = static_cast<int>(whole("--dim", 1, 256));
-  if (!is_head_dim(dim)) fail("--dim is ", dim, ", it must be a multiple of 8");
+  if (!Host::serves_head_dim(dim)) fail("--dim is ", dim, ", it must be a multiple of 8");
   c.world = static_cast<int>(world);
   c.problem = validated({.batch = whole("--batch", 1, 1e6),
                          .seqlen = seqlen,

@@ -23,21 +23,21 @@ class Muted {
   }
   Status finish() noexcept { return muted_ ? Status{} : transport_->finish(); }
   Status precede(cudaStream_t stream) noexcept {
-    if constexpr (requires { transport_->precede(stream); })
+    if constexpr (Precedes<T, cudaStream_t>)
       return muted_ ? Status{} : transport_->precede(stream);
     return {};
   }
   Status rendezvous(cudaStream_t stream) noexcept {
-    if constexpr (requires { transport_->rendezvous(stream); })
+    if constexpr (Rendezvous<T, cudaStream_t>)
       return muted_ ? Status{} : transport_->rendezvous(stream);
     return {};
   }
   Status connect(std::span<int const> to, std::span<int const> from) noexcept {
-    if constexpr (requires { transport_->connect(to, from); }) return transport_->connect(to, from);
+    if constexpr (Connects<T>) return transport_->connect(to, from);
     return {};
   }
   Status wait(cudaStream_t stream) noexcept {
-    if constexpr (requires { transport_->wait(stream); }) return transport_->wait(stream);
+    if constexpr (Watches<T, cudaStream_t>) return transport_->wait(stream);
     cudaError_t const error = cudaStreamSynchronize(stream);
     return error == cudaSuccess ? Status{} : Status{.code = Code::device_failed, .native = error};
   }

@@ -11,29 +11,18 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/exec/arguments.hpp"
 #include "lightseq/exec/backward.hpp"
+#include "lightseq/exec/device.hpp"
 #include "lightseq/exec/execute.hpp"
 #include "lightseq/exec/fingerprint.hpp"
 #include "lightseq/exec/forward.hpp"
-#include "lightseq/exec/host.hpp"
 #include "lightseq/schedule/laws.hpp"
 #include "lightseq/schedule/planner.hpp"
 #include "lightseq/schedule/summary.hpp"
-#include "lightseq/transport/local.hpp"
+#include "lightseq/traits.hpp"
+#include "lightseq/transport/transport.hpp"
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
-
-/// The rare choices. Derive from it and name what differs: `struct Mine : DefaultTraits { using Element =
-/// bfloat16; };`
-struct DefaultTraits {
-  using Element = float;                        ///< of q, k, v and o; everything is accumulated in float
-  using Device = Host;                          ///< runs the kernels
-  using Transport = Local;                      ///< moves the messages
-  static constexpr Route route = Route::owner;  ///< from whom inputs come
-  static constexpr bool one_launch = false;     ///< see DistAttn::one_launch()
-  static constexpr bool inference = false;      ///< forward only: no backward kernels are compiled
-  static constexpr bool deterministic = false;  ///< gradients have the same bits in every run; slower on GPUs
-};
 
 /// Exact attention over one sequence that is split across ranks, one object a rank: o = softmax(scale * q
 /// k^T, where the mask is visible) v. Every rank of the transport constructs it alike and makes the same
@@ -42,7 +31,10 @@ struct DefaultTraits {
 /// 2310.03294.
 template <int HeadDim, Mask M, Schedule S, class Traits = DefaultTraits>
 class DistAttn {
-  static_assert(is_head_dim(HeadDim), "lightseq: the head dim must be a multiple of 8 from 8 to 256");
+  static_assert(
+      Traits::Device::serves_head_dim(HeadDim),
+      "lightseq: the device does not serve this head dim: Host serves multiples of 8 from 8 to 256, "
+      "Cuda multiples of 16 from 16 to 256");
   static_assert(
       Comparable<M>,
       "lightseq: ranks cannot compare this mask, as it holds floats, padding or containers: give it "
@@ -52,6 +44,8 @@ class DistAttn {
       "lightseq: ranks cannot compare this schedule, as it holds floats, padding or containers: give "
       "it 'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
   static_assert(laws::Proof<S, M>::holds > 0);
+  using Kernels = typename Traits::Device::template Kernels<HeadDim, M, Traits>;
+  using Queue = typename Kernels::Queue;
 
  public:
   using Element = typename Traits::Element;
@@ -63,6 +57,12 @@ class DistAttn {
   static constexpr bool has_backward = !Traits::inference;
   static_assert(lightseq::Element<Element>, "lightseq: the element type must be float, bfloat16 or float16");
   static_assert(lightseq::Transport<Transport>, "lightseq: the transport is no model of lightseq::Transport");
+  static_assert(
+      SoundAbilities<Transport>,
+      "lightseq: a member of the transport has the name of an ability of transport.hpp, but takes or "
+      "returns something else");
+  static_assert(lightseq::Device<Device, HeadDim, M, Traits>,
+                "lightseq: the device is no model of lightseq::Device: see exec/device.hpp");
 
   /// Plans both passes for this rank; `transport` is borrowed. Throws Error, with the numbers, on a problem
   /// that makes no sense, on a schedule that does not serve this mask in this world or whose partition is
@@ -117,15 +117,17 @@ class DistAttn {
   /// time is out. On a GPU, which must be the current one as it was at construction, it enqueues all this on
   /// `stream` and on the transport's, waits for nothing that they do, and may be captured into a CUDA graph.
   /// A HostTrace or CudaTrace as `trace` takes note of when works, exchanges and merges ran.
-  template <class Trace = NoTrace const>
-  Status forward(Inputs<Element> const& in, Outputs<Element> const& out, std::span<std::byte> workspace,
-                 Stream const& stream = {}, Trace& trace = no_trace) noexcept {
+  template <class T = NoTrace const>
+  requires Trace<T, Queue> Status forward(Inputs<Element> const& in, Outputs<Element> const& out,
+                                          std::span<std::byte> workspace, Stream const& stream = {},
+                                          T& trace = no_trace)
+  noexcept {
     std::array<Argument, 5> const arguments{q_argument("q", in.q), kv_argument("k", in.k),
                                             kv_argument("v", in.v), q_argument("o", out.o),
                                             array_argument("lse", out.lse, stats_elements())};
     if (Status const status = check_arguments(arguments, workspace, forward_bytes_); !status.ok())
       return status;
-    if (Status const status = check_device(); !status.ok()) return status;
+    if (Status const status = check_device(kernels_); !status.ok()) return status;
     if (!failure_.ok()) return failure_;
     record_.begin_call();
     std::byte* const base = aligned_base(workspace.data());
@@ -133,19 +135,21 @@ class DistAttn {
     Outputs<Element> const outputs{q_tensor(out.o), out.lse};
     Exchange<Partition, Transport> exchange(forward_plan_, shard_, forward_layout_.messages, base,
                                             *transport_, record_, object_);
-    Queue const queue(kernels_, stream, *transport_);
+    Queue queue(kernels_, stream, *transport_);
     ForwardPass<Queue, Element, M, Partition, Transport> pass(queue, exchange, forward_layout_, base, mask_,
                                                               inputs, outputs);
     if constexpr (Traits::one_launch && Kernels::max_chunks > 0)
-      if (one_launch_ && !queue.captures()) return ended(execute_in_one_launch(forward_plan_, pass, trace));
-    return ended(execute(forward_plan_, pass, trace));
+      if (one_launch_ && !queue.captures())
+        return ended(execute_in_one_launch(forward_plan_, queue, exchange, pass, trace));
+    return ended(execute(forward_plan_, queue, exchange, pass, trace));
   }
 
   /// Fills the gradients, from the forward's inputs and outputs and the gradient of o. As forward otherwise.
-  template <class Trace = NoTrace const>
-  Status backward(BackwardInputs<Element> const& in, Gradients<Element> const& out,
-                  std::span<std::byte> workspace, Stream const& stream = {},
-                  Trace& trace = no_trace) noexcept {
+  template <class T = NoTrace const>
+  requires Trace<T, Queue> Status backward(BackwardInputs<Element> const& in, Gradients<Element> const& out,
+                                           std::span<std::byte> workspace, Stream const& stream = {},
+                                           T& trace = no_trace)
+  noexcept {
     static_assert(!Traits::inference, "lightseq: traits for inference offer no backward");
     std::array<Argument, 9> const arguments{q_argument("q", in.q),
                                             kv_argument("k", in.k),
@@ -158,7 +162,7 @@ class DistAttn {
                                             kv_argument("dv", out.dv)};
     if (Status const status = check_arguments(arguments, workspace, backward_bytes_); !status.ok())
       return status;
-    if (Status const status = check_device(); !status.ok()) return status;
+    if (Status const status = check_device(kernels_); !status.ok()) return status;
     if (!failure_.ok()) return failure_;
     record_.begin_call();
     std::byte* const base = aligned_base(workspace.data());
@@ -167,9 +171,10 @@ class DistAttn {
     Gradients<Element> const outputs{q_tensor(out.dq), kv_tensor(out.dk), kv_tensor(out.dv)};
     Exchange<Partition, Transport> exchange(backward_plan_, shard_, backward_layout_.messages, base,
                                             *transport_, record_, object_);
-    BackwardPass<Queue, Element, M, Partition, Transport> pass(
-        Queue(kernels_, stream, *transport_), exchange, backward_layout_, base, mask_, inputs, outputs);
-    return ended(execute(backward_plan_, pass, trace));
+    Queue queue(kernels_, stream, *transport_);
+    BackwardPass<Queue, Element, M, Partition, Transport> pass(queue, exchange, backward_layout_, base, mask_,
+                                                               inputs, outputs);
+    return ended(execute(backward_plan_, queue, exchange, pass, trace));
   }
 
   /// Waits on the host until all that calls have enqueued on `stream` is done: only then is it known that a
@@ -178,7 +183,7 @@ class DistAttn {
   /// be awaited: that is `capturing`, and no failure.
   Status wait(Stream const& stream = {}) noexcept {
     if (!failure_.ok()) return failure_;
-    if (Status const status = check_device(); !status.ok()) return status;
+    if (Status const status = check_device(kernels_); !status.ok()) return status;
     Status const status = Queue(kernels_, stream, *transport_).wait(*transport_);
     if (status.ok() || status.code == Code::capturing) return status;
     record_.fail(status);
@@ -193,16 +198,13 @@ class DistAttn {
   FlightRecord const& flight_record() const { return record_; }
 
  private:
-  using Kernels = typename Device::template Kernels<HeadDim, M, Traits>;
-  using Queue = typename Kernels::Queue;
-
   struct Alone {};
 
   /// All that a rank can do alone. Where it fails, the other ranks are told and throw the same.
   DistAttn(Alone, Transport& transport, Problem const& problem, M const& mask, S const& schedule) try
       : transport_(&transport),
         mask_(mask),
-        shard_(make_share(transport, validated(problem, HeadDim))),
+        shard_(make_shard(transport, validated(problem, HeadDim))),
         max_rows_(checked_max_shard_rows<Partition>(shard_.world, shard_.problem.seqlen)),
         forward_plan_(planner(schedule).plan(shard_.rank, Pass::forward)),
         backward_plan_(Traits::inference ? Plan{} : planner(schedule).plan(shard_.rank, Pass::backward)),
@@ -260,15 +262,13 @@ class DistAttn {
   /// Throws what the ranks agree on, unless it is that all is well. The number of this object among those of
   /// the transport, where it counts them; else -1.
   static int agree(Transport& transport, Fingerprint const& fingerprint) {
-    if constexpr (requires { transport.agree(fingerprint); })
-      if (Status const status = transport.agree(fingerprint); !status.ok()) fail(status.message());
-    if constexpr (requires { transport.agreements(); }) return transport.agreements() - 1;
-    return -1;
+    if (Status const status = lightseq::agree(transport, fingerprint); !status.ok()) fail(status.message());
+    return last_agreement(transport);
   }
 
   /// Where the transport wants to know them beforehand: the ranks that this one will exchange messages with.
   void connect() {
-    if constexpr (requires(std::span<int const> ranks) { transport_->connect(ranks, ranks); }) {
+    if constexpr (Connects<Transport>) {
       std::vector<int> to, from;
       for (Plan const* plan : {&forward_plan_, &backward_plan_})
         for (Step const& step : plan->steps) {
@@ -279,7 +279,7 @@ class DistAttn {
     }
   }
 
-  static Shard<Partition> make_share(Transport const& transport, Problem const& problem) {
+  static Shard<Partition> make_shard(Transport const& transport, Problem const& problem) {
     return {problem,
             {problem.batch, problem.heads, problem.kv_heads, HeadDim, sizeof(Element)},
             transport.rank(),
@@ -302,11 +302,6 @@ class DistAttn {
   }
 
   Status ended(Status const& status) noexcept { return failure_ = status; }
-
-  Status check_device() const noexcept {
-    if constexpr (requires { kernels_.check_device(); }) return kernels_.check_device();
-    return {};
-  }
 
   std::int64_t stats_elements() const { return shard_.extents.batch * shard_.extents.heads * tokens(); }
 

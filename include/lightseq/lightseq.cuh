@@ -14,11 +14,12 @@ inline namespace LIGHTSEQ_ABI {
 
 /// Attention on Hopper GPUs in bfloat16, with ranks as threads of one process. Derive from it and name what
 /// differs.
-struct CudaTraits : DefaultTraits {
+struct CudaTraits : CommonTraits {
   using Element = bfloat16;
   using Device = Cuda<Hopper>;
   using Transport = CudaLocal;
 };
+static_assert(Device<Cuda<Hopper>, 64, Full, CudaTraits>);
 
 }  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

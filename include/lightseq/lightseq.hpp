@@ -3,6 +3,7 @@
 
 /// Everything that needs no CUDA.
 #include "lightseq/checkpoint/checkpointed.hpp"
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/kernel/reference.hpp"
 #include "lightseq/mask/causal.hpp"

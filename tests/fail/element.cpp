@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // expect: lightseq: the element type must be float, bfloat16 or float16
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/schedule/ring.hpp"

@@ -6,6 +6,7 @@
 // expect: lightseq::laws::KeysOfShard<1>
 // expect: lightseq::laws::HalfOfQueries<lightseq::Rows::lower>
 // expect: lightseq::laws::ComputedTimes<0>
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/full.hpp"

@@ -2,6 +2,7 @@
 // A float whose bytes differ although it does not: 0 and -0.
 // expect: lightseq: ranks cannot compare this mask
 // expect: std::int64_t digest() const { return lightseq::digest_of(...)
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/schedule/ring.hpp"

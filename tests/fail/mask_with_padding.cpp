@@ -2,6 +2,7 @@
 // Seven bytes that may be anything.
 // expect: lightseq: ranks cannot compare this mask
 // expect: std::int64_t digest() const { return lightseq::digest_of(...)
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/schedule/ring.hpp"

@@ -8,6 +8,7 @@
 // expect: lightseq::laws::ComputedTimes<2>
 #include <optional>
 
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/schedule/balanced.hpp"

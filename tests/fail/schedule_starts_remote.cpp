@@ -3,6 +3,7 @@
 // expect: lightseq: step 0 of this schedule is not every rank's own queries against its own keys
 // expect: EveryRankStartsLocal<lightseq::laws::InWorldOf<2>
 // expect: lightseq::laws::AtRank<0>
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/schedule/ring.hpp"

@@ -4,6 +4,7 @@
 // expect: std::int64_t digest() const { return lightseq::digest_of(...)
 #include <vector>
 
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/schedule/ring.hpp"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A type that does not say how many steps it has is no schedule.
 // expect: constraints not satisfied
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/partition/contiguous.hpp"

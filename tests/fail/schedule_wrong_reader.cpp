@@ -4,6 +4,7 @@
 // expect: EveryReaderIsNamed<lightseq::laws::InWorldOf<3>
 // expect: lightseq::laws::AtRank<0>
 // expect: lightseq::laws::AtStep<1>
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/schedule/ring.hpp"

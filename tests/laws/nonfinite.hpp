@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/testing/sequence.hpp"
 #include "support/data.hpp"

@@ -421,8 +421,8 @@ TEST_CASE("what CUDA refuses is reported, and stops everybody") {
       if (local.rank() == 0) end = group(local, {{memory.data(), 4, 1, "out"}}, {});
       if (local.rank() == 1) end = group(local, {}, {{memory.data(), 4, 0, "in"}});
     });
-    CHECK(ends[1].message() == text("rank 1, peer 0: the device refused in with code ",
-                                    static_cast<int>(cudaErrorStreamCaptureMerge)));
+    CHECK(ends[1].message() == text("rank 1, peer 0: the device refused in: cudaErrorStreamCaptureMerge (",
+                                    static_cast<int>(cudaErrorStreamCaptureMerge), ")"));
     CHECK(ends[0].code == Code::peer_failed);
     check_broken(world, 1);
   }
@@ -430,8 +430,8 @@ TEST_CASE("what CUDA refuses is reported, and stops everybody") {
     CudaLocalWorld world(streams);
     Send const send{memory.data(), 4, 0, "out"};
     CHECK(world[1].start({&send, 1}, {}).message() ==
-          text("rank 1, peer 0: the device refused out with code ",
-               static_cast<int>(cudaErrorStreamCaptureInvalidated)));
+          text("rank 1, peer 0: the device refused out: cudaErrorStreamCaptureInvalidated (",
+               static_cast<int>(cudaErrorStreamCaptureInvalidated), ")"));
     check_broken(world, 1);
   }
   for (int rank = 0; rank < 2; ++rank) {

@@ -10,6 +10,7 @@
 
 #include "lightseq/checkpoint/checkpointed.hpp"
 #include "lightseq/core/abi.hpp"
+#include "lightseq/core/cuda_error.cuh"
 #include "lightseq/core/device.cuh"
 #include "lightseq/core/event.cuh"
 #include "lightseq/core/status.hpp"
@@ -41,7 +42,7 @@ class OffloadSlot {
   Status wait(cudaStream_t compute) noexcept {
     if (Status const status = device_.check(); !status.ok()) return status;
     if (!std::exchange(copying_, false)) return {};
-    return status("the wait for a copy", cudaStreamWaitEvent(compute, copied_.get(), 0));
+    return cuda_status("the wait for a copy", cudaStreamWaitEvent(compute, copied_.get(), 0));
   }
 
   /// Copies `bytes` on the stream of copies, from or to this memory, after the work that is on `compute` now.
@@ -55,15 +56,10 @@ class OffloadSlot {
       error = cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, copies_);
     if (error == cudaSuccess) error = cudaEventRecord(copied_.get(), copies_);
     copying_ = copying_ || error == cudaSuccess;
-    return status("a copy between device and host", error);
+    return cuda_status("a copy between device and host", error);
   }
 
  private:
-  static Status status(char const* what, cudaError_t error) {
-    if (error == cudaSuccess) return {};
-    return {.code = Code::device_failed, .subject = what, .native = error};
-  }
-
   std::span<std::byte> memory_;
   cudaStream_t copies_;
   OwnDevice device_;

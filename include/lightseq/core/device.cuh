@@ -2,7 +2,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
-#include "lightseq/core/error.hpp"
+#include "lightseq/core/cuda_error.cuh"
 #include "lightseq/core/status.hpp"
 
 namespace lightseq {
@@ -11,10 +11,7 @@ namespace lightseq {
 class OwnDevice {
  public:
   /// Throws Error, with CUDA's words, if there is none.
-  OwnDevice() {
-    if (cudaError_t const error = cudaGetDevice(&number_); error != cudaSuccess)
-      fail("CUDA finds no GPU: ", cudaGetErrorString(error));
-  }
+  OwnDevice() { check_cuda("to say which GPU is current", cudaGetDevice(&number_)); }
 
   int number() const noexcept { return number_; }
 
@@ -22,7 +19,7 @@ class OwnDevice {
   Status check() const noexcept {
     int current = 0;
     if (cudaError_t const error = cudaGetDevice(&current); error != cudaSuccess)
-      return {.code = Code::device_failed, .subject = "to say which is current", .native = error};
+      return cuda_status("to say which GPU is current", error);
     if (current != number_) return {.code = Code::wrong_device, .have = current, .need = number_};
     return {};
   }

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "lightseq/core/error.hpp"
+#include "lightseq/core/cuda_error.cuh"
 
 namespace lightseq {
 
@@ -22,8 +22,7 @@ using Event = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, DestroyEvent>;
 /// there is none to be had.
 inline Event make_event(unsigned flags = cudaEventDisableTiming) {
   cudaEvent_t event = nullptr;
-  if (cudaError_t const error = cudaEventCreateWithFlags(&event, flags); error != cudaSuccess)
-    fail("CUDA gives no event: ", cudaGetErrorString(error));
+  check_cuda("an event", cudaEventCreateWithFlags(&event, flags));
   return Event(event);
 }
 

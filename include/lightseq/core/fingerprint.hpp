@@ -85,7 +85,7 @@ inline Status compare(Fingerprint const& mine, int rank,
               .have = peer > rank ? theirs[i] : mine.values[i],
               .need = peer > rank ? mine.values[i] : theirs[i],
               .peer = std::max(rank, peer),
-              .native = std::min(rank, peer),
+              .second_peer = std::min(rank, peer),
               .words = mine.words[i]};
   return {};
 }

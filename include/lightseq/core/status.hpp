@@ -22,10 +22,10 @@ enum class Code {
   timeout,              ///< `peer` did not take part within `need` milliseconds
   peer_failed,          ///< `peer` gave up, or the group was left broken by an earlier failure
   transport_failed,     ///< the transport reported the error `native`
-  device_failed,        ///< the device refused `subject` with the error `native`
+  device_failed,        ///< the device refused `subject` with the error `native`, whose name is `other`
   not_compiled,         ///< `subject` was not compiled for `other`, which the device needs
   wrong_device,         ///< GPU `have` is current, the object was constructed with GPU `need`
-  disagreement,     ///< ranks were built differently: `subject` is `have` on `peer`, `need` on rank `native`,
+  disagreement,     ///< ranks were built differently: `subject` is `have` on `peer`, `need` on `second_peer`,
                     ///< in `words`; where these are the same for both the numbers mean nothing, and `subject`
                     ///< differs
   not_constructed,  ///< `peer` could not be constructed, so no rank is
@@ -66,7 +66,8 @@ struct [[nodiscard]] Status {
   int rank = -1;
   int step = -1;
   int peer = -1;
-  int native = 0;
+  int second_peer = -1;   ///< of a disagreement
+  int native = 0;         ///< an error code of CUDA, NCCL, MPI or the transport
   Words words = nullptr;  ///< how `have` and `need` are said, if not as numbers
   Text said = {};         ///< what the rank or the library that failed has to say
 
@@ -132,7 +133,9 @@ struct [[nodiscard]] Status {
       case Code::transport_failed:
         return where + "the transport failed" + (said.empty() ? " with code " + number(native) : Text());
       case Code::device_failed:
-        return where + "the device refused " + name + " with code " + number(native);
+        return where + "the device refused " + name +
+               (Text(other).empty() ? " with code " + number(native)
+                                    : Text(": ") + other + " (" + number(native) + ")");
       case Code::wrong_device:
         return where + "GPU " + number(have) + " is current, but the object was constructed with GPU " +
                number(need);
@@ -159,7 +162,7 @@ struct [[nodiscard]] Status {
       return words == nullptr ? Text() + value : Text(std::string_view(words(value)));
     };
     Text const name = subject, theirs = in_words(have), ours = in_words(need);
-    Text const there = Text("rank ") + peer, here = Text("rank ") + native;
+    Text const there = Text("rank ") + peer, here = Text("rank ") + second_peer;
     if (theirs.view() == ours.view()) return name + " differ: " + there + " has another one than " + here;
     return name + " is " + theirs + " on " + there + " and " + ours + " on " + here;
   }

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "lightseq/core/abi.hpp"
+#include "lightseq/exec/device.hpp"
 #include "lightseq/exec/exchange.hpp"
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/mask/mask.hpp"
@@ -37,14 +38,15 @@ struct BackwardLayout {
 
 /// One backward of one rank; see execute(). Gradients of the rank's own keys and values that one work alone
 /// gives go straight to the caller, where the device can; all others are summed up in float.
-template <class Queue, class T, Mask M, Partition P, Transport C>
+template <class Q, class T, Mask M, Partition P, Transport C>
+requires Queue<Q, T, M>
 class BackwardPass {
  public:
-  BackwardPass(Queue const& queue, Exchange<P, C> const& exchange, BackwardLayout const& layout,
-               std::byte* base, M const& mask, BackwardInputs<T> const& in, Gradients<T> const& out)
+  BackwardPass(Q& queue, Exchange<P, C>& exchange, BackwardLayout const& layout, std::byte* base,
+               M const& mask, BackwardInputs<T> const& in, Gradients<T> const& out)
       : queue_(queue),
         exchange_(exchange),
-        shard_(exchange.share()),
+        shard_(exchange.shard()),
         mask_(mask),
         in_(in),
         out_(out),
@@ -65,7 +67,7 @@ class BackwardPass {
     int key_works = 0;
     for (Step const& step : exchange.plan().steps) {
       if (auto const& work = step.work; work.has_value()) {
-        bool const can = Queue::zeroes_and_rounds, all = can && work->rows == Rows::all;
+        bool const can = Q::zeroes_and_rounds, all = can && work->rows == Rows::all;
         if (work->kv == shard_.rank) key_touches_.add(can, false), ++key_works;
         if (work->q == shard_.rank) query_touches_.add(all, all);
       }
@@ -74,11 +76,8 @@ class BackwardPass {
         if (t.payload == Payload::dq) query_touches_.add(false, t.rows == Rows::all);
       }
     }
-    one_work_ = Queue::writes_key_gradients && key_touches_.count == 1 && key_works == 1;
+    one_work_ = Q::writes_key_gradients && key_touches_.count == 1 && key_works == 1;
   }
-
-  Queue& queue() { return queue_; }
-  Exchange<P, C>& exchange() { return exchange_; }
 
   void begin() {
     queue_.delta(in_.o, in_.d_o, delta_, shard_.q_shape(shard_.rows()));
@@ -104,13 +103,13 @@ class BackwardPass {
       Message<T> const kv = exchange_.template incoming<T>(Payload::kv, step, rows);
       Message<float> const dkv = exchange_.outgoing(Payload::dkv, step, rows);
       Gradients<float> const sums{{}, dkv.per_kv_head(0), dkv.per_kv_head(1)};
-      if (!Queue::zeroes_and_rounds) {
+      if (!Q::zeroes_and_rounds) {
         queue_.zero(sums.dk, shard_.kv_shape(rows));
         queue_.zero(sums.dv, shard_.kv_shape(rows));
       }
       attend(step, work, kv.per_kv_head(0), kv.per_kv_head(1), sums);
     } else if (one_work_) {
-      if constexpr (Queue::writes_key_gradients) attend(step, work, in_.k, in_.v, out_);
+      if constexpr (Q::writes_key_gradients) attend(step, work, in_.k, in_.v, out_);
     } else {
       attend(step, work, in_.k, in_.v, sums_);
     }
@@ -177,7 +176,7 @@ class BackwardPass {
     call.v = v;
     call.dk = to.dk;
     call.dv = to.dv;
-    call.dkv_zero = work.kv == shard_.rank ? key_touches_.next().zeroes : Queue::zeroes_and_rounds;
+    call.dkv_zero = work.kv == shard_.rank ? key_touches_.next().zeroes : Q::zeroes_and_rounds;
     if (work.q == shard_.rank) {
       call.q = in_.q.from(span.first);
       call.d_o = in_.d_o.from(span.first);
@@ -194,14 +193,14 @@ class BackwardPass {
       call.lse = q.stats(0);
       call.delta = q.stats(1);
       call.dq = exchange_.outgoing(Payload::dq, step, span.count).per_q_head(0);
-      call.dq_zero = Queue::zeroes_and_rounds;
+      call.dq_zero = Q::zeroes_and_rounds;
       if (!call.dq_zero) queue_.zero(call.dq, shard_.q_shape(span.count));
     }
     queue_.backward(call, mask_, scratch_);
   }
 
-  Queue queue_;
-  Exchange<P, C> exchange_;
+  Q& queue_;
+  Exchange<P, C>& exchange_;
   Shard<P> const& shard_;
   M const& mask_;
   BackwardInputs<T> in_;

@@ -4,28 +4,45 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <type_traits>
 
 #include "lightseq/core/abi.hpp"
+#include "lightseq/core/cuda_error.cuh"
 #include "lightseq/core/device.cuh"
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/event.cuh"
 #include "lightseq/core/problem.hpp"
 #include "lightseq/core/status.hpp"
+#include "lightseq/exec/device.hpp"
+#include "lightseq/kernel/gpu/attention_kernel.cuh"
 #include "lightseq/kernel/gpu/launch_limits.hpp"
 #include "lightseq/kernel/gpu/row_ops.cuh"
 #include "lightseq/kernel/sm80/backward.cuh"
 #include "lightseq/kernel/sm80/forward.cuh"
 #include "lightseq/kernel/sm90/backward.cuh"
 #include "lightseq/kernel/sm90/forward.cuh"
+#include "lightseq/mask/full.hpp"
 #include "lightseq/schedule/plan.hpp"
 #include "lightseq/trace/nvtx.cuh"
+#include "lightseq/transport/transport.hpp"
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
+
+/// A family of kernels: its name, the GPUs that it serves, and the kernels of each pass.
+template <class A>
+concept Architecture = requires(int number) {
+  { A::name } -> std::convertible_to<char const*>;
+  { A::serves(number, number) } -> std::same_as<bool>;
+  requires ForwardAttention<typename A::template Forward<64, bfloat16, Finished<bfloat16>, Full>, bfloat16,
+                            Finished<bfloat16>, Full>;
+  requires BackwardAttention < typename A::template Backward<64, bfloat16, float, Full, false>, bfloat16,
+  float, Full > ;
+};
 
 /// The kernels for Hopper GPUs (compute capability 9.0), in translation units compiled for sm_90a.
 struct Hopper {
@@ -57,7 +74,7 @@ struct NoBackward {
 
 /// A GPU as a device: every operation is enqueued on a stream. The exchange of a step runs on the transport's
 /// stream, beside the step's work; events join the two, and no call waits for them.
-template <class Architecture>
+template <Architecture A>
 struct Cuda {
   /// Where a call's work is enqueued. The transport brings its own stream.
   struct Stream {
@@ -67,35 +84,42 @@ struct Cuda {
 
   static constexpr std::int64_t alignment = 16;
 
+  /// The head dims that its kernels serve: multiples of 16, from 16 to 256.
+  static constexpr bool serves_head_dim(int head_dim) {
+    return head_dim >= 16 && head_dim <= 256 && head_dim % 16 == 0;
+  }
+
   /// The kernels of one DistAttn and the events that join its streams; of the device that is current.
   template <int HeadDim, Mask M, class Traits>
   class Kernels {
     using T = typename Traits::Element;
     template <class Result>
-    using Forward = typename Architecture::template Forward<HeadDim, T, Result, M>;
+    using Forward = typename A::template Forward<HeadDim, T, Result, M>;
     template <class KeyGrad>
-    using Backward = std::conditional_t<
-        Traits::inference, NoBackward,
-        typename Architecture::template Backward<HeadDim, T, KeyGrad, M, Traits::deterministic>>;
+    using Backward =
+        std::conditional_t<Traits::inference, NoBackward,
+                           typename A::template Backward<HeadDim, T, KeyGrad, M, Traits::deterministic>>;
 
    public:
     /// Throws Error if the current device cannot run them, or the problem is too large for them.
     Kernels(Problem const& problem, std::int64_t max_rows) : forked_(make_event()), joined_(make_event()) {
       check_launchable(problem, max_rows);
-      int device = 0, major = 0, minor = 0;
-      check(cudaGetDevice(&device));
-      check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-      check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
-      if (!Architecture::serves(major, minor))
+      int const device = device_.number();
+      int major = 0, minor = 0;
+      check_cuda("its compute capability",
+                 cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+      check_cuda("its compute capability",
+                 cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+      if (!A::serves(major, minor))
         fail("GPU ", device, " has compute capability ", major, ".", minor, ", which the kernels for ",
-             Architecture::name, " do not serve");
+             A::name, " do not serve");
       backward_scratch_bytes_ =
           std::max(Backward<float>::workspace_bytes(problem.batch, problem.heads, max_rows, max_rows),
                    Backward<T>::workspace_bytes(problem.batch, problem.heads, max_rows, max_rows));
       for (Status const& status :
            {partial_.prepare(), final_.prepare(), add_gradients_.prepare(), write_gradients_.prepare()})
         if (!status.ok()) fail(status.message());
-      check(row_ops::prepare<HeadDim, T, !Traits::inference>());
+      check_cuda("the kernels of rows", row_ops::prepare<HeadDim, T, !Traits::inference>());
     }
 
     /// The chunks of keys and values that one launch can attend as they arrive.
@@ -105,8 +129,8 @@ struct Cuda {
     void prepare_chunks() {
       cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
       void* function = nullptr;
-      check(cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &function, 12000, cudaEnableDefault,
-                                             &found));
+      check_cuda("cuStreamWriteValue32", cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &function,
+                                                                          12000, cudaEnableDefault, &found));
       if (found != cudaDriverEntryPointSuccess) fail("the driver has no cuStreamWriteValue32");
       write_value_ = reinterpret_cast<decltype(write_value_)>(function);
       if (Status const status = final_.prepare_chunks(); !status.ok()) fail(status.message());
@@ -129,7 +153,7 @@ struct Cuda {
       Status const& status() const { return status_; }
 
       /// What profilers show of a step, as long as it lives.
-      using StepRange = ranges::StepRange;
+      using StepRange = nvtx::StepRange;
 
       /// The transport's stream waits for what was enqueued so far.
       void fork() noexcept { order(kernels_.forked_, stream_.compute, exchange_); }
@@ -141,7 +165,7 @@ struct Cuda {
       template <class Transport>
       Status wait(Transport& transport) noexcept {
         if (captures()) return {.code = Code::capturing, .subject = "the stream"};
-        if constexpr (requires { transport.wait(stream_.compute); }) return transport.wait(stream_.compute);
+        if constexpr (Watches<Transport, cudaStream_t>) return transport.wait(stream_.compute);
         run("the stream", [&] { return cudaStreamSynchronize(stream_.compute); });
         return status_;
       }
@@ -238,8 +262,7 @@ struct Cuda {
       template <class Operation>
       void run(char const* name, Operation const& operation) noexcept {
         if (!status_.ok()) return;
-        if (cudaError_t const error = operation(); error != cudaSuccess)
-          status_ = {.code = Code::device_failed, .subject = name, .native = error};
+        if (cudaError_t const error = operation(); error != cudaSuccess) status_ = cuda_status(name, error);
       }
 
       void order(Event const& event, cudaStream_t first, cudaStream_t second) noexcept {
@@ -256,10 +279,6 @@ struct Cuda {
     };
 
    private:
-    static void check(cudaError_t error) {
-      if (error != cudaSuccess) fail("CUDA finds no GPU: ", cudaGetErrorString(error));
-    }
-
     OwnDevice device_;
     Event forked_, joined_;
     Forward<Partial<float>> partial_;

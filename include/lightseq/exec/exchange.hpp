@@ -21,10 +21,10 @@ template <Partition P, Transport C>
 class Exchange {
  public:
   /// `object` is the number of the DistAttn whose messages they are; -1: nobody asks.
-  Exchange(Plan const& plan, Shard<P> const& share, MessageBuffers const& buffers, std::byte* base,
+  Exchange(Plan const& plan, Shard<P> const& shard, MessageBuffers const& buffers, std::byte* base,
            C& transport, FlightRecord& record, int object = -1)
       : plan_(plan),
-        shard_(share),
+        shard_(shard),
         buffers_(buffers),
         base_(base),
         transport_(transport),
@@ -32,7 +32,7 @@ class Exchange {
         object_(object) {}
 
   Plan const& plan() const { return plan_; }
-  Shard<P> const& share() const { return shard_; }
+  Shard<P> const& shard() const { return shard_; }
 
   /// Begins all messages of a step.
   Status start(std::size_t step) noexcept {
@@ -65,8 +65,8 @@ class Exchange {
   /// device.
   template <class Queue>
   Status precede(Queue const& queue, std::size_t step) noexcept {
-    if constexpr (requires { transport_.precede(queue.stream()); })
-      return placed(transport_.precede(queue.stream()), step);
+    if constexpr (requires { queue.stream(); })
+      return placed(lightseq::precede(transport_, queue.stream()), step);
     return {};
   }
 
@@ -99,17 +99,13 @@ class Exchange {
   /// names, and returns once all have.
   template <class Stream>
   Status rendezvous(Stream stream) noexcept {
-    if constexpr (requires { transport_.rendezvous(stream); }) return transport_.rendezvous(stream);
-    return {};
+    return lightseq::rendezvous(transport_, stream);
   }
 
   /// For a rank that cannot go on: leaves no group open and tells the others why, where the transport has a
   /// way to. Returns `why`.
   Status abandon(Status const& why) noexcept {
-    if constexpr (requires { transport_.withdraw(why); })
-      transport_.withdraw(why);
-    else if (open_)
-      static_cast<void>(transport_.finish());
+    if (!withdraw(transport_, why) && open_) static_cast<void>(transport_.finish());
     if (open_) record_.end_group(why);
     open_ = false;
     return why;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstddef>
-#include <type_traits>
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
@@ -39,11 +38,9 @@ class TraceSpan {
 };
 
 /// The steps of execute(), up to the first failure.
-template <class Pass, class Trace>
-Status run_steps(Plan const& plan, Pass& pass, Trace& trace) noexcept {
-  auto& exchange = pass.exchange();
-  auto& queue = pass.queue();
-  using StepRange = typename std::remove_reference_t<decltype(queue)>::StepRange;
+template <class Queue, class Exchange, class Pass, class Trace>
+Status run_steps(Plan const& plan, Queue& queue, Exchange& exchange, Pass& pass, Trace& trace) noexcept {
+  using StepRange = typename Queue::StepRange;
   TraceSpan exchanged(trace, queue, plan.rank), computed(trace, queue, plan.rank);
   pass.begin();
   for (std::size_t step = 0; step < plan.steps.size(); ++step) {
@@ -76,22 +73,21 @@ Status run_steps(Plan const& plan, Pass& pass, Trace& trace) noexcept {
   return exchange.placed(queue.status(), plan.steps.size());
 }
 
-/// Runs one rank's plan. A pass brings the exchange and the device's queue, and says what to do before, in
-/// and after the steps: `begin()`, `attend(step, work)`, `merge(step, transfer)` for a result that has come
-/// home, `end()`. A trace takes note of when the works, exchanges and merges ran; see HostTrace, CudaTrace.
-/// A failure leaves no group open, and the other ranks hear of it.
-template <class Pass, class Trace>
-Status execute(Plan const& plan, Pass& pass, Trace& trace) noexcept {
-  Status const status = run_steps(plan, pass, trace);
-  return status.ok() ? status : pass.exchange().abandon(status);
+/// Runs one rank's plan on a device's queue, with the messages of an exchange. A pass says what to do before,
+/// in and after the steps: `begin()`, `attend(step, work)`, `merge(step, transfer)` for a result that has
+/// come home, `end()`. A trace takes note of when the works, exchanges and merges ran; see HostTrace,
+/// CudaTrace. A failure leaves no group open, and the other ranks hear of it.
+template <class Queue, class Exchange, class Pass, class Trace>
+Status execute(Plan const& plan, Queue& queue, Exchange& exchange, Pass& pass, Trace& trace) noexcept {
+  Status const status = run_steps(plan, queue, exchange, pass, trace);
+  return status.ok() ? status : exchange.abandon(status);
 }
 
 /// The steps of execute_in_one_launch(), up to the first failure.
-template <class Pass, class Trace>
-Status run_in_one_launch(Plan const& plan, Pass& pass, Trace& trace) noexcept {
-  auto& exchange = pass.exchange();
-  auto& queue = pass.queue();
-  using StepRange = typename std::remove_reference_t<decltype(queue)>::StepRange;
+template <class Queue, class Exchange, class Pass, class Trace>
+Status run_in_one_launch(Plan const& plan, Queue& queue, Exchange& exchange, Pass& pass,
+                         Trace& trace) noexcept {
+  using StepRange = typename Queue::StepRange;
   TraceSpan noted(trace, queue, plan.rank);
   pass.begin();
   pass.expect_chunks();
@@ -120,10 +116,11 @@ Status run_in_one_launch(Plan const& plan, Pass& pass, Trace& trace) noexcept {
 
 /// The same for a plan in which every rank works on its own queries alone: one launch attends all chunks of
 /// keys and values as they arrive, so that between the steps nothing is carried, stored or launched.
-template <class Pass, class Trace>
-Status execute_in_one_launch(Plan const& plan, Pass& pass, Trace& trace) noexcept {
-  Status const status = run_in_one_launch(plan, pass, trace);
-  return status.ok() ? status : pass.exchange().abandon(status);
+template <class Queue, class Exchange, class Pass, class Trace>
+Status execute_in_one_launch(Plan const& plan, Queue& queue, Exchange& exchange, Pass& pass,
+                             Trace& trace) noexcept {
+  Status const status = run_in_one_launch(plan, queue, exchange, pass, trace);
+  return status.ok() ? status : exchange.abandon(status);
 }
 
 }  // namespace LIGHTSEQ_ABI

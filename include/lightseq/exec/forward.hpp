@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lightseq/core/abi.hpp"
+#include "lightseq/exec/device.hpp"
 #include "lightseq/exec/exchange.hpp"
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/mask/mask.hpp"
@@ -40,18 +41,19 @@ struct ForwardLayout {
 
 /// One forward of one rank; see execute(). Whatever touches rows for the last time writes o and lse; what
 /// comes before writes the accumulator, a partial result.
-template <class Queue, class T, Mask M, Partition P, Transport C>
+template <class Q, class T, Mask M, Partition P, Transport C>
+requires Queue<Q, T, M>
 class ForwardPass {
  public:
-  ForwardPass(Queue const& queue, Exchange<P, C> const& exchange, ForwardLayout const& layout,
-              std::byte* base, M const& mask, Inputs<T> const& in, Outputs<T> const& out)
+  ForwardPass(Q& queue, Exchange<P, C>& exchange, ForwardLayout const& layout, std::byte* base, M const& mask,
+              Inputs<T> const& in, Outputs<T> const& out)
       : queue_(queue),
         exchange_(exchange),
-        shard_(exchange.share()),
+        shard_(exchange.shard()),
         mask_(mask),
         in_(in),
         out_{out.o,
-             RowStats<float>::packed(out.lse, exchange.share().extents.heads, exchange.share().rows())},
+             RowStats<float>::packed(out.lse, exchange.shard().extents.heads, exchange.shard().rows())},
         scratch_(base + layout.scratch.offset),
         arrived_(reinterpret_cast<std::uint32_t*>(base + layout.arrived.offset)) {
     std::int64_t const rows = shard_.rows();
@@ -70,9 +72,6 @@ class ForwardPass {
         if (t.payload == Payload::out) touch(t.rows);
     }
   }
-
-  Queue& queue() { return queue_; }
-  Exchange<P, C>& exchange() { return exchange_; }
 
   void begin() {
     exchange_.for_each_own([&](Payload payload, Rows rows) {
@@ -110,7 +109,7 @@ class ForwardPass {
 
   void attend_chunks() {
     std::vector<Step> const& steps = exchange_.plan().steps;
-    std::array<KeyChunk<T>, Queue::max_chunks> chunks;
+    std::array<KeyChunk<T>, Q::max_chunks> chunks;
     std::size_t count = 0;
     for (std::size_t step = 0; step < steps.size(); ++step) {
       if (!steps[step].work) continue;
@@ -202,8 +201,8 @@ class ForwardPass {
     queue_.forward(call, mask_, scratch_);
   }
 
-  Queue queue_;
-  Exchange<P, C> exchange_;
+  Q& queue_;
+  Exchange<P, C>& exchange_;
   Shard<P> const& shard_;
   M const& mask_;
   Inputs<T> in_;

@@ -21,6 +21,9 @@ struct Host {
   /// What addresses and strides of a call's tensors must be multiples of, in bytes.
   static constexpr std::int64_t alignment = 1;
 
+  /// The head dims that it serves: multiples of 8, from 8 to 256.
+  static constexpr bool serves_head_dim(int head_dim) { return host::serves_head_dim(head_dim); }
+
   /// What a DistAttn prepares once, for its shards of at most `max_rows` rows.
   template <int HeadDim, Mask M, class Traits>
   struct Kernels {

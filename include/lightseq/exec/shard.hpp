@@ -12,7 +12,7 @@
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 
-/// One rank's share of a problem: which tokens are whose, and how large what they need is.
+/// One rank's shard of a problem: which tokens are whose, and how large what they need is.
 template <Partition P>
 struct Shard {
   Problem problem = {};  ///< validated

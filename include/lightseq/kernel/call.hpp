@@ -15,9 +15,6 @@ LIGHTSEQ_EXACT_MATH_BEGIN
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 
-/// A head dim that the Host serves: a multiple of 8, at most 256. Kernels for GPUs need a multiple of 16.
-constexpr bool is_head_dim(int head_dim) { return head_dim >= 8 && head_dim <= 256 && head_dim % 8 == 0; }
-
 /// Attention over all the keys that a query sees: o = softmax(scale * q k^T) v and lse = ln(sum(exp(scale *
 /// q.k))). A query that sees no key has o = 0 and lse = -inf.
 template <class Out, class Stat = float>

@@ -60,7 +60,7 @@ class CudaTrace {
       keep(seconds(memory_[at].end, 2 * at + 1));
     }
     if (error_ == cudaSuccess) return {};
-    return {.code = Code::device_failed, .subject = "the events of a trace", .native = error_};
+    return cuda_status("the events of a trace", error_);
   }
 
   /// What was noted, in the order in which it was enqueued. Its seconds mean nothing before read().

@@ -13,7 +13,7 @@
 /// Without a profiler a range costs a few comparisons.
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
-namespace ranges {
+namespace nvtx {
 
 inline nvtxDomainHandle_t domain() {
   static nvtxDomainHandle_t const handle = nvtxDomainCreateA("lightseq");
@@ -67,6 +67,6 @@ class StepRange {
   StepRange& operator=(StepRange const&) = delete;
 };
 
-}  // namespace ranges
+}  // namespace nvtx
 }  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <span>
 
@@ -9,14 +10,23 @@
 
 namespace lightseq {
 
-/// The default trace, which records nothing and costs nothing. A call tells its trace each span that begins
-/// on the device's queue; begin() returns a token, and the call passes the token to end() when the span is
-/// over.
+/// What a call tells when its works, exchanges and merges run: begin() gets each span that begins on the
+/// device's queue and returns a token, which end() gets when the span is over. Neither throws or waits.
+template <class T, class Queue>
+concept Trace = requires(T& trace, Queue const& queue, Span const& span, typename T::Token token) {
+  { trace.begin(queue, span) }
+  noexcept->std::same_as<typename T::Token>;
+  { trace.end(queue, token) }
+  noexcept;
+};
+
+/// The default trace, which records nothing and costs nothing.
 struct NoTrace {
   struct Token {};
-  static constexpr Token begin(auto const& /*queue*/, Span const&) { return {}; }
-  static constexpr void end(auto const& /*queue*/, Token) {}
+  static constexpr Token begin(auto const& /*queue*/, Span const&) noexcept { return {}; }
+  static constexpr void end(auto const& /*queue*/, Token) noexcept {}
 };
+static_assert(Trace<NoTrace const, int>);
 inline constexpr NoTrace no_trace{};
 
 /// What a rank did in a call, as the host's clock saw it, written into memory of the caller: when each work,
@@ -55,5 +65,6 @@ class HostTrace {
   Time origin_;
   std::size_t noted_ = 0;
 };
+static_assert(Trace<HostTrace, int>);
 
 }  // namespace lightseq

@@ -104,7 +104,8 @@ class CudaLocal {
   std::vector<Send> host_sends_;    // scratch
   std::vector<Receive> host_recvs_;
 };
-static_assert(Transport<CudaLocal>);
+static_assert(CountsAgreements<CudaLocal> && Withdraws<CudaLocal> && HasStream<CudaLocal> &&
+              Rendezvous<CudaLocal, cudaStream_t> && SoundAbilities<CudaLocal>);
 
 /// Virtual ranks in one process on one GPU, each to be used by a thread of its own. Where transports make the
 /// device itself wait for a flag, more than CUDA_DEVICE_MAX_CONNECTIONS streams (8 if unset) can block each
@@ -145,10 +146,6 @@ class CudaLocalWorld {
   static LocalOptions for_hosts(LocalOptions options) {
     options.failing_start *= 2;
     return options;
-  }
-
-  static void check(cudaError_t error) {
-    if (error != cudaSuccess) fail("CUDA cannot serve the ranks: ", cudaGetErrorString(error));
   }
 
   cudaEvent_t new_event() { return events_.emplace_back(make_event()).get(); }
@@ -272,14 +269,16 @@ inline Status CudaLocal::give_up(Status status) noexcept {
 }
 
 inline Status CudaLocal::refused(char const* label, int peer, cudaError_t error) noexcept {
-  return give_up({.code = Code::device_failed, .subject = label, .peer = peer, .native = error});
+  Status status = cuda_status(label, error);
+  status.peer = peer;
+  return give_up(status);
 }
 
 /// Runs `f(CudaLocal&)` for every rank as run_ranks() of a LocalWorld does, with the world's device current.
 template <class F>
 void run_ranks(CudaLocalWorld& world, F f) {
   run_ranks(world.hosts_, [&](Local& host) {
-    CudaLocalWorld::check(cudaSetDevice(world.device_.number()));
+    check_cuda("to make the ranks' GPU current", cudaSetDevice(world.device_.number()));
     f(world[host.rank()]);
   });
 }

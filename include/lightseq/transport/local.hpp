@@ -133,7 +133,7 @@ class Local {
   std::vector<Receive> recvs_;              // of the open group, less those that were fetched
   std::condition_variable changed_;
 };
-static_assert(Transport<Local>);
+static_assert(CountsAgreements<Local> && Withdraws<Local> && SoundAbilities<Local>);
 
 /// The ranks of one process, each to be used by a thread of its own.
 class LocalWorld {

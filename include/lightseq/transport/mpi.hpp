@@ -144,7 +144,7 @@ class Mpi {
   std::vector<int> done_;             // scratch
   std::vector<MPI_Status> statuses_;  // scratch
 };
-static_assert(Transport<Mpi>);
+static_assert(CountsAgreements<Mpi> && Withdraws<Mpi> && SoundAbilities<Mpi>);
 
 inline Mpi::Mpi(MPI_Comm comm, MpiOptions const& options) : options_(options) {
   int initialised = 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+// Any C++ compiler reads this header, where those of CUDA and NCCL are installed.
 #include <cuda.h>
 #include <cuda_runtime.h>
 #include <nccl.h>
@@ -12,10 +13,11 @@
 #include <memory>
 #include <span>
 #include <thread>
-#include <type_traits>
 #include <utility>
 
+#include "lightseq/core/cuda_error.cuh"
 #include "lightseq/core/error.hpp"
+#include "lightseq/core/event.cuh"
 #include "lightseq/transport/agreement.hpp"
 #include "lightseq/transport/transport.hpp"
 
@@ -121,9 +123,6 @@ class Nccl {
   struct FreePinned {
     void operator()(Statement* memory) const noexcept { cudaFreeHost(memory); }
   };
-  struct DestroyEvent {
-    void operator()(cudaEvent_t event) const noexcept { cudaEventDestroy(event); }
-  };
 
   template <class F>
   Status enqueue(Group group, F const& operations) noexcept;
@@ -158,13 +157,14 @@ class Nccl {
   std::uint32_t groups_ = 0;
   std::array<Group, 1024> recent_;  // the n-th group at n modulo the size
 
-  std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, DestroyEvent> begun_;  // before a group's kernel
+  Event begun_;  // before a group's kernel
 
   // The word, this rank's fingerprint, then the fingerprints of all ranks; in both memories.
   std::unique_ptr<Statement, FreePinned> pinned_;
   std::unique_ptr<Statement, FreeDevice> device_;
 };
-static_assert(Transport<Nccl>);
+static_assert(Agrees<Nccl> && Connects<Nccl> && Withdraws<Nccl> && HasStream<Nccl> &&
+              Precedes<Nccl, cudaStream_t> && Watches<Nccl, cudaStream_t> && SoundAbilities<Nccl>);
 
 inline Nccl::Nccl(ncclComm_t comm, cudaStream_t stream, NcclOptions const& options)
     : comm_(comm), stream_(stream), options_(options) {
@@ -180,8 +180,8 @@ inline Nccl::Nccl(ncclComm_t comm, cudaStream_t stream, NcclOptions const& optio
   auto const check = [&](ncclResult_t result) {
     if (result != ncclSuccess) refuse("NCCL's communicator fails: ", ncclGetErrorString(result));
   };
-  auto const check_cuda = [&](cudaError_t error) {
-    if (error != cudaSuccess) refuse("CUDA cannot serve the transport: ", cudaGetErrorString(error));
+  auto const check_cuda = [&](char const* what, cudaError_t error) {
+    if (Status const status = cuda_status(what, error); !status.ok()) refuse(status.message());
   };
 
   if (Status const status = settle(ncclInProgress); !status.ok())
@@ -190,24 +190,24 @@ inline Nccl::Nccl(ncclComm_t comm, cudaStream_t stream, NcclOptions const& optio
   check(ncclCommCount(comm_, &world_));
   check(ncclCommUserRank(comm_, &rank_));
   check(ncclCommCuDevice(comm_, &gpu_));
-  check_cuda(cudaGetDevice(&ours));
+  check_cuda("to say which GPU is current", cudaGetDevice(&ours));
   if (ours != gpu_) refuse("the communicator is of GPU ", gpu_, ", but GPU ", ours, " is current");
 
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-  check_cuda(
-      cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &function, 12000, cudaEnableDefault, &found));
+  check_cuda("cuStreamWriteValue32", cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &function,
+                                                                      12000, cudaEnableDefault, &found));
   if (found != cudaDriverEntryPointSuccess) refuse("the driver has no cuStreamWriteValue32");
   write_value_ = reinterpret_cast<decltype(write_value_)>(function);
   cudaEvent_t event = nullptr;
-  check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  check_cuda("an event", cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
   begun_.reset(event);
   void* memory = nullptr;
   std::size_t const bytes = (static_cast<std::size_t>(world_) + 2) * sizeof(Statement);
-  check_cuda(cudaMallocHost(&memory, bytes));
+  check_cuda("pinned memory", cudaMallocHost(&memory, bytes));
   pinned_.reset(static_cast<Statement*>(memory));
   *pinned_ = {};
-  check_cuda(cudaMalloc(&memory, bytes));
+  check_cuda("memory", cudaMalloc(&memory, bytes));
   device_.reset(static_cast<Statement*>(memory));
 }
 
@@ -272,8 +272,7 @@ inline Status Nccl::wait(cudaStream_t stream) noexcept {
     if (asked != ncclSuccess) return lost(asked);
     if (state != ncclSuccess && state != ncclInProgress) return lost(state);
     if (work == cudaSuccess) return {};
-    if (work != cudaErrorNotReady)
-      return give_up({.code = Code::device_failed, .subject = "the stream", .native = work});
+    if (work != cudaErrorNotReady) return give_up(cuda_status("the stream", work));
     // Between groups, where the word is even, nobody is late: the device works.
     if (std::uint32_t const now = progress(); now != seen || now % 2 == 0) {
       seen = now;
@@ -351,7 +350,7 @@ template <class F>
 Status Nccl::cuda(F const& operation) noexcept {
   cudaError_t const error = operation();
   if (error == cudaSuccess) return {};
-  return give_up({.code = Code::device_failed, .subject = "the transport's stream", .native = error});
+  return give_up(cuda_status("the transport's stream", error));
 }
 
 /// Makes the device write how far it has come, once it has.

@@ -3,7 +3,9 @@
 #include <concepts>
 #include <cstdint>
 #include <span>
+#include <utility>
 
+#include "lightseq/core/fingerprint.hpp"
 #include "lightseq/core/status.hpp"
 
 namespace lightseq {
@@ -68,22 +70,7 @@ inline char const* label_of(std::span<Send const> sends, std::span<Receive const
 /// another meets the n-th receive there; both ends of a message are in the same group. Neither call
 /// allocates or throws; a Status that is not ok names the peer and, as subject, the label, and leaves the
 /// transport failed for good: every later call fails too, on the rank that failed first with the same
-/// Status.
-///
-/// A transport may also have `Status agree(Fingerprint const&)`, which every rank calls once for each
-/// DistAttn that it constructs, all in the same order, and which may allocate. A rank whose construction
-/// fails calls it too, with its Fingerprint::failure. Where two ranks' fingerprints differ, all get the same
-/// `disagreement`, and where one has failed, the same `not_constructed`. It may wait for the other ranks, no
-/// longer than a time-out, or, where one thread may construct several ranks, compare with those that have
-/// called and tell these in their next call. agree_by_messages() is one that waits. A transport without it is
-/// trusted. One that compares the origins of messages has `int agreements() const`, how many agree() was
-/// called for: a DistAttn takes its number from it, and a call that meets another call is `out_of_order`.
-///
-/// And it may have `Status connect(std::span<int const> to, std::span<int const> from)`, which every rank
-/// calls once for each DistAttn, with the ranks that it will send to and receive from. And
-/// `void withdraw(Status const& why)`, for a rank that gives up: the others hear why. And, on a GPU whose
-/// kernels move the messages, `Status precede(cudaStream_t)`: what is enqueued there after it does not keep
-/// the messages of the last start() from beginning.
+/// Status. The concepts below are what a transport may do besides.
 template <class T>
 concept Transport = requires(T transport, T const borrowed, std::span<Send const> sends,
                              std::span<Receive const> recvs) {
@@ -96,5 +83,115 @@ concept Transport = requires(T transport, T const borrowed, std::span<Send const
   { transport.finish() }
   noexcept->std::same_as<Status>;
 };
+
+/// Compares what the ranks were given. Every rank calls agree() once for each DistAttn that it constructs,
+/// all in the same order; it may allocate. A rank whose construction fails calls it too, with its
+/// Fingerprint::failure. Where two ranks' fingerprints differ, all get the same `disagreement`, and where one
+/// has failed, the same `not_constructed`. It may wait for the other ranks, no longer than a time-out, or,
+/// where one thread may construct several ranks, compare with those that have called and tell these in their
+/// next call. agree_by_messages() is one that waits. A transport that does not agree is trusted.
+template <class T>
+concept Agrees = Transport<T> && requires(T transport, Fingerprint const& fingerprint) {
+  { transport.agree(fingerprint) } -> std::same_as<Status>;
+};
+
+/// Compares the origins of messages, and says how often agree() was called: a DistAttn takes its number from
+/// that, and a call that meets another call is `out_of_order`.
+template <class T>
+concept CountsAgreements = Agrees<T> && requires(T const transport) {
+  { transport.agreements() } -> std::same_as<int>;
+};
+
+/// Wants to know beforehand whom this rank will send to and receive from. Every rank calls connect() once for
+/// each DistAttn, after agree().
+template <class T>
+concept Connects = Transport<T> && requires(T transport, std::span<int const> ranks) {
+  { transport.connect(ranks, ranks) } -> std::same_as<Status>;
+};
+
+/// Tells the other ranks that this one gives up, and why.
+template <class T>
+concept Withdraws = Transport<T> && requires(T transport, Status const& why) {
+  { transport.withdraw(why) }
+  noexcept;
+};
+
+/// Moves messages by kernels on a GPU: what is enqueued on the stream after precede() does not keep the
+/// messages of the last start() from beginning.
+template <class T, class Stream>
+concept Precedes = Transport<T> && requires(T transport, Stream stream) {
+  { transport.precede(stream) }
+  noexcept->std::same_as<Status>;
+};
+
+/// Serves ranks that share a GPU: rendezvous() makes the stream wait for what every rank has enqueued on the
+/// stream that it names, and returns once all have.
+template <class T, class Stream>
+concept Rendezvous = Transport<T> && requires(T transport, Stream stream) {
+  { transport.rendezvous(stream) }
+  noexcept->std::same_as<Status>;
+};
+
+/// Watches the messages while the host waits for the stream, and gives up when one of them is late.
+template <class T, class Stream>
+concept Watches = Transport<T> && requires(T transport, Stream stream) {
+  { transport.wait(stream) }
+  noexcept->std::same_as<Status>;
+};
+
+/// Has a stream of its own for messages, which a GPU's queue joins with the stream of its work.
+template <class T>
+concept HasStream = Transport<T> && requires(T const transport) {
+  transport.stream();
+};
+
+/// The type of a transport's stream.
+template <HasStream T>
+using StreamOf = decltype(std::declval<T const&>().stream());
+
+/// Whether members of these names are as the concepts above say: one that takes or returns something else
+/// would be left out without a word.
+template <class T>
+concept SoundAbilities = (Agrees<T> || !requires { &T::agree; }) &&
+                         (Connects<T> || !requires { &T::connect; }) &&
+                         (Withdraws<T> || !requires { &T::withdraw; }) &&
+                         (!HasStream<T> || ((Precedes<T, StreamOf<T>> || !requires { &T::precede; }) &&
+                                            (Rendezvous<T, StreamOf<T>> || !requires { &T::rendezvous; }) &&
+                                            (Watches<T, StreamOf<T>> || !requires { &T::wait; })));
+
+/// Compares what this rank was given with what the others were, where the transport agrees.
+template <Transport T>
+Status agree(T& transport, Fingerprint const& fingerprint) {
+  if constexpr (Agrees<T>) return transport.agree(fingerprint);
+  return {};
+}
+
+/// The number of the object that has agreed last, or -1 where nobody counts.
+template <Transport T>
+int last_agreement(T const& transport) {
+  if constexpr (CountsAgreements<T>) return transport.agreements() - 1;
+  return -1;
+}
+
+/// Tells the other ranks why this one gives up; false where the transport has no way to.
+template <Transport T>
+bool withdraw(T& transport, Status const& why) noexcept {
+  if constexpr (Withdraws<T>) transport.withdraw(why);
+  return Withdraws<T>;
+}
+
+/// Lets the messages of the last start() begin before what `stream` is given next.
+template <Transport T, class Stream>
+Status precede(T& transport, Stream stream) noexcept {
+  if constexpr (Precedes<T, Stream>) return transport.precede(stream);
+  return {};
+}
+
+/// Where ranks share a GPU: makes `stream` wait for what every rank has enqueued on the stream that it names.
+template <Transport T, class Stream>
+Status rendezvous(T& transport, Stream stream) noexcept {
+  if constexpr (Rendezvous<T, Stream>) return transport.rendezvous(stream);
+  return {};
+}
 
 }  // namespace lightseq

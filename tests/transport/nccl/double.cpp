@@ -297,6 +297,7 @@ cudaError_t cudaGetDevice(int* device) {
   return fails("cudaGetDevice") ? cudaErrorUnknown : cudaSuccess;
 }
 char const* cudaGetErrorString(cudaError_t) { return "as the test wants"; }
+char const* cudaGetErrorName(cudaError_t) { return "cudaErrorOfTheTest"; }
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   if (fails("cudaMalloc")) return cudaErrorMemoryAllocation;
   *memory = std::malloc(bytes);

@@ -24,6 +24,9 @@ namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 namespace host {
 
+/// The head dims that the host kernels serve: multiples of 8, from 8 to 256.
+constexpr bool serves_head_dim(int head_dim) { return head_dim >= 8 && head_dim <= 256 && head_dim % 8 == 0; }
+
 inline constexpr float infinity = std::numeric_limits<float>::infinity();
 inline constexpr float log2e = std::numbers::log2e_v<float>;
 
@@ -443,7 +446,7 @@ constexpr std::int64_t forward_scratch_bytes() {
 /// Computes the call in one thread. `scratch` holds forward_scratch_bytes<HeadDim>() bytes, aligned to 128.
 template <int HeadDim, int Width = simd::native_width, Element T, class Result, Mask M>
 void forward(ForwardCall<T, Result> const& call, M const& mask, std::byte* scratch) noexcept {
-  static_assert(is_head_dim(HeadDim));
+  static_assert(serves_head_dim(HeadDim));
   Forward<HeadDim, Width, T, Result, M>(call, mask, scratch).run();
 }
 
@@ -456,7 +459,7 @@ constexpr std::int64_t backward_scratch_bytes() {
 /// Computes the call in one thread. `scratch` holds backward_scratch_bytes<HeadDim>() bytes, aligned to 128.
 template <int HeadDim, int Width = simd::native_width, Element T, Mask M>
 void backward(BackwardCall<T> const& call, M const& mask, std::byte* scratch) noexcept {
-  static_assert(is_head_dim(HeadDim));
+  static_assert(serves_head_dim(HeadDim));
   Backward<HeadDim, Width, T, M>(call, mask, scratch).run();
 }
 

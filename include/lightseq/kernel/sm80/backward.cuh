@@ -34,7 +34,7 @@ class BackwardKernel {
   static constexpr std::int64_t workspace_bytes(std::int64_t batch, std::int64_t heads,
                                                 std::int64_t query_rows, std::int64_t /*key_rows*/) {
     std::int64_t const semaphores = std::max(Block<false>::Semaphore::count(batch, heads, query_rows),
-                                        Block<true>::Semaphore::count(batch, heads, query_rows));
+                                             Block<true>::Semaphore::count(batch, heads, query_rows));
     return (1 + (Deterministic ? semaphores : 0)) * std::int64_t{sizeof(unsigned)};
   }
 

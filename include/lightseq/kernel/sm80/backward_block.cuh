@@ -306,7 +306,8 @@ struct Backward {
       if constexpr (Deterministic) {
         passed = semaphore.at(place.batch, head, segment, first);
         LaunchSegment const& queries = launch.queries[segment];
-        if (warp == 0) semaphore.wait(passed, queries.hull(first, min(query_rows, queries.count - first)), turn);
+        if (warp == 0)
+          semaphore.wait(passed, queries.hull(first, min(query_rows, queries.count - first)), turn);
       }
       // The scores are there for all.
       if (!Careful || !opens) {
