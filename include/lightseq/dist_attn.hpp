@@ -4,7 +4,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <span>
 #include <vector>
 
@@ -105,11 +104,11 @@ class DistAttn {
 
   /// Bytes that a call's workspace must have. Nothing in it lives between calls.
   std::int64_t workspace_bytes(Pass pass) const {
-    return pass == Pass::forward ? forward_bytes_ : backward_bytes_;
+    return pass == Pass::forward ? forward_layout_.bytes : backward_layout_.bytes;
   }
 
   /// Bytes of a workspace that serves both passes.
-  std::int64_t workspace_bytes() const { return std::max(forward_bytes_, backward_bytes_); }
+  std::int64_t workspace_bytes() const { return std::max(forward_layout_.bytes, backward_layout_.bytes); }
 
   /// Fills out.o and out.lse. Allocates nothing, throws nothing. On a Status that is not ok the outputs are
   /// invalid, and once a call has begun so is the object, see failure(); a wrong argument is found before any
@@ -125,7 +124,7 @@ class DistAttn {
     std::array<Argument, 5> const arguments{q_argument("q", in.q), kv_argument("k", in.k),
                                             kv_argument("v", in.v), q_argument("o", out.o),
                                             array_argument("lse", out.lse, stats_elements())};
-    if (Status const status = check_arguments(arguments, workspace, forward_bytes_); !status.ok())
+    if (Status const status = check_arguments(arguments, workspace, forward_layout_.bytes); !status.ok())
       return status;
     if (Status const status = check_device(kernels_); !status.ok()) return status;
     if (!failure_.ok()) return failure_;
@@ -160,7 +159,7 @@ class DistAttn {
                                             q_argument("dq", out.dq),
                                             kv_argument("dk", out.dk),
                                             kv_argument("dv", out.dv)};
-    if (Status const status = check_arguments(arguments, workspace, backward_bytes_); !status.ok())
+    if (Status const status = check_arguments(arguments, workspace, backward_layout_.bytes); !status.ok())
       return status;
     if (Status const status = check_device(kernels_); !status.ok()) return status;
     if (!failure_.ok()) return failure_;
@@ -209,37 +208,14 @@ class DistAttn {
         forward_plan_(planner(schedule).plan(shard_.rank, Pass::forward)),
         backward_plan_(Traits::inference ? Plan{} : planner(schedule).plan(shard_.rank, Pass::backward)),
         kernels_(shard_.problem, max_rows_) {
-    auto const rows = [this](int owner) { return shard_.rows(owner); };
-    constexpr bool in_place = std::is_same_v<Element, float>;
-    std::int64_t const q_bytes = shard_.extents.per_q_head_bytes(shard_.rows(), sizeof(float));
-    std::int64_t const kv_bytes = shard_.extents.per_kv_head_bytes(shard_.rows(), sizeof(float));
-
     if constexpr (Traits::one_launch && Kernels::max_chunks > 0) {
-      one_launch_ = all_work_on_their_own(planner(schedule));
+      one_launch_ = own_queries_only(planner(schedule), Kernels::max_chunks);
       if (one_launch_) kernels_.prepare_chunks();
     }
-
-    Arena forward;
-    forward_layout_.messages =
-        MessageBuffers(forward_plan_, shard_.extents, max_rows_, rows, forward, one_launch_);
-    forward_layout_.arrived =
-        forward.take(one_launch_ ? std::ssize(forward_plan_.steps) * std::int64_t{sizeof(std::uint32_t)} : 0);
-    forward_layout_.o = forward.take(in_place ? 0 : q_bytes);
-    forward_layout_.top = forward.take(shard_.extents.stats_bytes(shard_.rows()));
-    forward_layout_.sum = forward.take(shard_.extents.stats_bytes(shard_.rows()));
-    forward_layout_.scratch = forward.take(kernels_.forward_scratch_bytes());
-
-    forward_bytes_ = forward.bytes();
-    if constexpr (Traits::inference) return;
-
-    Arena backward;
-    backward_layout_.messages = MessageBuffers(backward_plan_, shard_.extents, max_rows_, rows, backward);
-    backward_layout_.delta = backward.take(shard_.extents.stats_bytes(shard_.rows()));
-    backward_layout_.dq = backward.take(in_place ? 0 : q_bytes);
-    backward_layout_.dk = backward.take(in_place ? 0 : kv_bytes);
-    backward_layout_.dv = backward.take(in_place ? 0 : kv_bytes);
-    backward_layout_.scratch = backward.take(kernels_.backward_scratch_bytes());
-    backward_bytes_ = backward.bytes();
+    forward_layout_ =
+        ForwardLayout(forward_plan_, shard_, max_rows_, kernels_.forward_scratch_bytes(), one_launch_);
+    if constexpr (!Traits::inference)
+      backward_layout_ = BackwardLayout(backward_plan_, shard_, max_rows_, kernels_.backward_scratch_bytes());
   } catch (...) {
     if (transport.world() == 1) throw;
     Fingerprint failed = fingerprint(transport, problem, mask, schedule);
@@ -270,11 +246,7 @@ class DistAttn {
   void connect() {
     if constexpr (Connects<Transport>) {
       std::vector<int> to, from;
-      for (Plan const* plan : {&forward_plan_, &backward_plan_})
-        for (Step const& step : plan->steps) {
-          for (Transfer const& t : step.sends) to.push_back(t.peer);
-          for (Transfer const& t : step.recvs) from.push_back(t.peer);
-        }
+      for (Plan const* plan : {&forward_plan_, &backward_plan_}) add_peers(*plan, to, from);
       if (Status const status = transport_->connect(to, from); !status.ok()) fail(status.message());
     }
   }
@@ -284,17 +256,6 @@ class DistAttn {
             {problem.batch, problem.heads, problem.kv_heads, HeadDim, sizeof(Element)},
             transport.rank(),
             transport.world()};
-  }
-
-  bool all_work_on_their_own(Planner<S, M> const& planner) const {
-    if (std::ssize(forward_plan_.steps) > Kernels::max_chunks) return false;
-    for (int rank = 0; rank < shard_.world; ++rank) {
-      Plan const plan = planner.plan(rank, Pass::forward);
-      for (Step const& step : plan.steps)
-        if (step.work && (step.work->q != rank || step.work->rows != Rows::all)) return false;
-      if (std::ssize(plan.steps) > Kernels::max_chunks) return false;
-    }
-    return true;
   }
 
   Planner<S, M> planner(S const& schedule) const {
@@ -332,7 +293,6 @@ class DistAttn {
   ForwardLayout forward_layout_;
   BackwardLayout backward_layout_;
   bool one_launch_ = false;
-  std::int64_t forward_bytes_ = 0, backward_bytes_ = 0;
   Status failure_;
   FlightRecord record_;
 };

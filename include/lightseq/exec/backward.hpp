@@ -30,6 +30,23 @@ inline namespace LIGHTSEQ_ABI {
 
 /// Where the backward keeps things in its workspace.
 struct BackwardLayout {
+  BackwardLayout() = default;
+
+  /// For a rank with `shard`, whose kernels need `scratch_bytes`.
+  template <Partition P>
+  BackwardLayout(Plan const& plan, Shard<P> const& shard, std::int64_t max_rows, std::int64_t scratch_bytes) {
+    Arena arena;
+    Accumulators const sums(shard.extents, shard.rows());
+    messages = MessageBuffers(plan, shard.extents, shard.rows(), max_rows, arena);
+    delta = arena.take(sums.stats_bytes);
+    dq = arena.take(sums.q_bytes);
+    dk = arena.take(sums.kv_bytes);
+    dv = arena.take(sums.kv_bytes);
+    scratch = arena.take(scratch_bytes);
+    bytes = arena.bytes();
+  }
+
+  std::int64_t bytes = 0;  ///< of the workspace
   MessageBuffers messages;
   Buffer delta;
   Buffer dq, dk, dv;  ///< the float accumulators, where the gradients themselves cannot be them

@@ -8,6 +8,7 @@
 #include "lightseq/exec/message.hpp"
 #include "lightseq/exec/shard.hpp"
 #include "lightseq/exec/workspace.hpp"
+#include "lightseq/schedule/buffers.hpp"
 #include "lightseq/schedule/plan.hpp"
 #include "lightseq/trace/flight_record.hpp"
 #include "lightseq/transport/transport.hpp"
@@ -161,9 +162,8 @@ class Exchange {
   }
 
  private:
-  /// The step whose work a message of `step` belongs to: inputs come a step before, results a step after.
   static std::size_t work_step(Transfer const& t, std::size_t step) {
-    return is_result(t.payload) ? step - 1 : step + 1;
+    return static_cast<std::size_t>(work_of(t, static_cast<int>(step)));
   }
 
   static constexpr std::size_t index(Payload payload, Rows rows) {

@@ -96,14 +96,15 @@ inline std::string route_words(std::int64_t number) {
 
 /// All of it. The problem need not make sense yet.
 template <int HeadDim, class Traits, Mask M, Schedule S>
-Fingerprint fingerprint_of(Problem const& problem, M const& mask, S const& schedule, int world) {
+Fingerprint fingerprint_of(Problem const& given, M const& mask, S const& schedule, int world) {
+  Problem const problem = with_defaults(given, HeadDim);
   Fingerprint fingerprint;
   fingerprint.add("batch", problem.batch);
   fingerprint.add("seqlen", problem.seqlen);
   fingerprint.add("heads", problem.heads);
-  fingerprint.add("kv_heads", problem.kv_heads == 0 ? problem.heads : problem.kv_heads);
+  fingerprint.add("kv_heads", problem.kv_heads);
   fingerprint.add("head dim", HeadDim);
-  fingerprint.add("scale", softmax_scale(problem.scale, HeadDim));
+  fingerprint.add("scale", problem.scale);
   fingerprint.add("the element type", element_number<typename Traits::Element>(), element_words);
   fingerprint.add("the route", static_cast<int>(Traits::route), route_words);
   fingerprint.add("the traits' inference", Traits::inference);    // says which ranks meet before any call

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <type_traits>
 #include <vector>
 
@@ -32,6 +33,25 @@ inline namespace LIGHTSEQ_ABI {
 
 /// Where the forward keeps things in its workspace.
 struct ForwardLayout {
+  ForwardLayout() = default;
+
+  /// For a rank with `shard`, whose kernels need `scratch_bytes`; `keeps_all` where one launch attends all
+  /// chunks.
+  template <Partition P>
+  ForwardLayout(Plan const& plan, Shard<P> const& shard, std::int64_t max_rows, std::int64_t scratch_bytes,
+                bool keeps_all) {
+    Arena arena;
+    Accumulators const sums(shard.extents, shard.rows());
+    messages = MessageBuffers(plan, shard.extents, shard.rows(), max_rows, arena, keeps_all);
+    arrived = arena.take(keeps_all ? std::ssize(plan.steps) * std::int64_t{sizeof(std::uint32_t)} : 0);
+    o = arena.take(sums.q_bytes);
+    top = arena.take(sums.stats_bytes);
+    sum = arena.take(sums.stats_bytes);
+    scratch = arena.take(scratch_bytes);
+    bytes = arena.bytes();
+  }
+
+  std::int64_t bytes = 0;  ///< of the workspace
   MessageBuffers messages;
   Buffer o;         ///< the float accumulator, where o itself cannot be it
   Buffer top, sum;  ///< the accumulator's

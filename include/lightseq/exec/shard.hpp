@@ -47,7 +47,7 @@ struct Shard {
     call.batch = extents.batch;
     call.heads = extents.heads;
     call.kv_heads = extents.kv_heads;
-    call.scale = softmax_scale(problem.scale, static_cast<int>(extents.head_dim));
+    call.scale = problem.scale;
   }
 };
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <array>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "lightseq/core/abi.hpp"
+#include "lightseq/schedule/buffers.hpp"
 #include "lightseq/schedule/plan.hpp"
 
 namespace lightseq {
@@ -40,62 +41,56 @@ inline std::byte* aligned_base(std::byte* workspace) {
   return workspace + (((address + mask) & ~mask) - address);
 }
 
-/// Where one rank keeps its messages in one pass. Two slots of each kind serve a plan of any length: what the
-/// work of step t takes in or puts out is in slot t % 2, and while it is read or sent only the other slot is
-/// written. So the workspace does not grow with the world, unless all that comes in shall stay.
+/// Where one rank keeps its messages in one pass: see slot_of(). Where all that comes in shall stay, each
+/// step has slots of its own for it.
 class MessageBuffers {
  public:
   MessageBuffers() = default;
 
-  /// The buffers of `plan`, taken from `arena`; `rows(shard)` gives a shard's rows. With `keeps_all` each
-  /// step has slots of its own for what comes in.
-  template <class ShardRows>
-  MessageBuffers(Plan const& plan, Extents const& extents, std::int64_t max_rows, ShardRows rows,
+  /// The buffers of `plan`, taken from `arena`. The rank owns `rows` rows, the largest shard has `max_rows`.
+  MessageBuffers(Plan const& plan, Extents const& extents, std::int64_t rows, std::int64_t max_rows,
                  Arena& arena, bool keeps_all = false) {
-    std::size_t const slots = keeps_all && plan.steps.size() > 2 ? plan.steps.size() : 2;
-    for (auto& incoming : incoming_) incoming.resize(slots);
-    auto const need = [&](Buffer& buffer, Payload payload, std::int64_t count) {
-      if (buffer.bytes == 0) buffer = arena.take(extents.message_bytes(payload, plan.pass, count));
-    };
-    for (std::size_t step = 0; step < plan.steps.size(); ++step) {
-      for (Transfer const& t : plan.steps[step].sends) {
-        if (is_result(t.payload)) need(outgoing(t.payload, step - 1), t.payload, max_rows);
-        if (!is_result(t.payload) && t.shard == plan.rank)
-          need(own(t.payload, t.rows), t.payload, row_span(t.rows, rows(t.shard)).count);
-      }
-      for (Transfer const& t : plan.steps[step].recvs)
-        need(incoming(t.payload, is_result(t.payload) ? step - 1 : step + 1), t.payload, max_rows);
-    }
+    if (keeps_all) slots_ = std::max(slots_, plan.steps.size());
+    buffers_.resize(payload_kinds * (own_slots + 2 + slots_));
+    for (std::size_t step = 0; step < plan.steps.size(); ++step)
+      for_each_buffer(plan.rank, static_cast<int>(step), plan.steps[step],
+                      [&](Buffers buffers, Payload payload, int place) {
+                        Buffer& buffer = buffers_[at(buffers, payload, static_cast<std::size_t>(place))];
+                        if (buffer.bytes == 0)
+                          buffer = arena.take(extents.message_bytes(
+                              payload, plan.pass, buffer_rows(buffers, place, rows, max_rows)));
+                      });
   }
 
   /// This rank's own tensors, packed once a pass for whoever asks for them.
   Buffer const& own(Payload payload, Rows rows) const {
-    return own_[index(payload)][static_cast<std::size_t>(rows)];
+    return buffers_[at(Buffers::own, payload, static_cast<std::size_t>(rows))];
   }
 
   /// What others sent for the work, or from their work, of a step.
-  Buffer const& incoming(Payload payload, std::size_t step) const {
-    auto const& slots = incoming_[index(payload)];
-    return slots[step % slots.size()];
+  Buffer const& incoming(Payload payload, std::size_t work) const {
+    return buffers_[at(Buffers::incoming, payload, work)];
   }
 
   /// The results of the work of a step for another rank.
-  Buffer const& outgoing(Payload payload, std::size_t step) const {
-    return outgoing_[index(payload)][step % 2];
+  Buffer const& outgoing(Payload payload, std::size_t work) const {
+    return buffers_[at(Buffers::outgoing, payload, work)];
   }
 
  private:
-  static constexpr std::size_t index(Payload payload) { return static_cast<std::size_t>(payload); }
-  Buffer& own(Payload payload, Rows rows) { return own_[index(payload)][static_cast<std::size_t>(rows)]; }
-  Buffer& incoming(Payload payload, std::size_t step) {
-    auto& slots = incoming_[index(payload)];
-    return slots[step % slots.size()];
-  }
-  Buffer& outgoing(Payload payload, std::size_t step) { return outgoing_[index(payload)][step % 2]; }
+  static constexpr std::size_t own_slots = 3;  // a slot for each of Rows
 
-  std::array<std::array<Buffer, 3>, payload_kinds> own_{};
-  std::array<std::vector<Buffer>, payload_kinds> incoming_{};
-  std::array<std::array<Buffer, 2>, payload_kinds> outgoing_{};
+  /// Where in `buffers_`: first own tensors, then what goes out, then what comes in.
+  std::size_t at(Buffers buffers, Payload payload, std::size_t place) const {
+    auto const kind = static_cast<std::size_t>(payload);
+    if (buffers == Buffers::own) return kind * own_slots + place;
+    auto const slot = static_cast<std::size_t>(slot_of(static_cast<int>(place)));
+    if (buffers == Buffers::outgoing) return payload_kinds * own_slots + kind * 2 + slot;
+    return payload_kinds * (own_slots + 2) + kind * slots_ + (slots_ > 2 ? place : slot);
+  }
+
+  std::size_t slots_ = 2;  // of each payload that comes in
+  std::vector<Buffer> buffers_;
 };
 
 }  // namespace LIGHTSEQ_ABI

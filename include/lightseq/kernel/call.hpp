@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <cmath>
 #include <cstdint>
 #include <type_traits>
 
@@ -82,11 +81,6 @@ struct BackwardCall {
   bool dq_zero = false;   ///< dq counts as zero at first, whatever it holds
   Tensor<T> dq_out = {};  ///< as q: where it is not null, it gets what dq then holds, rounded
 };
-
-/// The factor on q.k that a problem asks for: its own, or 1 / sqrt(head_dim) where it gives 0.
-inline float softmax_scale(float scale, int head_dim) {
-  return scale > 0 ? scale : 1.0f / std::sqrt(static_cast<float>(head_dim));
-}
 
 }  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

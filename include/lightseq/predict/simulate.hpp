@@ -10,7 +10,7 @@
 
 #include "lightseq/predict/compute_model.hpp"
 #include "lightseq/predict/topology.hpp"
-#include "lightseq/schedule/footprint.hpp"
+#include "lightseq/schedule/buffers.hpp"
 #include "lightseq/schedule/summary.hpp"
 #include "lightseq/trace/timeline.hpp"
 
@@ -157,7 +157,8 @@ class Simulator {
       result_.pairs = capped_sum(result_.pairs, cost.pairs);
       result_.makespan = std::max(result_.makespan, cost.end);
       std::int64_t const rows = steps_.rows(static_cast<int>(rank));
-      cost.workspace_bytes = ranks_[rank].footprint.bytes(extents_, steps_.pass(), rows, max_rows_);
+      cost.workspace_bytes = ranks_[rank].buffers.bytes(extents_, steps_.pass(), rows, max_rows_) +
+                             Accumulators(extents_, rows).bytes(steps_.pass());
     }
     result_.flops = static_cast<double>(result_.pairs) * ComputeModel::pair_flops(extents_, steps_.pass());
     return std::move(result_);
@@ -174,7 +175,7 @@ class Simulator {
     double last_end = 0;    ///< of the step's messages so far ...
     double last_begin = 0;  ///< ... and when that one began
     double merge = 0;       ///< seconds at the end of the step
-    Footprint footprint;
+    BufferSet buffers;
   };
 
   static std::size_t index(int rank) { return static_cast<std::size_t>(rank); }
@@ -189,7 +190,7 @@ class Simulator {
       if (++r.step >= steps_.steps()) return;
       steps_.fill(rank, r.step, step_);
     } while (step_.empty());
-    r.footprint.add(rank, r.step, step_);
+    r.buffers.add(rank, r.step, step_);
     r.work_end = time;
     r.last_end = r.last_begin = time;
     r.merge = 0;

@@ -44,4 +44,12 @@ enum class Route {
   neighbour  ///< from the neighbour, where it held the same payload a step ago: the classic ring relay
 };
 
+/// Adds the ranks that a plan's rank sends to and receives from, once for each message.
+inline void add_peers(Plan const& plan, std::vector<int>& to, std::vector<int>& from) {
+  for (Step const& step : plan.steps) {
+    for (Transfer const& t : step.sends) to.push_back(t.peer);
+    for (Transfer const& t : step.recvs) from.push_back(t.peer);
+  }
+}
+
 }  // namespace lightseq

@@ -288,4 +288,17 @@ class Planner {
   Route route_;
 };
 
+/// Whether every rank of a planner's world works on all of its own queries and no others, in at most
+/// `max_steps` steps: then one launch a rank can attend all keys.
+template <Schedule S, Mask M>
+bool own_queries_only(Planner<S, M> const& planner, std::ptrdiff_t max_steps) {
+  for (int rank = 0; rank < planner.world(); ++rank) {
+    Plan const plan = planner.plan(rank, Pass::forward);
+    if (std::ssize(plan.steps) > max_steps) return false;
+    for (Step const& step : plan.steps)
+      if (step.work && (step.work->q != rank || step.work->rows != Rows::all)) return false;
+  }
+  return true;
+}
+
 }  // namespace lightseq
