@@ -86,7 +86,7 @@ class MessageBuffers {
     if (buffers == Buffers::own) return kind * own_slots + place;
     auto const slot = static_cast<std::size_t>(slot_of(static_cast<int>(place)));
     if (buffers == Buffers::outgoing) return payload_kinds * own_slots + kind * 2 + slot;
-    return payload_kinds * (own_slots + 2) + kind * slots_ + (slots_ > 2 ? place : slot);
+    return payload_kinds * (own_slots + 2) + kind * slots_ + (slots_ > 2 ? place % slots_ : slot);
   }
 
   std::size_t slots_ = 2;  // of each payload that comes in
