@@ -56,7 +56,7 @@ class Checkpointed {
   std::int64_t workspace_bytes() const { return repeated_bytes_ + attention_->workspace_bytes(); }
 
   /// q, k, v, o and lse of this rank's tokens, without gaps, inside `saved` or `workspace`.
-  struct Activations {
+  struct [[nodiscard]] Activations {
     Status status = {};
     Element* q = nullptr;
     Element* k = nullptr;

@@ -49,8 +49,8 @@ std::int64_t checksum(S const& schedule, int world) {
   }
 }
 
-/// Of what a mask holds, and of what it covers and shows in a sequence cut into at most 32 ranges: some pairs
-/// of them, at places that differ from range to range, as masks may repeat with any period.
+/// Of what a mask holds, and of what it covers and shows in a sequence cut into at most 32 ranges: pairs at
+/// their corners, and some at places that differ from range to range, as masks may repeat with any period.
 template <Mask M>
 std::int64_t checksum(M const& mask, std::int64_t seqlen) {
   Checksum sum;
@@ -60,6 +60,9 @@ std::int64_t checksum(M const& mask, std::int64_t seqlen) {
     for (std::int64_t k = 0; k < chunks; ++k) {
       Range const queries = even_chunk(q, chunks, seqlen).hull(), keys = even_chunk(k, chunks, seqlen).hull();
       sum.add(static_cast<std::int64_t>(mask.cover(queries, keys)));
+      // Where masks of one family differ, they do so at the corners.
+      sum.add(mask.visible(queries.end - 1, keys.begin) ? 1 : 0);
+      sum.add(mask.visible(queries.begin, keys.end - 1) ? 1 : 0);
       if ((q - k) % 8 != 0) continue;
       sum.add(mask.visible(queries.begin + 5 * q % queries.size(), keys.begin + 3 * k % keys.size()) ? 1 : 0);
     }

@@ -72,7 +72,9 @@ class Mpi {
   /// cannot be constructed, all is as before.
   Status agree(Fingerprint const& fingerprint) {
     ++agreements_;
-    return agree_by_messages(*this, fingerprint);
+    Fingerprint own = fingerprint;
+    own.add("piece_bytes", options_.piece_bytes);
+    return agree_by_messages(*this, own);
   }
 
   /// How many agree() was called for.
