@@ -4,7 +4,8 @@
 // Everything of lightseq.hpp, and the CUDA device.
 #include "lightseq/checkpoint/offload.cuh"
 #include "lightseq/core/abi.hpp"
-#include "lightseq/exec/cuda.cuh"
+#include "lightseq/exec/ampere.cuh"
+#include "lightseq/exec/hopper.cuh"
 #include "lightseq/lightseq.hpp"
 #include "lightseq/trace/cuda_trace.cuh"
 #include "lightseq/transport/cuda_local.cuh"

@@ -21,10 +21,6 @@
 #include "lightseq/kernel/gpu/attention_kernel.cuh"
 #include "lightseq/kernel/gpu/launch_limits.hpp"
 #include "lightseq/kernel/gpu/row_ops.cuh"
-#include "lightseq/kernel/sm80/backward.cuh"
-#include "lightseq/kernel/sm80/forward.cuh"
-#include "lightseq/kernel/sm90/backward.cuh"
-#include "lightseq/kernel/sm90/forward.cuh"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/schedule/plan.hpp"
 #include "lightseq/trace/nvtx.cuh"
@@ -42,26 +38,6 @@ concept Architecture = requires(int number) {
                             Finished<bfloat16>, Full>;
   requires BackwardAttention < typename A::template Backward<64, bfloat16, float, Full, false>, bfloat16,
   float, Full > ;
-};
-
-/// The kernels for Hopper GPUs (compute capability 9.0), in translation units compiled for sm_90a.
-struct Hopper {
-  static constexpr char const* name = "Hopper";
-  static constexpr bool serves(int major, int minor) { return major == 9 && minor == 0; }
-  template <int HeadDim, class T, class Result, Mask M>
-  using Forward = sm90::ForwardKernel<HeadDim, T, Result, M>;
-  template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
-  using Backward = sm90::BackwardKernel<HeadDim, T, KeyGrad, M, Deterministic>;
-};
-
-/// The kernels for every GPU from compute capability 8.0 on.
-struct Ampere {
-  static constexpr char const* name = "Ampere and later";
-  static constexpr bool serves(int major, int) { return major >= 8; }
-  template <int HeadDim, class T, class Result, Mask M>
-  using Forward = sm80::ForwardKernel<HeadDim, T, Result, M>;
-  template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
-  using Backward = sm80::BackwardKernel<HeadDim, T, KeyGrad, M, Deterministic>;
 };
 
 /// In place of backward kernels, for traits that want none.
