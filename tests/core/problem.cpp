@@ -38,7 +38,7 @@ TEST_CASE("a good problem passes, with its defaults filled in") {
   CHECK(defaults.batch == 1);
   CHECK(defaults.heads == 1);
   CHECK(defaults.kv_heads == 1);
-  CHECK(defaults.scale == 0);
+  CHECK(defaults.scale == 0.125f);
   CHECK(validated({.seqlen = 1, .heads = 12}, 64).kv_heads == 12);
   for (int64_t const kv_heads : {1, 2, 3, 4, 6, 12})
     CHECK(validated({.seqlen = 1, .heads = 12, .kv_heads = kv_heads}, 64).kv_heads == kv_heads);
