@@ -72,9 +72,7 @@ class Mpi {
   /// cannot be constructed, all is as before.
   Status agree(Fingerprint const& fingerprint) {
     ++agreements_;
-    Fingerprint own = fingerprint;
-    own.add("piece_bytes", options_.piece_bytes);
-    return agree_by_messages(*this, own);
+    return agree_by_messages(*this, fingerprint);
   }
 
   /// How many agree() was called for.
