@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "lightseq/core/abi.hpp"
+#include "lightseq/core/driver.cuh"
 #include "lightseq/core/status.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/sm90/barrier.cuh"
@@ -74,19 +75,13 @@ __device__ __forceinline__ void wait_stores_read() {
 /// Waits until this thread's stores have arrived.
 __device__ __forceinline__ void wait_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
-/// Makes tensor maps. The driver's function is looked up at run time: a program linked with libcuda would not
-/// start where there is no driver.
+/// Makes tensor maps, with a function of the driver.
 class TensorMaps {
  public:
   Status prepare() {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    cudaError_t const error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                                               cudaEnableDefault, &found);
-    if (error != cudaSuccess || found != cudaDriverEntryPointSuccess)
-      return {.code = Code::device_failed, .subject = "cuTensorMapEncodeTiled", .native = error};
-    encode_ = reinterpret_cast<decltype(encode_)>(function);
-    return {};
+    cudaError_t const error = find_driver_function("cuTensorMapEncodeTiled", encode_);
+    if (encode_ != nullptr) return {};
+    return {.code = Code::device_failed, .subject = "cuTensorMapEncodeTiled", .native = error};
   }
 
   /// A map of the tensor whose boxes are `rows` tokens of one head, a panel of 128 bytes of the dim at a
