@@ -25,7 +25,7 @@ class BackwardKernel {
   static_assert(std::is_same_v<KeyGrad, T> || std::is_same_v<KeyGrad, float>,
                 "lightseq: the gradients of keys are of the element type or float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
-  using Block = Backward<HeadDim, T, KeyGrad, M, Deterministic>;
+  using Block = BackwardShared<HeadDim, T, KeyGrad, M, Deterministic>;
   using Sums = DqZeroRound<HeadDim, T, Block::query_rows>;
 
  public:

@@ -6,6 +6,9 @@
 #include "lightseq/kernel/gpu/online_softmax.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
 #include "lightseq/kernel/sm90/backward_fragment.cuh"
+#include "lightseq/kernel/sm90/backward_hide.cuh"
+#include "lightseq/kernel/sm90/backward_shared.cuh"
+#include "lightseq/kernel/sm90/backward_store.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
 #include "lightseq/kernel/sm90/wgmma.cuh"
 
@@ -14,23 +17,26 @@ inline namespace LIGHTSEQ_ABI {
 namespace sm90 {
 
 /// A warpgroup that holds half of the dims of all keys' gradients. It weighs half of the queries.
-template <int HeadDim, class T, class Block>
-__device__ __forceinline__ void compute_split_dims(Block& block, int group) {
+template <BackwardBlock Block>
+__device__ __forceinline__ void compute_split_dims(Block const& block, int group) {
+  using T = typename Block::T;
+  constexpr int HeadDim = Block::head_dim;
   constexpr int query_rows = Block::query_rows, key_rows = Block::key_rows;
   constexpr int query_panel = Block::query_panel, key_panel = Block::key_panel;
   constexpr int query_bytes = Block::query_bytes;
   constexpr int queries = query_rows / 2;
   using Scores = Wgmma<queries, T>;
   using Sums = Wgmma<128, T>;
-  auto& control = block.control;
-  std::uint8_t* const shared = block.shared;
+  auto& memory = block.memory;
+  auto& control = memory.control;
+  BackwardStore<Block> const store{block, group};
+  BackwardHide<Block> const hide{block};
   std::uint32_t const leads_warpgroup = threadIdx.x % 128 == 0;
-  std::uint32_t const k_all = descriptor(ptx::shared_address(shared), key_panel);
-  std::uint32_t const v_all = k_all + (Block::v_offset >> 4);
-  std::uint32_t const q_base = descriptor(ptx::shared_address(shared + Block::q_offset), query_panel);
-  std::uint32_t const d_o_base = descriptor(ptx::shared_address(shared + Block::d_o_offset), query_panel);
-  std::uint32_t const p_address = ptx::shared_address(shared + Block::ds_offset),
-                      ds_address = p_address + Block::ds_bytes;
+  std::uint32_t const k_all = descriptor(ptx::shared_address(memory.k), key_panel);
+  std::uint32_t const v_all = k_all + (Block::key_bytes >> 4);
+  std::uint32_t const q_base = descriptor(ptx::shared_address(memory.q), query_panel);
+  std::uint32_t const d_o_base = descriptor(ptx::shared_address(memory.d_o), query_panel);
+  std::uint32_t const p_address = ptx::shared_address(memory.ds), ds_address = p_address + Block::ds_bytes;
   std::uint32_t const p_all = descriptor(p_address), ds_all = descriptor(ds_address);
   float const scale = exponent_scale(block.launch.scale);
 
@@ -81,7 +87,7 @@ __device__ __forceinline__ void compute_split_dims(Block& block, int group) {
       begin_scores(dp, v_all, d_o_stage);
       wgmma_wait<1>();
       pin(s);
-      block.hide(s, dp, key_tile, tile_parity, 0, queries * group, number, stage);
+      hide.run(s, dp, key_tile, tile_parity, 0, queries * group, number, stage);
       weigh(s, control.stats[stage] + queries * group, scale);
       pack<T>(p, s);
       wgmma_wait<0>();
@@ -89,11 +95,11 @@ __device__ __forceinline__ void compute_split_dims(Block& block, int group) {
 #pragma unroll
       for (int i = 0; i < queries / 2; ++i) dp[i] *= s[i];
       pack<T>(ds, dp);
-      ptx::barrier_sync(1, 256);  // both have read the last step's p and ds
+      Block::sync_both_warpgroups();  // both have read the last step's p and ds
       store_down(p_address + group * queries * 128, p);
       store_down(ds_address + group * queries * 128, ds);
       fence_shared_writes();
-      ptx::barrier_sync(1, 256);
+      Block::sync_both_warpgroups();
       begin_key_sums(dv, p_all, d_o_stage);
       begin_key_sums(dk, ds_all, q_stage);
 #pragma unroll
@@ -111,10 +117,10 @@ __device__ __forceinline__ void compute_split_dims(Block& block, int group) {
       pin(dq);
       control.d_o_empty[stage].arrive_if(leads_warpgroup);
       control.q_empty[stage].arrive();
-      block.stage_dq(dq, group, number);
+      store.stage_dq(dq, number);
       ring.advance();
     }
-    block.store_dkv(key_tile, group, number, dk, dv);
+    store.store_dkv(key_tile, number, dk, dv);
   }
 }
 

@@ -7,6 +7,9 @@
 #include "lightseq/kernel/gpu/online_softmax.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
 #include "lightseq/kernel/sm90/backward_fragment.cuh"
+#include "lightseq/kernel/sm90/backward_hide.cuh"
+#include "lightseq/kernel/sm90/backward_shared.cuh"
+#include "lightseq/kernel/sm90/backward_store.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
 #include "lightseq/kernel/sm90/wgmma.cuh"
 
@@ -33,8 +36,10 @@ struct HeldRows {
 };
 
 /// A warpgroup that holds half of the keys, and of their gradients.
-template <int HeadDim, class T, class Block>
-__device__ __forceinline__ void compute_split_keys(Block& block, int group) {
+template <BackwardBlock Block>
+__device__ __forceinline__ void compute_split_keys(Block const& block, int group) {
+  using T = typename Block::T;
+  constexpr int HeadDim = Block::head_dim;
   constexpr int query_rows = Block::query_rows, key_rows = Block::key_rows;
   constexpr int query_panel = Block::query_panel, key_panel = Block::key_panel;
   constexpr int query_bytes = Block::query_bytes, ds_bytes = Block::ds_bytes;
@@ -43,15 +48,17 @@ __device__ __forceinline__ void compute_split_keys(Block& block, int group) {
   using Scores = Wgmma<query_rows, T>;
   using KeySums = Wgmma<HeadDim, T>;
   using DqSums = Wgmma<dq_columns, T>;
-  auto& control = block.control;
-  std::uint8_t* const shared = block.shared;
+  auto& memory = block.memory;
+  auto& control = memory.control;
+  BackwardStore<Block> const store{block, group};
+  BackwardHide<Block> const hide{block};
   std::uint32_t const leads_warp = threadIdx.x % 32 == 0, leads_warpgroup = threadIdx.x % 128 == 0;
-  std::uint32_t const k_all = descriptor(ptx::shared_address(shared), key_panel);
-  std::uint32_t const k_own = k_all + group * 512, v_own = k_own + (Block::v_offset >> 4);
-  std::uint32_t const q_base = descriptor(ptx::shared_address(shared + Block::q_offset), query_panel);
-  std::uint32_t const d_o_base = descriptor(ptx::shared_address(shared + Block::d_o_offset), query_panel);
-  std::uint32_t const ds_base = descriptor(ptx::shared_address(shared + Block::ds_offset));
-  std::uint32_t const ds_own = ptx::shared_address(shared + Block::ds_offset) + group * query_panel;
+  std::uint32_t const k_all = descriptor(ptx::shared_address(memory.k), key_panel);
+  std::uint32_t const k_own = k_all + group * 512, v_own = k_own + (Block::key_bytes >> 4);
+  std::uint32_t const q_base = descriptor(ptx::shared_address(memory.q), query_panel);
+  std::uint32_t const d_o_base = descriptor(ptx::shared_address(memory.d_o), query_panel);
+  std::uint32_t const ds_base = descriptor(ptx::shared_address(memory.ds));
+  std::uint32_t const ds_own = ptx::shared_address(memory.ds) + group * query_panel;
   float scale = exponent_scale(block.launch.scale);
   pin(scale);
 
@@ -125,8 +132,8 @@ __device__ __forceinline__ void compute_split_keys(Block& block, int group) {
 #pragma unroll
     for (int i = 0; i < HeadDim / 2; ++i) dk[i] = dv[i] = 0;
     control.kv_full.wait(tile_parity);
-    held_k.load(ptx::shared_address(shared) + group * 64 * 128, key_panel);
-    held_v.load(ptx::shared_address(shared + Block::v_offset) + group * 64 * 128, key_panel);
+    held_k.load(ptx::shared_address(memory.k) + group * 64 * 128, key_panel);
+    held_v.load(ptx::shared_address(memory.v) + group * 64 * 128, key_panel);
     int step = 0, tests = 0;
     auto const attend = [&](auto tested) {
       int const stage = number & 1;
@@ -143,7 +150,7 @@ __device__ __forceinline__ void compute_split_keys(Block& block, int group) {
       wgmma_wait<1>();
       pin(s);
       if constexpr (decltype(tested)::value)
-        block.hide(s, dp, key_tile, tile_parity, 64 * group, 0, number, stage);
+        hide.run(s, dp, key_tile, tile_parity, 64 * group, 0, number, stage);
       weigh(s, control.stats[stage], scale);
       pack<T>(p, s);
       wgmma_wait<0>();
@@ -162,7 +169,7 @@ __device__ __forceinline__ void compute_split_keys(Block& block, int group) {
         control.ds_full[stage].arrive_if(leads_warp);
         control.ds_full[dq_stage].wait((number - 1) >> 1 & 1);
       } else {
-        ptx::barrier_sync(1, 256);
+        Block::sync_both_warpgroups();
       }
       float dq[dq_columns / 2];
       begin_dq(dq, dq_stage);
@@ -175,7 +182,7 @@ __device__ __forceinline__ void compute_split_keys(Block& block, int group) {
       pin(dq);
       if (!dq_late || step > 0) {
         if constexpr (dq_late) control.ds_empty[dq_stage].arrive_if(leads_warpgroup);
-        block.stage_dq(dq, group, puts++);
+        store.stage_dq(dq, puts++);
       }
       if constexpr (looks_ahead)
         if (step + 1 < steps) tests = tests_of(number + 1);
@@ -204,10 +211,10 @@ __device__ __forceinline__ void compute_split_keys(Block& block, int group) {
         wgmma_wait<0>();
         pin(dq);
         control.ds_empty[stage].arrive_if(leads_warpgroup);
-        block.stage_dq(dq, group, puts++);
+        store.stage_dq(dq, puts++);
       }
     }
-    block.store_dkv(key_tile, group, puts, dk, dv);
+    store.store_dkv(key_tile, puts, dk, dv);
   }
 }
 

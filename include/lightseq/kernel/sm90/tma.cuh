@@ -29,6 +29,14 @@ __device__ __forceinline__ void load_panel(void* to, CUtensorMap const& map, int
       : "memory");
 }
 
+/// Copies a tile, `Panels` panels that lie one after another, from the tensor's first dim on to `to`.
+template <int Panels, int Bytes>
+__device__ __forceinline__ void load_panels(std::uint8_t (&to)[Bytes], CUtensorMap const& map, int token,
+                                            int head, int batch, Barrier const& done) {
+  for (int i = 0; i < Panels; ++i)
+    load_panel(to + i * (Bytes / Panels), map, 64 * i, token, head, batch, done);
+}
+
 /// Copies `bytes` that lie side by side; both addresses and the number are multiples of 16.
 __device__ __forceinline__ void load_bytes(void* to, void const* from, int bytes, Barrier const& done) {
   asm volatile(
