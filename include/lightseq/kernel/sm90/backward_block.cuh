@@ -37,9 +37,9 @@ struct Backward {
     } else {
       asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Block::tile.compute_registers));
       if constexpr (Block::splits_dims) {
-        compute_split_dims(block, warpgroup - 1);
+        SplitDims<Block>(block, warpgroup - 1).run();
       } else {
-        compute_split_keys(block, warpgroup - 1);
+        SplitKeys<Block>(block, warpgroup - 1).run();
       }
       if (threadIdx.x % 128 == 0) wait_stores();
       __syncwarp();
