@@ -26,7 +26,7 @@ class ForwardKernel {
                 "lightseq: the result is Finished, of the element type, or Partial, of float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
   template <int KeySegments>
-  using Kernel = Forward<HeadDim, T, Result, M, KeySegments>;
+  using Kernel = ForwardShared<HeadDim, T, Result, M, KeySegments>;
   template <int KeySegments>
   using Launch = ForwardLaunch<T, Result, M, KeySegments>;
   static constexpr int few = Positions::max_segments;
