@@ -9,6 +9,7 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/call.hpp"
+#include "lightseq/kernel/gpu/launcher.cuh"
 #include "lightseq/kernel/gpu/online_softmax.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
 #include "lightseq/kernel/merge.hpp"
@@ -73,30 +74,19 @@ __global__ void __launch_bounds__(256) for_each_row(std::int64_t batch, std::int
     f(i / tokens / heads, i / tokens % heads, i % tokens);
 }
 
-/// Launches a kernel of 256 threads a block and says what came of this launch alone: cudaGetLastError would
-/// also say, and forget, what an earlier call of the application met with.
-template <class... Parameters>
-cudaError_t launch(void (*kernel)(Parameters...), std::int64_t blocks, cudaStream_t stream,
-                   std::type_identity_t<Parameters>... arguments) {
-  if (blocks == 0) return cudaSuccess;
-  void* pointers[] = {&arguments...};
-  return cudaLaunchKernel(reinterpret_cast<void const*>(kernel), dim3(static_cast<unsigned>(blocks)),
-                          dim3(256), pointers, 0, stream);
-}
-
 template <int HeadDim, class F>
 cudaError_t launch_eights(Shape const& shape, cudaStream_t stream, F const& f) {
   std::int64_t const blocks = std::min<std::int64_t>(shape.batch * shape.tokens, 1 << 20);
-  return launch(&for_each_eight<HeadDim, F>, blocks, stream, shape.batch, shape.tokens,
-                static_cast<int>(shape.heads), f);
+  return launch_kernel(&for_each_eight<HeadDim, F>, {blocks, 256}, stream, shape.batch, shape.tokens,
+                       static_cast<int>(shape.heads), f);
 }
 
 template <class F>
 cudaError_t launch_rows(Shape const& shape, cudaStream_t stream, F const& f) {
   std::int64_t const blocks =
       std::min<std::int64_t>((shape.batch * shape.tokens * shape.heads + 255) / 256, 1 << 20);
-  return launch(&for_each_row<F>, blocks, stream, shape.batch, shape.tokens, static_cast<int>(shape.heads),
-                f);
+  return launch_kernel(&for_each_row<F>, {blocks, 256}, stream, shape.batch, shape.tokens,
+                       static_cast<int>(shape.heads), f);
 }
 
 template <class From, class To>
@@ -268,8 +258,9 @@ template <int HeadDim, class Result>
 cudaError_t launch_merge(Partial<float const> const& from, Partial<float const> const& own, Result const& to,
                          Shape const& shape, cudaStream_t stream) {
   std::int64_t const blocks = std::min<std::int64_t>(shape.batch * shape.tokens, 1 << 20);
-  return launch(&merge_rows<HeadDim, Result>, blocks, stream, resolved(own, shape), resolved(from, shape),
-                resolved(to, shape), shape.batch, shape.tokens, static_cast<int>(shape.heads));
+  return launch_kernel(&merge_rows<HeadDim, Result>, {blocks, 256}, stream, resolved(own, shape),
+                       resolved(from, shape), resolved(to, shape), shape.batch, shape.tokens,
+                       static_cast<int>(shape.heads));
 }
 
 /// `into` becomes the merge of both.
@@ -289,8 +280,8 @@ cudaError_t merge(Partial<float const> from, Partial<float const> own, Finished<
 template <int HeadDim, class T>
 cudaError_t finish(Partial<float const> own, Finished<T> to, Shape const& shape, cudaStream_t stream) {
   std::int64_t const blocks = std::min<std::int64_t>(shape.batch * shape.tokens, 1 << 20);
-  return launch(&finish_rows<HeadDim, T>, blocks, stream, resolved(own, shape), resolved(to, shape),
-                shape.batch, shape.tokens, static_cast<int>(shape.heads));
+  return launch_kernel(&finish_rows<HeadDim, T>, {blocks, 256}, stream, resolved(own, shape),
+                       resolved(to, shape), shape.batch, shape.tokens, static_cast<int>(shape.heads));
 }
 
 /// Eight neighbours of a row of o and of d_o a thread; a block takes 64 tokens of one head.
@@ -332,8 +323,8 @@ template <int HeadDim, class T>
 cudaError_t delta(Tensor<T const> o, Tensor<T const> d_o, RowStats<float> delta, Shape const& shape,
                   cudaStream_t stream) {
   std::int64_t const blocks = (shape.tokens + 63) / 64 * shape.batch * shape.heads;
-  return launch(&delta_rows<HeadDim, T>, blocks, stream, o.resolved(shape), d_o.resolved(shape), delta,
-                shape.tokens, static_cast<int>(shape.heads));
+  return launch_kernel(&delta_rows<HeadDim, T>, {blocks, 256}, stream, o.resolved(shape), d_o.resolved(shape),
+                       delta, shape.tokens, static_cast<int>(shape.heads));
 }
 
 /// Loads the kernels of all operations on the current device. A first launch would do so, and wait for
@@ -341,11 +332,8 @@ cudaError_t delta(Tensor<T const> o, Tensor<T const> d_o, RowStats<float> delta,
 template <int HeadDim, class T, bool Backward>
 cudaError_t prepare() {
   auto const loaded = [](auto*... kernels) {
-    cudaFuncAttributes attributes;
     cudaError_t error = cudaSuccess;
-    (void)((error = cudaFuncGetAttributes(&attributes, reinterpret_cast<void const*>(kernels)),
-            error == cudaSuccess) &&
-           ...);
+    (void)((error = load_kernel(kernels), error == cudaSuccess) && ...);
     return error;
   };
   cudaError_t error = loaded(&for_each_eight<HeadDim, Copy<T, T>>, &for_each_eight<HeadDim, Copy<float, T>>,

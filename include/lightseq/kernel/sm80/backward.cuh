@@ -9,7 +9,7 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/call.hpp"
-#include "lightseq/kernel/gpu/compiled.cuh"
+#include "lightseq/kernel/gpu/launcher.cuh"
 #include "lightseq/kernel/sm80/backward_block.cuh"
 
 /// Backward attention for every GPU from sm_80 on: what the host does.
@@ -44,10 +44,8 @@ class BackwardKernel {
     int device = 0, shared = 0;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
-      error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
-    if (error == cudaSuccess)
       error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    if (error != cudaSuccess) return refused(error);
+    if (error != cudaSuccess) return status_of(error, name);
     if constexpr (backward_tile(HeadDim, true) != backward_tile(HeadDim, false))
       if (std::min(shared, shared_limit) >= Block<true>::shared_bytes + 1024) return choose<true>();
     return choose<false>();
@@ -64,35 +62,19 @@ class BackwardKernel {
     auto const bytes = static_cast<std::size_t>(
         workspace_bytes(call.batch, call.heads, call.queries.rows(), call.keys.rows()));
     cudaError_t const error = cudaMemsetAsync(workspace, 0, bytes, stream);
-    if (error != cudaSuccess) return refused(error);
-    int const blocks = std::clamp((multiprocessors_ - sm_margin) * blocks_, 1, launch.order.tiles);
-    void* arguments[] = {&launch};
-    return refused(cudaLaunchKernel(kernel_, dim3(static_cast<unsigned>(blocks)),
-                                    dim3(static_cast<unsigned>(threads_)), arguments,
-                                    static_cast<std::size_t>(shared_bytes_), stream));
+    if (error != cudaSuccess) return status_of(error, name);
+    return launcher_.launch(launch, launch.order.tiles, sm_margin, stream);
   }
 
  private:
+  static constexpr char const* name = "the backward kernel";
+
   template <bool Large>
   Status choose() {
-    // Every translation unit has a kernel of its own, and which one an inlined launch() would mean is open:
-    // what is prepared here is launched.
-    kernel_ = reinterpret_cast<void const*>(&backward_kernel<HeadDim, T, KeyGrad, M, Deterministic, Large>);
-    if (Status const status = check_compiled(kernel_, "the backward kernel", "sm_80"); !status.ok())
-      return status;
-    threads_ = Block<Large>::threads, shared_bytes_ = Block<Large>::shared_bytes;
     key_rows_ = Block<Large>::key_rows;
-    cudaError_t error =
-        cudaFuncSetAttribute(kernel_, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes_);
-    if (error == cudaSuccess)
-      error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_, kernel_, threads_,
-                                                            static_cast<std::size_t>(shared_bytes_));
-    return refused(error);
-  }
-
-  static Status refused(cudaError_t error) {
-    if (error == cudaSuccess) return {};
-    return {.code = Code::device_failed, .subject = "the backward kernel", .native = error};
+    Status const status = launcher_.prepare(&backward_kernel<HeadDim, T, KeyGrad, M, Deterministic, Large>,
+                                            name, "sm_80", Block<Large>::threads, Block<Large>::shared_bytes);
+    return status.ok() ? launcher_.fill_multiprocessors() : status;
   }
 
   Status describe(BackwardCall<T, float, KeyGrad> const& call, BackwardLaunch<T, KeyGrad, M>& launch) const {
@@ -117,13 +99,11 @@ class BackwardKernel {
       if (!status.ok()) return status;
     launch.scale = call.scale;
     return KeyTileScheduler::make(launch.order, call, launch.mask, HeadDim, key_rows_,
-                                  multiprocessors_ * blocks_, Deterministic);
+                                  launcher_.most_blocks(), Deterministic);
   }
 
-  void const* kernel_ = nullptr;
-  int multiprocessors_ = 0;
-  int blocks_ = 0;                                     ///< that a multiprocessor holds
-  int threads_ = 0, shared_bytes_ = 0, key_rows_ = 0;  ///< of a thread block
+  Launcher<BackwardLaunch<T, KeyGrad, M>> launcher_;
+  int key_rows_ = 0;  ///< of a key tile
 };
 
 }  // namespace sm80

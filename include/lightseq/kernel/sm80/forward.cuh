@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -8,7 +7,7 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/call.hpp"
-#include "lightseq/kernel/gpu/compiled.cuh"
+#include "lightseq/kernel/gpu/launcher.cuh"
 #include "lightseq/kernel/sm80/forward_block.cuh"
 
 /// Forward attention for every GPU from sm_80 on: what the host does.
@@ -36,22 +35,9 @@ class ForwardKernel {
 
   /// Looks up what launches need on the current device: once, at plan time.
   Status prepare() {
-    // Every translation unit has a kernel of its own, and which one an inlined launch() would mean is open:
-    // what is prepared here is launched.
-    kernel_ = reinterpret_cast<void const*>(&forward_kernel<HeadDim, T, Result, M>);
-    if (Status const status = check_compiled(kernel_, "the forward kernel", "sm_80 or later"); !status.ok())
-      return status;
-    int device = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess)
-      error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
-    if (error == cudaSuccess)
-      error =
-          cudaFuncSetAttribute(kernel_, cudaFuncAttributeMaxDynamicSharedMemorySize, Kernel::shared_bytes);
-    if (error == cudaSuccess)
-      error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_, kernel_, Kernel::threads,
-                                                            Kernel::shared_bytes);
-    return refused(error);
+    Status const status = launcher_.prepare(&forward_kernel<HeadDim, T, Result, M>, "the forward kernel",
+                                            "sm_80 or later", Kernel::threads, Kernel::shared_bytes);
+    return status.ok() ? launcher_.fill_multiprocessors() : status;
   }
 
   /// Enqueues the call, with as many thread blocks as `sm_margin` multiprocessors less would hold.
@@ -61,20 +47,12 @@ class ForwardKernel {
     if (Status const status = describe(call, launch); !status.ok()) return status;
     if (launch.order.tiles == 0) return {};
     launch.counter = static_cast<unsigned*>(workspace);
-    cudaError_t error = cudaMemsetAsync(workspace, 0, workspace_bytes, stream);
-    if (error != cudaSuccess) return refused(error);
-    int const blocks = std::clamp((multiprocessors_ - sm_margin) * blocks_, 1, launch.order.tiles);
-    void* arguments[] = {&launch};
-    return refused(cudaLaunchKernel(kernel_, dim3(static_cast<unsigned>(blocks)), dim3(Kernel::threads),
-                                    arguments, Kernel::shared_bytes, stream));
+    cudaError_t const error = cudaMemsetAsync(workspace, 0, workspace_bytes, stream);
+    if (error != cudaSuccess) return launcher_.refused(error);
+    return launcher_.launch(launch, launch.order.tiles, sm_margin, stream);
   }
 
  private:
-  static Status refused(cudaError_t error) {
-    if (error == cudaSuccess) return {};
-    return {.code = Code::device_failed, .subject = "the forward kernel", .native = error};
-  }
-
   static Status describe(ForwardCall<T, Result> const& call, ForwardLaunch<T, Result, M>& launch) {
     Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
     Shape const key_shape{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
@@ -101,9 +79,7 @@ class ForwardKernel {
     return QueryTileScheduler::make(launch.order, call, launch.mask, HeadDim, Kernel::query_rows);
   }
 
-  void const* kernel_ = nullptr;
-  int multiprocessors_ = 0;
-  int blocks_ = 0;  ///< that a multiprocessor holds
+  Launcher<ForwardLaunch<T, Result, M>> launcher_;
 };
 
 }  // namespace sm80

@@ -8,7 +8,7 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/call.hpp"
-#include "lightseq/kernel/gpu/compiled.cuh"
+#include "lightseq/kernel/gpu/launcher.cuh"
 #include "lightseq/kernel/sm90/backward_block.cuh"
 
 /// Backward attention for Hopper (sm_90a): what the host does.
@@ -25,7 +25,7 @@ class BackwardKernel {
   static_assert(std::is_same_v<KeyGrad, T> || std::is_same_v<KeyGrad, float>,
                 "lightseq: the gradients of keys are of the element type or float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
-  using Block = Backward<HeadDim, T, KeyGrad, M, Deterministic>;
+  using Block = BackwardShared<HeadDim, T, KeyGrad, M, Deterministic>;
   using Sums = DqZeroRound<HeadDim, T, Block::query_rows>;
 
  public:
@@ -47,20 +47,13 @@ class BackwardKernel {
   /// Looks up what launches need on the current device: once, at plan time.
   Status prepare() {
     if (Status const status = maps_.prepare(); !status.ok()) return status;
-    // Every translation unit has kernels of its own: what is loaded here is launched.
-    kernel_ = reinterpret_cast<void const*>(&backward_kernel<HeadDim, T, KeyGrad, M, Deterministic>);
-    stats_kernel_ = reinterpret_cast<void const*>(&backward_stats<Block::query_rows>);
-    if (Status const status = check_compiled(kernel_, "the backward kernel", "sm_90a"); !status.ok())
+    stats_kernel_ = &backward_stats<Block::query_rows>;
+    if (Status const status =
+            launcher_.prepare(&backward_kernel<HeadDim, T, KeyGrad, M, Deterministic>, "the backward kernel",
+                              "sm_90a", Block::threads, Block::shared_bytes);
+        !status.ok())
       return status;
-    int device = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess)
-      error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
-    if (error == cudaSuccess)
-      error = cudaFuncSetAttribute(kernel_, cudaFuncAttributeMaxDynamicSharedMemorySize, Block::shared_bytes);
-    cudaFuncAttributes loaded;
-    if (error == cudaSuccess) error = cudaFuncGetAttributes(&loaded, stats_kernel_);
-    return refused(error);
+    return launcher_.refused(load_kernel(stats_kernel_));
   }
 
   /// Enqueues the call, and leaves `sm_margin` multiprocessors to others.
@@ -68,7 +61,8 @@ class BackwardKernel {
                 cudaStream_t stream, int sm_margin = 0) const {
     BackwardLaunch<HeadDim, T, M> launch{.mask = mask};
     if (Status const status = describe(call, launch); !status.ok()) return status;
-    launch.sums.describe(call, mask, launch.order, launch.query_tiles, Block::key_rows, multiprocessors_);
+    launch.sums.describe(call, mask, launch.order, launch.query_tiles, Block::key_rows,
+                         launcher_.multiprocessors());
     int const most_blocks = std::max(launch.order.tiles, launch.sums.jobs);
     if (most_blocks == 0) return {};
     std::int64_t const query_tiles = call.batch * call.heads * launch.query_tiles;
@@ -85,26 +79,16 @@ class BackwardKernel {
     launch.counter = stats.counter;
     launch.semaphores = stats.counter + 1;
     launch.sums.counters = launch.semaphores + semaphores;
-    auto const stats_blocks = static_cast<unsigned>(std::clamp<std::int64_t>(query_tiles / 8, 1, 4096));
-    void* stats_arguments[] = {&stats};
-    cudaError_t const error =
-        cudaLaunchKernel(stats_kernel_, dim3(stats_blocks), dim3(256), stats_arguments, 0, stream);
-    if (error != cudaSuccess) return refused(error);
-    int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, most_blocks);
-    void* arguments[] = {&launch};
-    return refused(cudaLaunchKernel(kernel_, dim3(static_cast<unsigned>(blocks)), dim3(Block::threads),
-                                    arguments, Block::shared_bytes, stream));
+    std::int64_t const stats_blocks = std::clamp<std::int64_t>(query_tiles / 8, 1, 4096);
+    cudaError_t const error = launch_kernel(stats_kernel_, {stats_blocks, 256}, stream, stats);
+    if (error != cudaSuccess) return launcher_.refused(error);
+    return launcher_.launch(launch, most_blocks, sm_margin, stream);
   }
 
  private:
   /// Whether weights carry the factor on q.k: far from 1 it would make them vanish or overflow.
   static bool weights_carry_scale(float scale) {
     return scales_weights<T> && scale >= 0x1p-60f && scale <= 0x1p60f;
-  }
-
-  static Status refused(cudaError_t error) {
-    if (error == cudaSuccess) return {};
-    return {.code = Code::device_failed, .subject = "the backward kernel", .native = error};
   }
 
   Status describe(BackwardCall<T, float, KeyGrad> const& call, BackwardLaunch<HeadDim, T, M>& launch) const {
@@ -146,13 +130,13 @@ class BackwardKernel {
       launch.late_scale = call.scale;
     }
     launch.dkv_zero = call.dkv_zero;
-    return KeyTileScheduler::make(launch.order, call, launch.mask, HeadDim, Block::key_rows, multiprocessors_,
-                                  Deterministic, true);
+    return KeyTileScheduler::make(launch.order, call, launch.mask, HeadDim, Block::key_rows,
+                                  launcher_.multiprocessors(), Deterministic, true);
   }
 
   TensorMaps maps_;
-  void const *kernel_ = nullptr, *stats_kernel_ = nullptr;
-  int multiprocessors_ = 0;
+  Launcher<BackwardLaunch<HeadDim, T, M>> launcher_;
+  typename Launcher<BackwardStats>::Kernel stats_kernel_ = nullptr;
 };
 
 }  // namespace sm90

@@ -7,6 +7,9 @@
 #include "lightseq/kernel/gpu/online_softmax.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
 #include "lightseq/kernel/sm90/backward_fragment.cuh"
+#include "lightseq/kernel/sm90/backward_hide.cuh"
+#include "lightseq/kernel/sm90/backward_shared.cuh"
+#include "lightseq/kernel/sm90/backward_store.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
 #include "lightseq/kernel/sm90/wgmma.cuh"
 
@@ -32,42 +35,52 @@ struct HeldRows {
   }
 };
 
-/// A warpgroup that holds half of the keys, and of their gradients.
-template <int HeadDim, class T, class Block>
-__device__ __forceinline__ void compute_split_keys(Block& block, int group) {
-  constexpr int query_rows = Block::query_rows, key_rows = Block::key_rows;
-  constexpr int query_panel = Block::query_panel, key_panel = Block::key_panel;
-  constexpr int query_bytes = Block::query_bytes, ds_bytes = Block::ds_bytes;
-  constexpr bool dq_transposed = Block::dq_transposed, dq_late = Block::dq_late;
-  constexpr int dq_columns = dq_transposed ? query_rows : HeadDim;
+/// The matrix products of a warpgroup, `group`, that holds half of the keys. Each begins here, as a group of
+/// wgmmas, and is waited for elsewhere.
+template <BackwardBlock Block>
+struct SplitKeysProducts {
+  using T = typename Block::T;
+  static constexpr int head_dim = Block::head_dim;
+  static constexpr int query_rows = Block::query_rows, key_rows = Block::key_rows;
+  static constexpr int query_panel = Block::query_panel, key_panel = Block::key_panel;
+  static constexpr bool dq_transposed = Block::dq_transposed;
+  static constexpr int dq_columns = dq_transposed ? query_rows : head_dim;
   using Scores = Wgmma<query_rows, T>;
-  using KeySums = Wgmma<HeadDim, T>;
+  using KeySums = Wgmma<head_dim, T>;
   using DqSums = Wgmma<dq_columns, T>;
-  auto& control = block.control;
-  std::uint8_t* const shared = block.shared;
-  std::uint32_t const leads_warp = threadIdx.x % 32 == 0, leads_warpgroup = threadIdx.x % 128 == 0;
-  std::uint32_t const k_all = descriptor(ptx::shared_address(shared), key_panel);
-  std::uint32_t const k_own = k_all + group * 512, v_own = k_own + (Block::v_offset >> 4);
-  std::uint32_t const q_base = descriptor(ptx::shared_address(shared + Block::q_offset), query_panel);
-  std::uint32_t const d_o_base = descriptor(ptx::shared_address(shared + Block::d_o_offset), query_panel);
-  std::uint32_t const ds_base = descriptor(ptx::shared_address(shared + Block::ds_offset));
-  std::uint32_t const ds_own = ptx::shared_address(shared + Block::ds_offset) + group * query_panel;
-  float scale = exponent_scale(block.launch.scale);
-  pin(scale);
 
-  float dk[HeadDim / 2], dv[HeadDim / 2];
-  HeldRows<HeadDim, Block::tile.held_k> held_k;
-  HeldRows<HeadDim, Block::tile.held_v> held_v;
-  // The sums along the dims: [64 keys, queries].
-  auto const begin_scores = [&](auto& to, auto const& held, std::uint32_t left, std::uint32_t right,
-                                auto adds) {
+  int group;
+  /// Descriptors: keys of both groups; this one's keys and values; the first stages of what has several.
+  std::uint32_t k_all, k_own, v_own, q, d_o, ds;
+
+  __device__ __forceinline__ SplitKeysProducts(typename Block::Memory& memory, int this_group)
+      : group(this_group),
+        k_all(descriptor(ptx::shared_address(memory.k), key_panel)),
+        k_own(k_all + group * 512),
+        v_own(k_own + (Block::key_bytes >> 4)),
+        q(descriptor(ptx::shared_address(memory.q), query_panel)),
+        d_o(descriptor(ptx::shared_address(memory.d_o), query_panel)),
+        ds(descriptor(ptx::shared_address(memory.ds))) {}
+
+  __device__ __forceinline__ std::uint32_t q_at(int stage) const {
+    return q + stage * (Block::query_bytes >> 4);
+  }
+  __device__ __forceinline__ std::uint32_t d_o_at(int stage) const {
+    return d_o + stage * (Block::query_bytes >> 4);
+  }
+
+  /// Sums along the dims, [64 keys, queries], added to those in `to` where `Adds`.
+  template <bool Adds, int Steps>
+  __device__ __forceinline__ void begin_scores(float (&to)[query_rows / 2],
+                                               HeldRows<head_dim, Steps> const& held, std::uint32_t left,
+                                               std::uint32_t right) const {
     pin(to);
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < HeadDim / 16; ++i) {
+    for (int i = 0; i < head_dim / 16; ++i) {
       std::uint32_t const left_step = left + ((i / 4 * key_panel + i % 4 * 32) >> 4);
       std::uint32_t const right_step = right + ((i / 4 * query_panel + i % 4 * 32) >> 4);
-      if (i == 0 && !decltype(adds)::value) {
+      if (i == 0 && !Adds) {
         Scores::template both_shared<false>(to, left_step, right_step);
       } else if (i >= held.first) {
         Scores::left_registers(to, held.registers[i - held.first], right_step);
@@ -76,10 +89,12 @@ __device__ __forceinline__ void compute_split_keys(Block& block, int group) {
       }
     }
     wgmma_commit();
-  };
-  // The sums along the queries: [64 keys, dims].
-  auto const begin_key_sums = [&](float(&to)[HeadDim / 2], std::uint32_t(&left)[query_rows / 4],
-                                  std::uint32_t right) {
+  }
+
+  /// Adds the sums along the queries: [64 keys, dims].
+  __device__ __forceinline__ void begin_key_sums(float (&to)[head_dim / 2],
+                                                 std::uint32_t (&left)[query_rows / 4],
+                                                 std::uint32_t right) const {
     pin(to);
     pin(left);
     wgmma_fence();
@@ -87,129 +102,180 @@ __device__ __forceinline__ void compute_split_keys(Block& block, int group) {
     for (int i = 0; i < query_rows / 16; ++i)
       KeySums::template left_registers<true>(to, left + 4 * i, right + i * 128);
     wgmma_commit();
-  };
-  // The sums along the keys of both groups: of this one's rows or dims.
-  auto const begin_dq = [&](float(&to)[dq_columns / 2], int stage) {
+  }
+
+  /// The sums along the keys of both groups: of this one's rows or dims.
+  __device__ __forceinline__ void begin_dq(float (&to)[dq_columns / 2], int stage) const {
     pin(to);
     wgmma_fence();
-    std::uint32_t const ds = ds_base + stage * (ds_bytes >> 4);
-    auto const step = [&](auto adds, int i) {
-      constexpr bool accumulate = decltype(adds)::value;
-      std::uint32_t const ds_step = ds + ((i / 4 * query_panel + i % 4 * 32) >> 4);
-      if constexpr (dq_transposed) {
-        DqSums::template both_shared<accumulate, true, false>(to, k_all + group * (key_panel >> 4) + i * 128,
-                                                              ds_step);
-      } else {
-        DqSums::template both_shared<accumulate, false, true>(to, ds_step + group * 512, k_all + i * 128);
-      }
-    };
-    step(std::false_type{}, 0);
+    std::uint32_t const ds_stage = ds + stage * (Block::ds_bytes >> 4);
+    dq_step<false>(to, ds_stage, 0);
 #pragma unroll
-    for (int i = 1; i < key_rows / 16; ++i) step(std::true_type{}, i);
+    for (int i = 1; i < key_rows / 16; ++i) dq_step<true>(to, ds_stage, i);
     wgmma_commit();
+  }
+
+ private:
+  template <bool Adds>
+  __device__ __forceinline__ void dq_step(float (&to)[dq_columns / 2], std::uint32_t ds_stage, int i) const {
+    std::uint32_t const ds_step = ds_stage + ((i / 4 * query_panel + i % 4 * 32) >> 4);
+    if constexpr (dq_transposed) {
+      DqSums::template both_shared<Adds, true, false>(to, k_all + group * (key_panel >> 4) + i * 128,
+                                                      ds_step);
+    } else {
+      DqSums::template both_shared<Adds, false, true>(to, ds_step + group * 512, k_all + i * 128);
+    }
+  }
+};
+
+/// A warpgroup that holds half of the keys, and of their gradients.
+template <BackwardBlock Block>
+struct SplitKeys {
+  using T = typename Block::T;
+  using KeyTile = typename Block::KeyTile;
+  using Products = SplitKeysProducts<Block>;
+  static constexpr int head_dim = Block::head_dim, query_rows = Block::query_rows;
+  static constexpr bool dq_late = Block::dq_late;
+  /// Whether a step reads what the next one must test while its last product runs. Known in time, it delays
+  /// nothing; where registers are short it is read when it is needed.
+  static constexpr bool looks_ahead = head_dim > 64;
+
+  Block const& block;
+  int group;
+  std::uint32_t leads_warp, leads_warpgroup;
+  Products products;
+  std::uint32_t ds_own;  ///< where this group's gradients of scores go, of the first stage
+  float scale;
+  int number = 0, puts = 0;                 ///< steps over all key tiles, and gradients of queries staged
+  int step = 0, steps = 0, next_tests = 0;  ///< of the key tile
+
+  /// What registers hold of a key tile. Arrays are no members of this: the compiler would keep the numbers
+  /// beside them in memory until it has unrolled all loops, and find worse code.
+  struct Held {
+    float dk[head_dim / 2], dv[head_dim / 2];
+    HeldRows<head_dim, Block::tile.held_k> k;
+    HeldRows<head_dim, Block::tile.held_v> v;
   };
 
-  int number = 0;  // of the step, over all tiles
-  int puts = 0;
-  // What must be tested in a step, as soon as its queries have come. Known in time, it delays nothing; where
-  // registers are short it is read when it is needed.
-  constexpr bool looks_ahead = HeadDim > 64;
-  auto const tests_of = [&](int i) {
-    control.q_full[i & 1].wait(i >> 1 & 1);
-    return block.tests(i);
-  };
-  for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
-    int steps;
-    auto const& key_tile = block.take_tile(tile_parity, steps);
-    if (steps < 0) break;
-#pragma unroll
-    for (int i = 0; i < HeadDim / 2; ++i) dk[i] = dv[i] = 0;
-    control.kv_full.wait(tile_parity);
-    held_k.load(ptx::shared_address(shared) + group * 64 * 128, key_panel);
-    held_v.load(ptx::shared_address(shared + Block::v_offset) + group * 64 * 128, key_panel);
-    int step = 0, tests = 0;
-    auto const attend = [&](auto tested) {
-      int const stage = number & 1;
-      std::uint32_t const parity = number >> 1 & 1;
-      std::uint32_t const q_stage = q_base + stage * (query_bytes >> 4);
-      std::uint32_t const d_o_stage = d_o_base + stage * (query_bytes >> 4);
-      float s[query_rows / 2], dp[query_rows / 2];
-      std::uint32_t p[query_rows / 4], ds[query_rows / 4];
-      begin_dp(dp, control.stats[stage] + query_rows);
-      pin(dp);
-      begin_scores(s, held_k, k_own, q_stage, std::false_type{});
-      control.d_o_full[stage].wait(parity);
-      begin_scores(dp, held_v, v_own, d_o_stage, std::true_type{});
-      wgmma_wait<1>();
-      pin(s);
-      if constexpr (decltype(tested)::value)
-        block.hide(s, dp, key_tile, tile_parity, 64 * group, 0, number, stage);
-      weigh(s, control.stats[stage], scale);
-      pack<T>(p, s);
-      wgmma_wait<0>();
-      pin(dp);
-#pragma unroll
-      for (int i = 0; i < query_rows / 2; ++i) dp[i] *= s[i];
-      pack<T>(ds, dp);
-      if constexpr (dq_late) control.ds_empty[stage].wait(parity ^ 1);
-      store_down(ds_own + stage * ds_bytes, ds);
-      begin_key_sums(dv, p, d_o_stage);
-      fence_shared_writes();
-      // Which step's gradients of queries are computed now; none before a tile's first step.
-      int const dq_stage = dq_late ? stage ^ 1 : stage;
-      if constexpr (dq_late) {
-        __syncwarp();
-        control.ds_full[stage].arrive_if(leads_warp);
-        control.ds_full[dq_stage].wait((number - 1) >> 1 & 1);
-      } else {
-        ptx::barrier_sync(1, 256);
-      }
-      float dq[dq_columns / 2];
-      begin_dq(dq, dq_stage);
-      wgmma_wait<1>();
-      pin(dv);
-      pin(p);
-      control.d_o_empty[stage].arrive_if(leads_warpgroup);
-      begin_key_sums(dk, ds, q_stage);
-      wgmma_wait<1>();
-      pin(dq);
-      if (!dq_late || step > 0) {
-        if constexpr (dq_late) control.ds_empty[dq_stage].arrive_if(leads_warpgroup);
-        block.stage_dq(dq, group, puts++);
-      }
-      if constexpr (looks_ahead)
-        if (step + 1 < steps) tests = tests_of(number + 1);
-      wgmma_wait<0>();
-      pin(dk);
-      pin(ds);
-      control.q_empty[stage].arrive();
-      ++step;
-      ++number;
-    };
-    // The loop that most steps take has no code for tests: with it, it would be too long for instructions to
-    // be read ahead.
-#pragma unroll 1
-    while (step < steps) {
-      control.q_full[number & 1].wait(number >> 1 & 1);
-      attend(std::true_type{});
-#pragma unroll 1
-      while (step < steps && (looks_ahead ? tests : tests_of(number)) == 0) attend(std::false_type{});
-    }
-    if constexpr (dq_late) {
-      if (steps > 0) {
-        int const stage = (number - 1) & 1;
-        control.ds_full[stage].wait((number - 1) >> 1 & 1);
-        float dq[dq_columns / 2];
-        begin_dq(dq, stage);
-        wgmma_wait<0>();
-        pin(dq);
-        control.ds_empty[stage].arrive_if(leads_warpgroup);
-        block.stage_dq(dq, group, puts++);
-      }
-    }
-    block.store_dkv(key_tile, group, puts, dk, dv);
+  __device__ __forceinline__ SplitKeys(Block const& shared, int this_group)
+      : block(shared),
+        group(this_group),
+        leads_warp(threadIdx.x % 32 == 0),
+        leads_warpgroup(threadIdx.x % 128 == 0),
+        products(shared.memory, group),
+        ds_own(ptx::shared_address(shared.memory.ds) + group * Block::query_panel),
+        scale(exponent_scale(shared.launch.scale)) {
+    pin(scale);
   }
-}
+
+  __device__ __forceinline__ void run() {
+    auto& memory = block.memory;
+    Held held;
+    for (std::uint32_t tile_parity = 0;; tile_parity ^= 1) {
+      KeyTile const& key_tile = block.take_tile(tile_parity, steps);
+      if (steps < 0) break;
+#pragma unroll
+      for (int i = 0; i < head_dim / 2; ++i) held.dk[i] = held.dv[i] = 0;
+      memory.control.kv_full.wait(tile_parity);
+      held.k.load(ptx::shared_address(memory.k) + group * 64 * 128, Block::key_panel);
+      held.v.load(ptx::shared_address(memory.v) + group * 64 * 128, Block::key_panel);
+      step = 0, next_tests = 0;
+      // The loop that most steps take has no code for tests: with it, it would be too long for instructions
+      // to be read ahead.
+#pragma unroll 1
+      while (step < steps) {
+        memory.control.q_full[number & 1].wait(number >> 1 & 1);
+        attend<true>(held, key_tile, tile_parity);
+#pragma unroll 1
+        while (step < steps && (looks_ahead ? next_tests : tests_of(number)) == 0)
+          attend<false>(held, key_tile, tile_parity);
+      }
+      if constexpr (dq_late)
+        if (steps > 0) end_dq();
+      BackwardStore<Block>{block, group}.store_dkv(key_tile, puts, held.dk, held.dv);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ int tests_of(int i) const {
+    block.memory.control.q_full[i & 1].wait(i >> 1 & 1);
+    return block.tests(i);
+  }
+
+  /// Attends one query tile, which has come.
+  template <bool Tested>
+  __device__ __forceinline__ void attend(Held& held, KeyTile const& key_tile, std::uint32_t tile_parity) {
+    auto& control = block.memory.control;
+    int const stage = number & 1;
+    std::uint32_t const parity = number >> 1 & 1;
+    std::uint32_t const q_stage = products.q_at(stage), d_o_stage = products.d_o_at(stage);
+    float s[query_rows / 2], dp[query_rows / 2];
+    std::uint32_t p[query_rows / 4], ds[query_rows / 4];
+    begin_dp(dp, control.stats[stage] + query_rows);
+    pin(dp);
+    products.template begin_scores<false>(s, held.k, products.k_own, q_stage);
+    control.d_o_full[stage].wait(parity);
+    products.template begin_scores<true>(dp, held.v, products.v_own, d_o_stage);
+    wgmma_wait<1>();
+    pin(s);
+    if constexpr (Tested)
+      BackwardHide<Block>{block}.run(s, dp, key_tile, tile_parity, 64 * group, 0, number, stage);
+    weigh(s, control.stats[stage], scale);
+    pack<T>(p, s);
+    wgmma_wait<0>();
+    pin(dp);
+#pragma unroll
+    for (int i = 0; i < query_rows / 2; ++i) dp[i] *= s[i];
+    pack<T>(ds, dp);
+    if constexpr (dq_late) control.ds_empty[stage].wait(parity ^ 1);
+    store_down(ds_own + stage * Block::ds_bytes, ds);
+    products.begin_key_sums(held.dv, p, d_o_stage);
+    fence_shared_writes();
+    // Which step's gradients of queries are computed now; none before a tile's first step.
+    int const dq_stage = dq_late ? stage ^ 1 : stage;
+    if constexpr (dq_late) {
+      __syncwarp();
+      control.ds_full[stage].arrive_if(leads_warp);
+      control.ds_full[dq_stage].wait((number - 1) >> 1 & 1);
+    } else {
+      Block::sync_both_warpgroups();
+    }
+    float dq[Products::dq_columns / 2];
+    products.begin_dq(dq, dq_stage);
+    wgmma_wait<1>();
+    pin(held.dv);
+    pin(p);
+    control.d_o_empty[stage].arrive_if(leads_warpgroup);
+    products.begin_key_sums(held.dk, ds, q_stage);
+    wgmma_wait<1>();
+    pin(dq);
+    if (!dq_late || step > 0) {
+      if constexpr (dq_late) control.ds_empty[dq_stage].arrive_if(leads_warpgroup);
+      BackwardStore<Block>{block, group}.stage_dq(dq, puts++);
+    }
+    if constexpr (looks_ahead)
+      if (step + 1 < steps) next_tests = tests_of(number + 1);
+    wgmma_wait<0>();
+    pin(held.dk);
+    pin(ds);
+    control.q_empty[stage].arrive();
+    ++step;
+    ++number;
+  }
+
+  /// The gradients of queries of a key tile's last step, where they are late.
+  __device__ __forceinline__ void end_dq() {
+    auto& control = block.memory.control;
+    int const stage = (number - 1) & 1;
+    control.ds_full[stage].wait((number - 1) >> 1 & 1);
+    float dq[Products::dq_columns / 2];
+    products.begin_dq(dq, stage);
+    wgmma_wait<0>();
+    pin(dq);
+    control.ds_empty[stage].arrive_if(leads_warpgroup);
+    BackwardStore<Block>{block, group}.stage_dq(dq, puts++);
+  }
+};
 
 }  // namespace sm90
 }  // namespace LIGHTSEQ_ABI

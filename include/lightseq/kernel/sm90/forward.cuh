@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -9,7 +8,7 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/call.hpp"
-#include "lightseq/kernel/gpu/compiled.cuh"
+#include "lightseq/kernel/gpu/launcher.cuh"
 #include "lightseq/kernel/sm90/forward_block.cuh"
 
 /// Forward attention for Hopper (sm_90a): what the host does.
@@ -27,7 +26,7 @@ class ForwardKernel {
                 "lightseq: the result is Finished, of the element type, or Partial, of float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
   template <int KeySegments>
-  using Kernel = Forward<HeadDim, T, Result, M, KeySegments>;
+  using Kernel = ForwardShared<HeadDim, T, Result, M, KeySegments>;
   template <int KeySegments>
   using Launch = ForwardLaunch<T, Result, M, KeySegments>;
   static constexpr int few = Positions::max_segments;
@@ -42,22 +41,18 @@ class ForwardKernel {
   /// Looks up what launches need on the current device: once, at plan time.
   Status prepare() {
     if (Status const status = maps_.prepare(); !status.ok()) return status;
-    int device = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess)
-      error = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device);
-    return error == cudaSuccess ? load<few>() : refused(error);
+    return load(own_);
   }
 
   /// The same, after prepare(), for launches with chunks: loading a kernel would wait for one that is running
   /// and waits itself for a chunk.
-  Status prepare_chunks() { return load<few * max_chunks>(); }
+  Status prepare_chunks() { return load(chunked_); }
 
   /// Enqueues the call, and leaves `sm_margin` multiprocessors to others.
   Status launch(ForwardCall<T, Result> const& call, M const& mask, void* workspace, cudaStream_t stream,
                 int sm_margin = 0) const {
     KeyChunk<T> const all{call.k, call.v, call.keys};
-    return enqueue<few>(call, {&all, 1}, mask, workspace, stream, sm_margin);
+    return enqueue(own_, call, {&all, 1}, mask, workspace, stream, sm_margin);
   }
 
   /// Enqueues the call with chunks of keys and values in place of its own. They are attended in the order
@@ -71,42 +66,27 @@ class ForwardKernel {
               .other = "number",
               .have = static_cast<std::int64_t>(chunks.size()),
               .need = max_chunks};
-    return enqueue<few * max_chunks>(call, chunks, mask, workspace, stream, sm_margin);
+    return enqueue(chunked_, call, chunks, mask, workspace, stream, sm_margin);
   }
 
  private:
-  static Status refused(cudaError_t error) {
-    if (error == cudaSuccess) return {};
-    return {.code = Code::device_failed, .subject = "the forward kernel", .native = error};
-  }
-
-  /// Every translation unit has kernels of its own, and which one an inlined enqueue() would mean is open:
-  /// what is loaded here is launched.
   template <int KeySegments>
-  Status load() {
-    void const* const kernel =
-        reinterpret_cast<void const*>(&forward_kernel<HeadDim, T, Result, M, KeySegments>);
-    kernels_[KeySegments > few] = kernel;
-    if (Status const status = check_compiled(kernel, "the forward kernel", "sm_90a"); !status.ok())
-      return status;
-    return refused(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        Kernel<KeySegments>::shared_bytes));
+  static Status load(Launcher<Launch<KeySegments>>& launcher) {
+    return launcher.prepare(&forward_kernel<HeadDim, T, Result, M, KeySegments>, "the forward kernel",
+                            "sm_90a", Kernel<KeySegments>::threads, Kernel<KeySegments>::shared_bytes);
   }
 
   template <int KeySegments>
-  Status enqueue(ForwardCall<T, Result> const& call, std::span<KeyChunk<T> const> chunks, M const& mask,
-                 void* workspace, cudaStream_t stream, int sm_margin) const {
+  Status enqueue(Launcher<Launch<KeySegments>> const& launcher, ForwardCall<T, Result> const& call,
+                 std::span<KeyChunk<T> const> chunks, M const& mask, void* workspace, cudaStream_t stream,
+                 int sm_margin) const {
     Launch<KeySegments> launch{.mask = mask};
     if (Status const status = describe(call, chunks, launch); !status.ok()) return status;
     if (launch.order.tiles == 0) return {};
     launch.counter = static_cast<unsigned*>(workspace);
-    cudaError_t error = cudaMemsetAsync(workspace, 0, workspace_bytes, stream);
-    if (error != cudaSuccess) return refused(error);
-    int const blocks = std::clamp(multiprocessors_ - sm_margin, 1, launch.order.tiles);
-    void* arguments[] = {&launch};
-    return refused(cudaLaunchKernel(kernels_[KeySegments > few], dim3(static_cast<unsigned>(blocks)),
-                                    dim3(Kernel<KeySegments>::threads), arguments,
-                                    Kernel<KeySegments>::shared_bytes, stream));
+    cudaError_t const error = cudaMemsetAsync(workspace, 0, workspace_bytes, stream);
+    if (error != cudaSuccess) return launcher.refused(error);
+    return launcher.launch(launch, launch.order.tiles, sm_margin, stream);
   }
 
   template <int KeySegments>
@@ -174,8 +154,8 @@ class ForwardKernel {
   }
 
   TensorMaps maps_;
-  void const* kernels_[2] = {};  // for a call's own keys, and for chunks
-  int multiprocessors_ = 0;
+  Launcher<Launch<few>> own_;  ///< for a call's own keys
+  Launcher<Launch<few * max_chunks>> chunked_;
 };
 
 }  // namespace sm90

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "lightseq/core/abi.hpp"
+#include "lightseq/core/driver.cuh"
 #include "lightseq/core/status.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/sm90/barrier.cuh"
@@ -26,6 +27,14 @@ __device__ __forceinline__ void load_panel(void* to, CUtensorMap const& map, int
       "%5}], [%6];" ::"r"(ptx::shared_address(to)),
       "l"(&map), "r"(dim), "r"(token), "r"(head), "r"(batch), "r"(done.address())
       : "memory");
+}
+
+/// Copies a tile, `Panels` panels that lie one after another, from the tensor's first dim on to `to`.
+template <int Panels, int Bytes>
+__device__ __forceinline__ void load_panels(std::uint8_t (&to)[Bytes], CUtensorMap const& map, int token,
+                                            int head, int batch, Barrier const& done) {
+  for (int i = 0; i < Panels; ++i)
+    load_panel(to + i * (Bytes / Panels), map, 64 * i, token, head, batch, done);
 }
 
 /// Copies `bytes` that lie side by side; both addresses and the number are multiples of 16.
@@ -74,19 +83,13 @@ __device__ __forceinline__ void wait_stores_read() {
 /// Waits until this thread's stores have arrived.
 __device__ __forceinline__ void wait_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
-/// Makes tensor maps. The driver's function is looked up at run time: a program linked with libcuda would not
-/// start where there is no driver.
+/// Makes tensor maps, with a function of the driver.
 class TensorMaps {
  public:
   Status prepare() {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    cudaError_t const error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                                               cudaEnableDefault, &found);
-    if (error != cudaSuccess || found != cudaDriverEntryPointSuccess)
-      return {.code = Code::device_failed, .subject = "cuTensorMapEncodeTiled", .native = error};
-    encode_ = reinterpret_cast<decltype(encode_)>(function);
-    return {};
+    cudaError_t const error = find_driver_function("cuTensorMapEncodeTiled", encode_);
+    if (encode_ != nullptr) return {};
+    return {.code = Code::device_failed, .subject = "cuTensorMapEncodeTiled", .native = error};
   }
 
   /// A map of the tensor whose boxes are `rows` tokens of one head, a panel of 128 bytes of the dim at a
