@@ -42,7 +42,7 @@ support::Options options({
     {"--backward-tflops", "570", "the same of the backward"},
     {"--launch-us", "5", "of each kernel"},
     {"--peak-tflops", "989", "what efficiency refers to"},
-    {"--calibration", "", "a file with lines of bench_cuda_forward and _backward, in place of these rates"},
+    {"--calibration", "", "a file with rows of bench_cuda_kernel, in place of these rates"},
     {"--svg", "", "writes a Gantt chart of the schedules"},
     {"--trace", "", "writes a Chrome trace of the first schedule, for ui.perfetto.dev"},
     {"--html", "", "writes a report of one page"},
