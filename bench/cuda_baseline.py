@@ -2,12 +2,12 @@
 """The Hopper kernels beside cuDNN's, and the portable ones beside FlashAttention-2's, both of which PyTorch
 calls, in one run on one card.
 
-    python3 bench/cuda_baseline.py build/bench/bench_cuda_forward [SELECTION] [--json FILE]
-    python3 bench/cuda_baseline.py build/bench/bench_cuda_backward backward[_SELECTION] [--json FILE]
+    python3 bench/cuda_baseline.py build/gpu/bench/bench_cuda_kernel [SELECTION] [--json FILE]
 
-SELECTION is main (the default), lengths, dims, other, portable or all; of the backward it is nothing,
-lengths, other or portable. Burst and sustained are defined in cuda_forward.cu; both sides are measured the
-same way, one after the other, case by case. The time of a backward is that of all its kernels on either side.
+SELECTION is main (the default), lengths, dims, other, portable or all of these, which are forwards; or backward,
+backward_lengths, backward_other or backward_portable. Burst and sustained are defined in cuda_kernel.cu; both
+sides are measured the same way, one after the other, case by case. The time of a backward is that of all its
+kernels on either side.
 """
 import argparse
 import json
@@ -150,9 +150,11 @@ def main():
     results = []
     print(f"{'case':60}{'lightseq':>14}{'cuDNN or FA2':>14}{'ratio':>14}   burst / sustained, TFLOP/s")
     for c in [c for name in chosen for c in selections[name]]:
-        words = [c[key] for key in ("type", "mask", "dim", "batch", "seqlen", "heads", "kv_heads")]
-        words += [option for option in ("carry", "portable", "deterministic") if c[option]]
-        line = subprocess.run([arguments.program, *map(str, words)], capture_output=True, text=True, check=True).stdout
+        words = ["--pass", "backward" if c["backward"] else "forward"]
+        for key in ("type", "mask", "dim", "batch", "seqlen", "heads", "kv_heads"):
+            words += ["--" + key.replace("_", "-"), str(c[key])]
+        words += ["--" + option for option in ("carry", "portable", "deterministic") if c[option]]
+        line = subprocess.run([arguments.program, *words], capture_output=True, text=True, check=True).stdout
         ours = json.loads(line)
         # cuDNN's windows are not in PyTorch, nor does it carry.
         theirs = None if c["carry"] or c["mask"] not in BOTH else baseline(c)

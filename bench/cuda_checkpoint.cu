@@ -3,10 +3,10 @@
 // 8 key heads, on one GPU. The layer keeps its input and what the policy saves; its backward repeats the
 // rest, under SaveNone attention, too. And what offload to the host costs: the same for a stack of layers, of
 // which all but the last wait for their backward in host memory.
-//   bench_cuda_checkpoint [TOKENS]...
-// Prints two lines of JSON a case: medians of milliseconds of the policies, called alternately, with the
+// Prints two rows a case: medians of milliseconds of the policies, called alternately, with the
 // bytes that each saves a layer and the ratio that LightSeq's paper gives (1.16, 1.24 and 1.31 at 8k, 16k and
 // 32k); then those of the stack, of its copies alone, and how much of their time is hidden.
+// --help lists the options.
 #include <cublas_v2.h>
 
 #include <algorithm>
@@ -18,11 +18,13 @@
 #include <span>
 #include <vector>
 
+#include "bench/support/cuda.cuh"
+#include "bench/support/llama_layer.cuh"
+#include "bench/support/row.hpp"
+#include "examples/support/options.hpp"
 #include "lightseq/lightseq.cuh"
 #include "lightseq/testing/cuda.cuh"
 #include "lightseq/testing/data.hpp"
-#include "support/cuda.cuh"
-#include "support/llama_layer.cuh"
 
 namespace {
 
@@ -245,13 +247,11 @@ void compare_policies(std::int64_t tokens, int kv_heads, CudaLocal& comm, cublas
     if (tokens <= 4096)
       for (auto const& step : steps) compare(model, steps[2], step);
     auto const ms = measure(steps, compute);
-    std::printf(
-        "{\"tokens\": %lld, \"kv_heads\": %d, \"none_ms\": %.2f, \"output_ms\": %.2f, \"all_ms\": %.2f, "
-        "\"none_to_output\": %.3f, \"output_to_all\": %.3f, \"input_bytes\": %lld, \"none_bytes\": %lld, "
-        "\"output_bytes\": %lld, \"all_bytes\": %lld}\n",
-        static_cast<long long>(tokens), kv_heads, ms[0], ms[1], ms[2], ms[0] / ms[1], ms[1] / ms[2],
-        static_cast<long long>(model.x[0].span().size_bytes()), static_cast<long long>(none.saved_bytes()),
-        static_cast<long long>(output.saved_bytes()), static_cast<long long>(all.saved_bytes()));
+    bench::Row()("tokens", tokens)("kv_heads", kv_heads)("none_ms", ms[0])("output_ms", ms[1])(
+        "all_ms", ms[2])("none_to_output", ms[0] / ms[1])("output_to_all", ms[1] / ms[2])(
+        "input_bytes", model.x[0].span().size_bytes())("none_bytes", none.saved_bytes())(
+        "output_bytes", output.saved_bytes())("all_bytes", all.saved_bytes())
+        .print();
   }
   Stack<SaveOutput> plain(model, layers);
   OffloadedStack<SaveOutput> offloaded(model, layers, copies);
@@ -259,28 +259,28 @@ void compare_policies(std::int64_t tokens, int kv_heads, CudaLocal& comm, cublas
   if (tokens <= 4096) compare(model, steps[0], steps[1]);
   auto const ms = measure(steps, compute);
   double const copies_ms = measure({[&] { offloaded.copy(compute); }}, compute)[0];
-  std::printf(
-      "{\"tokens\": %lld, \"kv_heads\": %d, \"layers\": %d, \"output_ms\": %.2f, \"offloaded_ms\": %.2f, "
-      "\"ratio\": %.3f, \"copies_alone_ms\": %.2f, \"host_bytes\": %lld, \"hidden\": %.3f}\n",
-      static_cast<long long>(tokens), kv_heads, layers, ms[0], ms[1], ms[1] / ms[0], copies_ms,
-      static_cast<long long>(offloaded.host_bytes()), 1 - (ms[1] - ms[0]) / copies_ms);
-  std::fflush(stdout);
+  bench::Row()("tokens", tokens)("kv_heads", kv_heads)("layers", layers)("output_ms", ms[0])(
+      "offloaded_ms", ms[1])("ratio", ms[1] / ms[0])("copies_alone_ms", copies_ms)(
+      "host_bytes", offloaded.host_bytes())("hidden", 1 - (ms[1] - ms[0]) / copies_ms)
+      .print();
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (!testing::has_gpu()) return testing::skipped;
-  std::vector<std::int64_t> lengths;
-  for (int i = 1; i < argc; ++i) lengths.push_back(std::atoll(argv[i]));
-  if (argc == 1) lengths = {4096, 8192, 16384, 32768};
-  testing::Streams const streams(3);
-  CudaLocalWorld world(std::span<cudaStream_t const>(streams).first(1));
-  cublasHandle_t products = nullptr;
-  check(cublasCreate(&products));
-  check(cublasSetStream(products, streams[1]));
-  for (int const kv_heads : {32, 8})
-    for (std::int64_t const tokens : lengths)
-      compare_policies(tokens, kv_heads, world[0], products, streams[1], streams[2]);
-  check(cublasDestroy(products));
+  support::Options options({{"--tokens", "4096,8192,16384,32768", "a list"},
+                            {"--kv-heads", "32,8", "key/value heads of the 32 query heads; a list"}});
+  return support::run_main(argc, argv, options, [&] {
+    if (!testing::has_gpu()) return testing::skipped;
+    testing::Streams const streams(3);
+    CudaLocalWorld world(std::span<cudaStream_t const>(streams).first(1));
+    cublasHandle_t products = nullptr;
+    check(cublasCreate(&products));
+    check(cublasSetStream(products, streams[1]));
+    for (std::int64_t const kv_heads : options.whole_numbers("--kv-heads", 1, 32))
+      for (std::int64_t const tokens : options.whole_numbers("--tokens", 1, 1e6))
+        compare_policies(tokens, static_cast<int>(kv_heads), world[0], products, streams[1], streams[2]);
+    check(cublasDestroy(products));
+    return 0;
+  });
 }

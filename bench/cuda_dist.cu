@@ -2,21 +2,21 @@
 // What splitting a sequence costs: causal attention on P virtual ranks of one GPU beside the one dense kernel
 // on the whole sequence, alternately, in one run. A rank's compute is all that it enqueues on its compute
 // stream, in a call whose messages are already there: packing, attention, merges.
-//   bench_cuda_dist [RANKS SEQLEN HEADS KV_HEADS]...
-// Prints a line of JSON a case, pass and schedule: milliseconds of the dense kernels, the sum over the ranks
-// one after another, all ranks side by side with their messages (as copies on the same GPU), and the ratios.
+// Prints a row a length, pass and schedule: milliseconds of the dense kernels, the sum over the ranks one
+// after another, all ranks side by side with their messages (as copies on the same GPU), and the ratios.
+// --help lists the options.
 #include <chrono>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <vector>
 
+#include "bench/support/cuda.cuh"
+#include "bench/support/muted.cuh"
+#include "bench/support/row.hpp"
+#include "examples/support/options.hpp"
 #include "lightseq/lightseq.cuh"
 #include "lightseq/testing/cuda.cuh"
-#include "support/cuda.cuh"
-#include "support/muted.cuh"
 
 namespace {
 
@@ -183,41 +183,34 @@ void compare(char const* name, Case const& c, Pass pass) {
   auto const tokens = static_cast<double>(c.problem.seqlen);
   double const products = pass == Pass::forward ? 2 : 5;
   double const flop = products * tokens * tokens * static_cast<double>(c.problem.heads) * head_dim;
-  std::printf(
-      "{\"pass\": \"%s\", \"schedule\": \"%s\", \"ranks\": %d, \"seqlen\": %lld, \"heads\": %lld, "
-      "\"kv_heads\": %lld, "
-      "\"dense_ms\": %.3f, \"dense_tflops\": %.0f, \"in_turn_ms\": %.3f, \"side_by_side_ms\": %.3f, "
-      "\"in_turn_ratio\": %.3f, \"side_by_side_ratio\": %.3f}\n",
-      lightseq::name(pass), name, c.ranks, static_cast<long long>(c.problem.seqlen),
-      static_cast<long long>(c.problem.heads), static_cast<long long>(c.problem.kv_heads), ms[0],
-      1e-9 * flop / ms[0], ms[1], ms[2], ms[1] / ms[0], ms[2] / ms[0]);
-  std::fflush(stdout);
+  bench::Row()("pass", lightseq::name(pass))("schedule", name)("ranks", c.ranks)("seqlen", c.problem.seqlen)(
+      "heads", c.problem.heads)("kv_heads", c.problem.kv_heads)("dense_ms", ms[0])(
+      "dense_tflops", 1e-9 * flop / ms[0])("in_turn_ms", ms[1])("side_by_side_ms", ms[2])(
+      "in_turn_ratio", ms[1] / ms[0])("side_by_side_ratio", ms[2] / ms[0])
+      .print();
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (!testing::has_gpu()) return testing::skipped;
-  std::vector<Case> cases;
-  for (int i = 1; i + 3 < argc; i += 4)
-    cases.push_back({std::atoi(argv[i]),
-                     {.batch = 1,
-                      .seqlen = std::atoll(argv[i + 1]),
-                      .heads = std::atoll(argv[i + 2]),
-                      .kv_heads = std::atoll(argv[i + 3])}});
-  if (argc == 1) {
-    cases.push_back({});
-    cases.push_back({8, {.batch = 1, .seqlen = 1 << 17, .heads = 32, .kv_heads = 8}});
-  }
-  if (cases.empty()) {
-    std::fprintf(stderr, "usage: %s [RANKS SEQLEN HEADS KV_HEADS]...\n", argv[0]);
-    return 2;
-  }
-  for (Case const& c : cases) {
-    compare<ZigzagRing, true>("ZigzagRing in one launch", c, Pass::forward);
-    for (Pass const pass : {Pass::forward, Pass::backward}) {
-      compare<Balanced, false>("Balanced", c, pass);
-      compare<ZigzagRing, false>("ZigzagRing", c, pass);
+  support::Options options({{"--ranks", "8", "virtual ranks"},
+                            {"--seqlen", "65536,131072", "tokens of the whole sequence; a list"},
+                            {"--heads", "32", "query heads"},
+                            {"--kv-heads", "8", "key/value heads"}});
+  return support::run_main(argc, argv, options, [&] {
+    if (!testing::has_gpu()) return testing::skipped;
+    for (std::int64_t const seqlen : options.whole_numbers("--seqlen", 1, 1e8)) {
+      Case const c{options.small("--ranks", 1, 16),
+                   {.batch = 1,
+                    .seqlen = seqlen,
+                    .heads = options.whole("--heads", 1, 1024),
+                    .kv_heads = options.whole("--kv-heads", 1, 1024)}};
+      compare<ZigzagRing, true>("ZigzagRing in one launch", c, Pass::forward);
+      for (Pass const pass : {Pass::forward, Pass::backward}) {
+        compare<Balanced, false>("Balanced", c, pass);
+        compare<ZigzagRing, false>("ZigzagRing", c, pass);
+      }
     }
-  }
+    return 0;
+  });
 }

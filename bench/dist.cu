@@ -1,24 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Distributed attention over NCCL, one process a GPU of this machine: causal, head dim 128, bfloat16, forward
 // and backward, by schedule, beside an all-gather and a head-sharded all-to-all with the same kernels.
-//   bench_dist [--ranks P] [--sm-margin N] [--only NAME] [--trace PREFIX] [SEQLEN HEADS KV_HEADS]...
-//   bench_dist [--ranks P] --check
-// Prints a line of JSON on the links, then one a case, pass and contender. `ms` is the slowest rank's mean of
-// calls back to back, `compute_ms` the same with the transfers off, `exposed` their difference as a part of
-// `ms`, `idle` what the ranks' mean of compute leaves of `ms`, `gb_sent` what a rank sends at most, `scaling`
-// the TFLOP/s of a GPU as a part of those of one GPU alone, on at most 128k tokens, in the same run, and
-// `predicted_ms` what the simulator makes of that one GPU's rate and of the links. --only leaves out all
-// contenders of other names; ZigzagRingOneLaunch runs only by that, with NCCL_CGA_CLUSTER_SIZE=1 and a margin
-// of at least NCCL_MAX_CTAS; --trace writes Chrome traces of the schedules,
-// PREFIX-NAME-PASS-SEQLEN-KV_HEADS.json, whose ranks start their clocks when they leave a barrier of the
-// host. With more ranks than GPUs they share these, for a trial: the times then mean nothing. --check holds
-// all results against dense attention.
+// --help lists the options. Prints a row on the links, then one a case, pass and contender. `ms` is the
+// slowest rank's mean of calls back to back, `compute_ms` the same with the transfers off, `exposed` their
+// difference as a part of `ms`, `idle` what the ranks' mean of compute leaves of `ms`, `gb_sent` what a rank
+// sends at most, `scaling` the TFLOP/s of a GPU as a part of those of one GPU alone, on at most 128k tokens,
+// in the same run, and `predicted_ms` what the simulator makes of that one GPU's rate and of the links.
+// --only leaves out all contenders of other names; ZigzagRingOneLaunch runs only by that, with
+// NCCL_CGA_CLUSTER_SIZE=1 and a margin of at least NCCL_MAX_CTAS; --trace writes Chrome traces of the
+// schedules, PREFIX-NAME-PASS-SEQLEN-KV_HEADS.json, whose ranks start their clocks when they leave a barrier
+// of the host. With more ranks than GPUs they share these, for a trial: the times then mean nothing. --check
+// holds all results against dense attention.
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -26,11 +23,13 @@
 #include <utility>
 #include <vector>
 
+#include "bench/support/baselines.cuh"
+#include "bench/support/muted.cuh"
+#include "bench/support/row.hpp"
+#include "examples/support/options.hpp"
 #include "lightseq/predict/simulate.hpp"
 #include "lightseq/testing/nccl.cuh"
 #include "lightseq/trace/chrome_trace.hpp"
-#include "support/baselines.cuh"
-#include "support/muted.cuh"
 
 namespace {
 
@@ -200,8 +199,7 @@ Link measure_link(Process const& process) {
   double const latency = time(1024);
   Link const link{static_cast<double>(large) / (time(large) - latency), latency};
   if (process.rank == 0)
-    std::printf("{\"link_gbs\": %.1f, \"latency_us\": %.1f}\n", 1e-9 * link.bytes_per_second,
-                1e6 * link.latency);
+    bench::Row()("link_gbs", 1e-9 * link.bytes_per_second)("latency_us", 1e6 * link.latency).print();
   return link;
 }
 
@@ -260,17 +258,14 @@ void report(Process const& process, char const* contender_name, Case const& c, P
     double const rate = 1e3 * tflop(c, pass) / ms / process.world;
     double const one = alone[pass == Pass::forward ? 0 : 1];
     if (process.rank == 0) {
-      std::printf(
-          "{\"contender\": \"%s\", \"pass\": \"%s\", \"ranks\": %d, \"seqlen\": %lld, \"heads\": %lld, "
-          "\"kv_heads\": %lld, \"sm_margin\": %d, \"ms\": %.3f, \"compute_ms\": %.3f, "
-          "\"tflops_per_gpu\": %.1f, \"scaling\": %.3f, \"exposed\": %.4f, \"idle\": %.4f, \"gb_sent\": %.4f",
-          contender_name, name(pass), process.world, static_cast<long long>(c.seqlen),
-          static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads), process.wanted.sm_margin, ms,
-          most, rate, rate / one, std::max(0.0, 1 - most / ms), std::max(0.0, 1 - mean / ms), sent);
+      bench::Row row;
+      row("contender", contender_name)("pass", name(pass))("ranks", process.world)("seqlen", c.seqlen)(
+          "heads", c.heads)("kv_heads", c.kv_heads)("sm_margin", process.wanted.sm_margin)("ms", ms)(
+          "compute_ms", most)("tflops_per_gpu", rate)("scaling", rate / one)(
+          "exposed", std::max(0.0, 1 - most / ms))("idle", std::max(0.0, 1 - mean / ms))("gb_sent", sent);
       if constexpr (requires { contender.predicted(pass, c, one, process.link); })
-        std::printf(", \"predicted_ms\": %.3f", contender.predicted(pass, c, one, process.link));
-      std::printf("}\n");
-      std::fflush(stdout);
+        row("predicted_ms", contender.predicted(pass, c, one, process.link));
+      row.print();
     }
     if constexpr (requires { write_trace(process, contender_name, c, pass, contender); })
       if (!process.wanted.trace.empty()) write_trace(process, contender_name, c, pass, contender);
@@ -403,39 +398,39 @@ bool run_case(Process const& process, Case const& c, Expected const* expected) {
   return right;
 }
 
-}  // namespace
+support::Options options({
+    {"--ranks", "", "processes, at most 64; as many as there are GPUs"},
+    {"--seqlen", "32768,131072", "tokens of the whole sequence; a list"},
+    {"--heads", "32", "query heads"},
+    {"--kv-heads", "32,8", "key/value heads; a list"},
+    {"--sm-margin", "0", "multiprocessors that attention leaves to NCCL"},
+    {"--only", "", "one contender: Balanced, ZigzagRing, ZigzagRingOneLaunch, Ring, AllGather or AllToAll"},
+    {"--trace", "", "the prefix of Chrome traces to write"},
+    {"--check", support::off, "results against dense attention, of two short sequences; nothing is timed"},
+});
 
-int main(int argc, char** argv) {
+Wanted asked_for(int gpus) {
+  Wanted wanted{.ranks = gpus,
+                .sm_margin = options.small("--sm-margin", 0, 1024),
+                .checks = options.on("--check"),
+                .only = options.text("--only"),
+                .trace = options.text("--trace")};
+  if (!options.text("--ranks").empty()) wanted.ranks = options.small("--ranks", 1, Common::max_ranks);
+  if (wanted.checks) {
+    wanted.cases = {{1680, 8, 8}, {840, 16, 8}};
+    return wanted;
+  }
+  for (std::int64_t const seqlen : options.whole_numbers("--seqlen", 1, 1e8))
+    for (std::int64_t const kv_heads : options.whole_numbers("--kv-heads", 1, 1024))
+      wanted.cases.push_back({seqlen, options.whole("--heads", 1, 1024), kv_heads});
+  return wanted;
+}
+
+int run() {
   int const gpus = testing::count_gpus();
   if (gpus == 0) return testing::skipped;
-  Wanted wanted{.ranks = gpus};
-  std::vector<std::int64_t> numbers;
-  for (int i = 1; i < argc; ++i) {
-    std::string_view const word = argv[i];
-    if (word == "--check")
-      wanted.checks = true;
-    else if ((word == "--ranks" || word == "--sm-margin") && i + 1 < argc)
-      (word == "--ranks" ? wanted.ranks : wanted.sm_margin) = std::atoi(argv[++i]);
-    else if ((word == "--only" || word == "--trace") && i + 1 < argc)
-      (word == "--only" ? wanted.only : wanted.trace) = argv[++i];
-    else
-      numbers.push_back(std::atoll(argv[i]));
-  }
-  bool const sound = numbers.size() % 3 == 0 && wanted.ranks >= 1 && wanted.ranks <= Common::max_ranks &&
-                     wanted.sm_margin >= 0 &&
-                     std::all_of(numbers.begin(), numbers.end(), [](std::int64_t n) { return n > 0; });
-  if (!sound) {
-    std::fprintf(stderr,
-                 "usage: %s [--ranks P] [--sm-margin N] [--only NAME] [--trace PREFIX] [--check] "
-                 "[SEQLEN HEADS KV_HEADS]...\nP is at most %d, all numbers are above 0\n",
-                 argv[0], Common::max_ranks);
-    return 2;
-  }
-  std::vector<Case>& cases = wanted.cases;
-  for (std::size_t i = 0; i + 2 < numbers.size(); i += 3)
-    cases.push_back({numbers[i], numbers[i + 1], numbers[i + 2]});
-  if (cases.empty() && wanted.checks) cases = {{1680, 8, 8}, {840, 16, 8}};
-  if (cases.empty()) cases = {{1 << 15, 32, 32}, {1 << 15, 32, 8}, {1 << 17, 32, 32}, {1 << 17, 32, 8}};
+  Wanted const wanted = asked_for(gpus);
+  std::vector<Case> const& cases = wanted.cases;
 
   std::vector<Expected> expected;  // the processes inherit it
   for (Case const& c : cases)
@@ -465,3 +460,7 @@ int main(int argc, char** argv) {
   }
   return done ? 0 : 1;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return support::run_main(argc, argv, options, run); }

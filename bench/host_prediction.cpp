@@ -4,10 +4,10 @@
 // two free cores.
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <span>
 #include <vector>
 
+#include "bench/support/row.hpp"
 #include "lightseq/lightseq.hpp"
 #include "lightseq/predict/simulate.hpp"
 #include "lightseq/testing/sequence.hpp"
@@ -81,13 +81,10 @@ void compare(char const* name, double bytes_per_second, ComputeModel const& comp
   for (Pass const pass : {Pass::forward, Pass::backward}) {
     Simulation const s = predict<S>(ranks, pass, topology, compute);
     double const found = pass == Pass::forward ? measured.forward : measured.backward;
-    std::printf(
-        "{\"schedule\": \"%s\", \"pass\": \"%s\", \"link_mb_s\": %.0f, \"predicted_ms\": %.1f, "
-        "\"measured_ms\": "
-        "%.1f, \"ratio\": %.3f, \"waits_for_messages\": %.2f}\n",
-        name, lightseq::name(pass), 1e-6 * bytes_per_second, 1e3 * s.makespan, 1e3 * found,
-        found / s.makespan, s.exposed_fraction());
-    std::fflush(stdout);
+    bench::Row()("schedule", name)("pass", lightseq::name(pass))("link_mb_s", 1e-6 * bytes_per_second)(
+        "predicted_ms", 1e3 * s.makespan)("measured_ms", 1e3 * found)("ratio", found / s.makespan)(
+        "waits_for_messages", s.exposed_fraction())
+        .print();
   }
 }
 

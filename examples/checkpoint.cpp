@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the gradient checkpoint sits: one attention layer under each policy. SaveOutput, LightSeq's, keeps O
-// and LSE; its backward repeats the projection but neither the attention nor its messages.
+// and LSE; its backward repeats the projection but neither the attention nor its messages. Random tensors and
+// a rank's part of them are from lightseq::testing: they stand for the layer's own.
 #include <chrono>
 #include <cstdio>
 #include <vector>
@@ -36,7 +37,8 @@ void train(lightseq::Local& comm, Sequence const& whole, Sequence& result, std::
   std::fill(workspace.begin(), workspace.end(), std::byte{});  // the other layers use it
 
   auto const activations = layer.restore(project, saved, workspace);
-  lightseq::Status const status = layer.backward(activations, part.d_o.data(), part.gradients(), workspace);
+  lightseq::Status const status = layer.backward(activations, part.d_o.data(),
+                                                 {part.dq.data(), part.dk.data(), part.dv.data()}, workspace);
   if (!status.ok()) throw std::runtime_error(status.message());
   put_back(part, attn.positions(), result);
   if (comm.rank() == 0) {

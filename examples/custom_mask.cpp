@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A mask of one's own: prefix-LM, where everybody sees the first tokens (a prompt, an image) and is causal
-// beyond. Two members are all that a mask is; the schedules, the messages and the kernels follow.
+// beyond. Two members are all that a mask is; the schedules, the messages and the kernels follow. To run it,
+// run_world() of lightseq::testing does on every rank what quickstart.cpp does.
 #include <cstdio>
 #include <random>
 

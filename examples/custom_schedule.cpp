@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A schedule of one's own: keys arrive from both sides, the nearest first, so that on a line or a torus of
 // machines most messages are short and both directions of a link are used. One function says who meets whom;
-// messages, buffers and both passes follow from it.
+// messages, buffers and both passes follow from it. To run it, run_world() of lightseq::testing does on every
+// rank what quickstart.cpp does.
 #include <cstdio>
 #include <random>
 #include <vector>

@@ -2,6 +2,8 @@
 // Ranks that are processes: exact causal attention, forward and backward, over MPI, checked against dense
 // attention in double precision. As many ranks as there are processes:
 //   mpirun -np 4 build/test/examples/mpi_ranks
+// From lightseq::testing come random tensors, this rank's part of them, and the check, as MPI is the subject
+// here; quickstart.cpp shows what a part is.
 #include <mpi.h>
 
 #include <algorithm>
@@ -28,8 +30,12 @@ int run() {
   auto sequence = lightseq::testing::random_sequence<float>(problem, head_dim, 1);  // alike on all ranks
   auto mine = part_of(sequence, attn.positions());
 
-  lightseq::Status status = attn.forward(mine.inputs(), mine.outputs(), workspace);
-  if (status.ok()) status = attn.backward(mine.backward_inputs(), mine.gradients(), workspace);
+  auto const &q = mine.q, &k = mine.k, &v = mine.v, &d_o = mine.d_o;  // plain vectors
+  lightseq::Status status =
+      attn.forward({q.data(), k.data(), v.data()}, {mine.o.data(), mine.lse.data()}, workspace);
+  if (status.ok())
+    status = attn.backward({q.data(), k.data(), v.data(), mine.o.data(), mine.lse.data(), d_o.data()},
+                           {mine.dq.data(), mine.dk.data(), mine.dv.data()}, workspace);
   if (!status.ok()) {
     // A peer died, or stopped for longer than the time-out. The outputs are invalid, and so is `attn`. MPI
     // may still write to `workspace` and read the tensors: they stay until the process ends, here at once.

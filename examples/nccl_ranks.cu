@@ -5,19 +5,21 @@
 //   mpirun -np 4 nccl_ranks
 // or through a file that all can read and that does not exist yet; then each rank is started by hand, and
 // the file is gone once all have met:
-//   for rank in 0 1 2 3; do nccl_ranks $rank 4 /tmp/id & done; wait
+//   for rank in 0 1 2 3; do nccl_ranks --rank $rank --world 4 --id /tmp/id & done; wait
+// From lightseq::testing come random tensors, this rank's part of them in device memory, the check, and the
+// choice of a GPU, as NCCL is the subject here; quickstart_gpu.cu shows what a part is.
 #include <mpi.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "examples/support/options.hpp"
 #include "lightseq/lightseq.cuh"
 #include "lightseq/testing/nccl.cuh"
 
@@ -80,10 +82,10 @@ lightseq::Status attend(ncclComm_t comm, lightseq::Problem const& problem,
   return status;
 }
 
-int run(int rank, int world, int gpus, char const* file) {
+int run(int rank, int world, int gpus, std::string const& file) {
   lightseq::testing::take_gpu(rank, world, gpus);
   ncclUniqueId id = {};
-  if (file != nullptr) {
+  if (!file.empty()) {
     id = id_from_file(rank, file);
   } else {
     if (rank == 0) check_nccl(ncclGetUniqueId(&id));
@@ -91,7 +93,7 @@ int run(int rank, int world, int gpus, char const* file) {
   }
   ncclComm_t comm = nullptr;
   check_nccl(ncclCommInitRank(&comm, world, id, rank));
-  if (file != nullptr && rank == 0) std::filesystem::remove(file);  // or the next run would find an old id
+  if (!file.empty() && rank == 0) std::filesystem::remove(file);  // or the next run would find an old id
 
   lightseq::Problem const problem{.batch = 1, .seqlen = 700, .heads = 8, .kv_heads = 2};
   auto sequence = lightseq::testing::random_sequence<lightseq::bfloat16>(problem, head_dim, 1);  // alike
@@ -117,30 +119,34 @@ int run(int rank, int world, int gpus, char const* file) {
   return *std::max_element(errors, errors + 4) < bound ? 0 : 1;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  bool const by_mpi = argc == 1;
+/// The ranks of MPI, or the one that the options name; without a GPU none.
+int run(lightseq::support::Options const& options) {
+  std::string const& file = options.text("--id");
   int rank = 0, world = 0, gpus = 0;
-  if (by_mpi) {
-    MPI_Init(&argc, &argv);
+  if (file.empty()) {
+    MPI_Init(nullptr, nullptr);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &world);
-  } else if (argc == 4) {
-    rank = std::atoi(argv[1]);
-    world = std::atoi(argv[2]);
-  }
-  if (rank < 0 || rank >= world) {
-    std::fprintf(stderr, "usage: %s [RANK WORLD FILE], with RANK from 0 to WORLD - 1\n", argv[0]);
-    return 2;
+  } else {
+    world = options.small("--world", 1, 1024);
+    rank = options.small("--rank", 0, world - 1);
   }
   int result = lightseq::testing::skipped;
   if (lightseq::testing::has_gpu()) {
     check_cuda(cudaGetDeviceCount(&gpus));
-    result = run(rank, world, gpus, by_mpi ? nullptr : argv[3]);
+    result = run(rank, world, gpus, file);
   } else {
     std::printf("skipped: there is no GPU\n");
   }
-  if (by_mpi) MPI_Finalize();
+  if (file.empty()) MPI_Finalize();
   return result;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  lightseq::support::Options options({{"--id", "", "the file of NCCL's id; without it ranks are MPI's"},
+                                      {"--rank", "0", "with --id: this process, from 0 on"},
+                                      {"--world", "1", "with --id: how many processes there are"}});
+  return lightseq::support::run_main(argc, argv, options, [&] { return run(options); });
 }

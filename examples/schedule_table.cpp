@@ -1,37 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 // Prints who computes what under any schedule, how evenly the work falls, and what each rank sends.
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
-#include <map>
 #include <string>
 
+#include "examples/support/options.hpp"
 #include "lightseq/lightseq.hpp"
 #include "lightseq/schedule/grid.hpp"
 #include "lightseq/schedule/summary.hpp"
 
 using namespace lightseq;
-char const usage[] =
-    "schedule_table [--world P] [--seqlen N] [--mask full|causal|window] [--window keys seen] [--heads H]\n"
-    "               [--kv-heads G] [--dim D] [--schedule ring|zigzag|striped|balanced|all]\n";
-std::map<std::string, std::string> options{{"--world", "8"},     {"--seqlen", "65536"}, {"--mask", "causal"},
-                                           {"--window", "4096"}, {"--heads", "32"},     {"--kv-heads", "8"},
-                                           {"--dim", "128"},     {"--schedule", "all"}};
+support::Options options({
+    {"--world", "8", "ranks"},
+    {"--seqlen", "65536", "tokens of the whole sequence"},
+    {"--mask", "causal", "full, causal or window"},
+    {"--window", "4096", "keys in sight, with --mask window"},
+    {"--heads", "32", "query heads"},
+    {"--kv-heads", "8", "key/value heads, a divisor of the query heads"},
+    {"--dim", "128", "head dim"},
+    {"--schedule", "all", "ring, zigzag, striped, balanced or all"},
+});
 
-std::int64_t number(char const* option, std::int64_t most = 1 << 24) {
-  std::string const& text = options.at(option);
-  std::int64_t value = 0;
-  auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || *end != '\0' || value < 1 || value > most)
-    fail(option, " is ", text, ", it must be a number from 1 to ", most);
-  return value;
-}
+std::int64_t number(char const* option, int most = 1 << 24) { return options.whole(option, 1, most); }
 
 /// Prints a schedule under a mask if both were asked for; whether they were.
 template <Schedule S, Mask M>
 bool print(char const* schedule, char const* mask_name, M const& mask) {
-  if (options["--mask"] != mask_name) return false;
-  if (options["--schedule"] != schedule && options["--schedule"] != "all") return false;
+  if (options.text("--mask") != mask_name) return false;
+  if (options.text("--schedule") != schedule && options.text("--schedule") != "all") return false;
   auto const world = static_cast<int>(number("--world", 4096)), dim = static_cast<int>(number("--dim", 256));
   auto const tokens = number("--seqlen"), heads = number("--heads"), kv_heads = number("--kv-heads");
   validated({.seqlen = tokens, .heads = heads, .kv_heads = kv_heads}, dim);
@@ -64,16 +60,11 @@ bool print(char const* schedule) {
          print<S>(schedule, "window", SlidingWindow{.left = number("--window") - 1});
 }
 
-int main(int argc, char** argv) try {
-  for (int i = 1; i < argc; i += 2) {
-    if (argv[i] == std::string("--help")) return std::printf("%s", usage) > 0 ? 0 : 1;
-    if (options.count(argv[i]) == 0 || i + 1 == argc) fail("no such option, or no value of it: ", argv[i]);
-    options[argv[i]] = argv[i + 1];
-  }
+int run() {
   if (!std::max({print<Ring>("ring"), print<ZigzagRing>("zigzag"), print<StripedRing>("striped"),
                  print<Balanced>("balanced")}))
-    fail("there is no schedule ", options["--schedule"], " or no mask ", options["--mask"]);
-} catch (Error const& error) {
-  std::fprintf(stderr, "%s\n%s", error.what(), usage);
-  return 2;
+    fail("there is no schedule ", options.text("--schedule"), " or no mask ", options.text("--mask"));
+  return 0;
 }
+
+int main(int argc, char** argv) { return support::run_main(argc, argv, options, run); }

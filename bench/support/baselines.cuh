@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "bench/support/cuda.cuh"
 #include "lightseq/lightseq.cuh"
 #include "lightseq/testing/nccl.cuh"
-#include "support/cuda.cuh"
 
 /// What engines do that do not overlap: collectives of NCCL before and behind dense attention, with the same
 /// kernels as DistAttn's. Causal, batch 1, bfloat16.

@@ -6,10 +6,10 @@
 #include <cmath>
 #include <cstdint>
 
+#include "bench/support/cuda.cuh"
 #include "lightseq/core/element.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/testing/cuda.cuh"
-#include "support/cuda.cuh"
 
 /// A layer of Llama 7B in bfloat16, as a user of Checkpointed would write it: attention is the caller's.
 /// Rotary positions and the norms' weights, which cost next to nothing, are left out.

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "../../examples/train_lm/parameters.hpp"
+#include "../../examples/apps/train_lm/parameters.hpp"
 
 namespace lightseq::test {
 

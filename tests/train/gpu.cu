@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Training on the GPU in examples/train_lm is the training on the CPU, rounded to bfloat16.
+// Training on the GPU in examples/apps/train_lm is the training on the CPU, rounded to bfloat16.
 #include <cblas.h>
 #include <cublas_v2.h>
 #include <doctest/doctest.h>
@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "../../examples/train_lm/train.cuh"
-#include "../../examples/train_lm/train.hpp"
+#include "../../examples/apps/train_lm/train.cuh"
+#include "../../examples/apps/train_lm/train.hpp"
 #include "curve.hpp"
 #include "support/data.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The hand-written backward of examples/train_lm against finite differences of an independent dense model.
+// The hand-written backward of examples/apps/train_lm against finite differences of an independent dense model.
 #include <cblas.h>
 #include <doctest/doctest.h>
 
@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "../../examples/train_lm/train.hpp"
+#include "../../examples/apps/train_lm/train.hpp"
 #include "dense_model.hpp"
 #include "support/data.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Training in examples/train_lm does not depend on how the sequence is split.
+// Training in examples/apps/train_lm does not depend on how the sequence is split.
 #include <cblas.h>
 #include <doctest/doctest.h>
 
@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "../../examples/train_lm/train.hpp"
+#include "../../examples/apps/train_lm/train.hpp"
 #include "curve.hpp"
 #include "support/data.hpp"
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Predicts what attention over a split sequence costs on a cluster that nobody here has: ranks schedules,
 // draws their timelines, and fills tables over worlds and lengths. `simulate --help` lists the options.
-#include <charconv>
-#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <functional>
@@ -12,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "examples/support/options.hpp"
 #include "lightseq/lightseq.hpp"
 #include "lightseq/predict/advise.hpp"
 #include "lightseq/predict/calibration.hpp"
@@ -20,12 +19,7 @@
 
 using namespace lightseq;
 
-struct Option {
-  char const* name;
-  char const* value;
-  char const* help;
-};
-constexpr Option known[] = {
+support::Options options({
     {"--world", "8", "GPUs; a list such as 8,64 gives a table"},
     {"--seqlen", "65536", "tokens of the whole sequence; or a list"},
     {"--heads", "32", "query heads"},
@@ -48,61 +42,13 @@ constexpr Option known[] = {
     {"--backward-tflops", "570", "the same of the backward"},
     {"--launch-us", "5", "of each kernel"},
     {"--peak-tflops", "989", "what efficiency refers to"},
-    {"--calibration", "", "a file with lines of bench_cuda_forward and _backward, in place of these rates"},
+    {"--calibration", "", "a file with rows of bench_cuda_kernel, in place of these rates"},
     {"--svg", "", "writes a Gantt chart of the schedules"},
     {"--trace", "", "writes a Chrome trace of the first schedule, for ui.perfetto.dev"},
     {"--html", "", "writes a report of one page"},
-};
-std::map<std::string, std::string> options;
+});
 constexpr char const* none_serves = "none of the schedules serves this mask in this world";
 constexpr double most_ranks = 1 << 16, most_tokens = max_simulated_seqlen, most_heads = 1e6;
-
-void print_help() {
-  std::printf("simulate [OPTION VALUE] ...\n");
-  for (Option const& o : known) std::printf("  %-18s %s [%s]\n", o.name, o.help, o.value);
-}
-
-double number(std::string const& option, std::string const& text, double least, double most) {
-  double value = 0;
-  auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || !(value >= least && value <= most))
-    fail(option, " is '", text, "', it must be a number from ", least, " to ", most);
-  return value;
-}
-double number(char const* option, double least = -1e18, double most = 1e18) {
-  return number(option, options.at(option), least, most);
-}
-std::int64_t whole(std::string const& option, std::string const& text, double least, double most) {
-  double const value = number(option, text, least, most);
-  if (value != std::floor(value)) fail(option, " is '", text, "', it must be a whole number");
-  return static_cast<std::int64_t>(value);
-}
-std::int64_t whole(char const* option, double least, double most) {
-  return whole(option, options.at(option), least, most);
-}
-
-std::vector<std::string> list(char const* option) {
-  std::vector<std::string> parts;
-  std::istringstream text(options.at(option));
-  for (std::string part; std::getline(text, part, ',');) parts.push_back(part);
-  if (options.at(option).ends_with(',')) parts.emplace_back();
-  if (parts.empty()) fail(option, " is empty");
-  return parts;
-}
-std::vector<std::int64_t> whole_numbers(char const* option, double most) {
-  std::vector<std::int64_t> values;
-  for (std::string const& part : list(option)) values.push_back(whole(option, part, 1, most));
-  return values;
-}
-
-template <class T>
-T choice(char const* option, std::map<std::string, T> const& choices) {
-  auto const found = choices.find(options.at(option));
-  if (found != choices.end()) return found->second;
-  std::string names;
-  for (auto const& [name, value] : choices) names += (names.empty() ? "" : ", ") + name;
-  fail(option, " is '", options.at(option), "', it must be one of ", names);
-}
 
 /// One question: everything but the schedule.
 struct Case {
@@ -116,30 +62,30 @@ struct Case {
 
 Case make_case(std::int64_t world, std::int64_t seqlen, std::int64_t kv_heads) {
   Case c;
-  int const dim = static_cast<int>(whole("--dim", 1, 256));
+  int const dim = static_cast<int>(options.whole("--dim", 1, 256));
   if (!Host::serves_head_dim(dim)) fail("--dim is ", dim, ", it must be a multiple of 8");
   c.world = static_cast<int>(world);
-  c.problem = validated({.batch = whole("--batch", 1, 1e6),
+  c.problem = validated({.batch = options.whole("--batch", 1, 1e6),
                          .seqlen = seqlen,
-                         .heads = whole("--heads", 1, 1e6),
+                         .heads = options.whole("--heads", 1, 1e6),
                          .kv_heads = kv_heads},
                         dim);
   c.extents = {c.problem.batch, c.problem.heads, c.problem.kv_heads, dim, sizeof(bfloat16)};
-  auto const per_node = static_cast<int>(whole("--ranks-per-node", -1e9, 1e9));
+  auto const per_node = static_cast<int>(options.whole("--ranks-per-node", -1e9, 1e9));
   c.topology = {.ranks_per_node = per_node > c.world ? c.world : per_node,
-                .inside = {1e9 * number("--inside-gbs"), 1e-6 * number("--inside-us")},
-                .between = {1e9 * number("--between-gbs"), 1e-6 * number("--between-us")},
-                .sharing = choice<Sharing>(
+                .inside = {1e9 * options.number("--inside-gbs"), 1e-6 * options.number("--inside-us")},
+                .between = {1e9 * options.number("--between-gbs"), 1e-6 * options.number("--between-us")},
+                .sharing = options.choice<Sharing>(
                     "--sharing", {{"none", Sharing::none}, {"rank", Sharing::rank}, {"node", Sharing::node}}),
-                .exchange_units = static_cast<int>(whole("--exchange-sms", -1e6, 1e6))};
+                .exchange_units = static_cast<int>(options.whole("--exchange-sms", -1e6, 1e6))};
   if (per_node == 0) fail("--ranks-per-node is 0, it must be at least 1");
   c.topology = validated(c.topology, c.world);
   c.compute = h100();
-  c.compute.forward_flops = 1e12 * number("--forward-tflops");
-  c.compute.backward_flops = 1e12 * number("--backward-tflops");
-  c.compute.launch = 1e-6 * number("--launch-us");
-  c.compute.peak_flops = 1e12 * number("--peak-tflops", 1e-9);
-  if (std::string const& path = options.at("--calibration"); !path.empty()) {
+  c.compute.forward_flops = 1e12 * options.number("--forward-tflops");
+  c.compute.backward_flops = 1e12 * options.number("--backward-tflops");
+  c.compute.launch = 1e-6 * options.number("--launch-us");
+  c.compute.peak_flops = 1e12 * options.number("--peak-tflops", 1e-9);
+  if (std::string const& path = options.text("--calibration"); !path.empty()) {
     std::ifstream file(path);
     std::string text;
     for (std::string line; std::getline(file, line);) text += line + '\n';
@@ -147,27 +93,28 @@ Case make_case(std::int64_t world, std::int64_t seqlen, std::int64_t kv_heads) {
     c.compute = calibrated(c.compute, text, dim);
   }
   c.compute.check(c.topology.exchange_units);
-  c.passes = choice<std::vector<Pass>>("--pass", {{"forward", {Pass::forward}},
-                                                  {"backward", {Pass::backward}},
-                                                  {"both", {Pass::forward, Pass::backward}}});
+  c.passes = options.choice<std::vector<Pass>>("--pass", {{"forward", {Pass::forward}},
+                                                          {"backward", {Pass::backward}},
+                                                          {"both", {Pass::forward, Pass::backward}}});
   return c;
 }
 
 /// Calls f(mask) with the mask that was asked for.
 template <class F>
 void with_mask(F f) {
-  auto const window = whole("--window", 1, most_tokens);
-  choice<std::function<void()>>("--mask", {{"causal", [&] { f(Causal{}); }},
-                                           {"full", [&] { f(Full{}); }},
-                                           {"window", [&] { f(SlidingWindow{.left = window - 1}); }}})();
+  auto const window = options.whole("--window", 1, most_tokens);
+  options.choice<std::function<void()>>("--mask",
+                                        {{"causal", [&] { f(Causal{}); }},
+                                         {"full", [&] { f(Full{}); }},
+                                         {"window", [&] { f(SlidingWindow{.left = window - 1}); }}})();
 }
 
 /// The schedules that were asked for.
 std::set<std::string> chosen_schedules() {
   std::set<std::string> all, chosen;
   for_each_schedule(4, 2, [&](std::string const& name, char const*, auto) { all.insert(name); });
-  if (options.at("--schedule") == "all") return all;
-  for (std::string const& name : list("--schedule")) {
+  if (options.text("--schedule") == "all") return all;
+  for (std::string const& name : options.list("--schedule")) {
     if (all.count(name) == 0) {
       std::string names;
       for (std::string const& known_name : all) names += ' ' + known_name;
@@ -179,9 +126,10 @@ std::set<std::string> chosen_schedules() {
 }
 
 std::vector<Route> routes(bool relays_always) {
-  auto const asked = choice<std::vector<Route>>("--route", {{"owner", {Route::owner}},
-                                                            {"neighbour", {Route::neighbour}},
-                                                            {"best", {Route::owner, Route::neighbour}}});
+  auto const asked =
+      options.choice<std::vector<Route>>("--route", {{"owner", {Route::owner}},
+                                                     {"neighbour", {Route::neighbour}},
+                                                     {"best", {Route::owner, Route::neighbour}}});
   return relays_always ? std::vector<Route>{Route::neighbour} : asked;
 }
 
@@ -204,10 +152,10 @@ void for_each_timeline(Case const& c, M const& mask, Pass pass, Visit visit) {
                       if (!serves_mask(planner)) return;
                       done.emplace(name, simulate(planner, pass, c.extents, c.topology, c.compute, true));
                     });
-  if (options.at("--schedule") != "all")
-    for (std::string const& name : list("--schedule"))
+  if (options.text("--schedule") != "all")
+    for (std::string const& name : options.list("--schedule"))
       if (auto const found = done.find(name); found != done.end()) visit(name, found->second);
-  if (options.at("--schedule") == "all")
+  if (options.text("--schedule") == "all")
     for (auto const& [name, s] : done) visit(name, s);
 }
 
@@ -236,8 +184,8 @@ std::string picture(Case const& c, M const& mask, Pass pass) {
 }
 
 void write(char const* option, std::string const& text) {
-  std::ofstream file(options.at(option));
-  if (!(file << text).flush()) fail(option, ": cannot write ", options.at(option));
+  std::ofstream file(options.text(option));
+  if (!(file << text).flush()) fail(option, ": cannot write ", options.text(option));
 }
 
 template <Mask M>
@@ -258,8 +206,8 @@ std::string report(Case const& c, M const& mask, std::vector<Advice> const& rank
           "</style>\n</head>\n<body>\n<h1>Attention over a split sequence</h1>\n<p>"
        << c.problem.seqlen << " tokens on " << c.world << " GPUs, " << c.topology.ranks_per_node
        << " in a node; " << c.problem.heads << " query and " << c.problem.kv_heads
-       << " key/value heads of dim " << c.extents.head_dim << ", mask " << options.at("--mask") << ". "
-       << options.at("--inside-gbs") << " GB/s inside nodes, " << options.at("--between-gbs")
+       << " key/value heads of dim " << c.extents.head_dim << ", mask " << options.text("--mask") << ". "
+       << options.text("--inside-gbs") << " GB/s inside nodes, " << options.text("--between-gbs")
        << " GB/s between them. Simulated.</p>\n<h2>Ranking</h2>\n<div class=\"wide\"><table>\n"
           "<tr><th>schedule</th><th>route</th><th>forward</th><th>backward</th><th>waits for messages</th>"
           "<th>waits for peers</th><th>sent</th><th>workspace</th></tr>\n";
@@ -302,9 +250,9 @@ void show(Case const& c, M const& mask) {
                 a.route == Route::owner ? "owner" : "neighbour", milliseconds(a.forward_seconds).c_str(),
                 milliseconds(a.backward_seconds).c_str(), static_cast<long long>(a.bytes_sent / 1000000),
                 static_cast<long long>(a.workspace_bytes / 1000000), a.why.c_str());
-  if (!options.at("--svg").empty()) write("--svg", picture(c, mask, c.passes.front()));
-  if (!options.at("--html").empty()) write("--html", report(c, mask, ranking));
-  if (!options.at("--trace").empty()) {
+  if (!options.text("--svg").empty()) write("--svg", picture(c, mask, c.passes.front()));
+  if (!options.text("--html").empty()) write("--html", report(c, mask, ranking));
+  if (!options.text("--trace").empty()) {
     std::string trace;
     for_each_timeline(c, mask, c.passes.front(), [&](std::string const&, Simulation const& s) {
       if (trace.empty()) trace = chrome_trace(s.timeline);
@@ -337,8 +285,9 @@ double efficiency(Case const& c, S const& schedule, M const& mask) {
 /// in it one number for each number of key/value heads.
 template <Mask M>
 void tabulate(M const& mask) {
-  auto const worlds = whole_numbers("--world", most_ranks), lengths = whole_numbers("--seqlen", most_tokens),
-             kv_heads = whole_numbers("--kv-heads", most_heads);
+  auto const worlds = options.whole_numbers("--world", 1, most_ranks),
+             lengths = options.whole_numbers("--seqlen", 1, most_tokens),
+             kv_heads = options.whole_numbers("--kv-heads", 1, most_heads);
   auto const chosen = chosen_schedules();
   std::string header = "| GPUs | schedule |", rule = "|---|---|";
   for (std::int64_t const length : lengths) {
@@ -379,29 +328,24 @@ void tabulate(M const& mask) {
   std::fprintf(stderr, "\n");
 }
 
-int main(int argc, char** argv) try {
-  for (Option const& o : known) options[o.name] = o.value;
-  for (int i = 1; i < argc; i += 2) {
-    if (argv[i] == std::string("--help")) return print_help(), 0;
-    if (options.count(argv[i]) == 0 || i + 1 == argc) fail("no such option, or no value of it: ", argv[i]);
-    options[argv[i]] = argv[i + 1];
-  }
+/// What the options ask for: a table, or one case.
+int run() {
   std::size_t cases = 1;
   for (auto const& [option, most] :
        {std::pair{"--world", most_ranks}, {"--seqlen", most_tokens}, {"--kv-heads", most_heads}})
-    cases *= whole_numbers(option, most).size();
+    cases *= options.whole_numbers(option, 1, most).size();
   with_mask([&](auto const& mask) {
     if (cases > 1) {
       for (char const* const option : {"--svg", "--trace", "--html"})
-        if (!options.at(option).empty()) fail(option, " draws one case, not a table of ", cases);
+        if (!options.text(option).empty()) fail(option, " draws one case, not a table of ", cases);
       return tabulate(mask);
     }
-    show(make_case(whole_numbers("--world", most_ranks).front(),
-                   whole_numbers("--seqlen", most_tokens).front(),
-                   whole_numbers("--kv-heads", most_heads).front()),
+    show(make_case(options.whole_numbers("--world", 1, most_ranks).front(),
+                   options.whole_numbers("--seqlen", 1, most_tokens).front(),
+                   options.whole_numbers("--kv-heads", 1, most_heads).front()),
          mask);
   });
-} catch (Error const& error) {
-  std::fprintf(stderr, "%s\n(simulate --help lists the options)\n", error.what());
-  return 2;
+  return 0;
 }
+
+int main(int argc, char** argv) { return support::run_main(argc, argv, options, run); }

@@ -22,5 +22,5 @@ int main(int argc, char** argv) {
       progress(step, loss, parameters.values.size());
     });
   };
-  return run_program("train_lm", argc, argv, on_cpu);
+  return run_program(argc, argv, on_cpu);
 }

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+// Speed of the attention kernels of a GPU, forward or backward. cuda_baseline.py runs this program beside
+// PyTorch's kernels and prints ratios; --help lists the options. Without options it measures a selection of
+// the Hopper kernels. Prints a row a case. The rates are TFLOP/s of visible pairs:
+//   burst      some 15 ms of work after 350 ms of idling: the median of three
+//   sustained  1 s of work after 0.7 s of the same work; left out with --brief
+//   main       in a backward, burst of the kernel alone; burst and sustained count all that a backward needs:
+//              delta, zeros for the gradients of queries, the kernel, and those gradients as elements
+// The card's power limit makes the difference: its control swings with a period of about a second, and
+// shorter times show its phase.
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <span>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "bench/support/cuda.cuh"
+#include "bench/support/row.hpp"
+#include "examples/support/options.hpp"
+#include "lightseq/kernel/gpu/row_ops.cuh"
+#include "lightseq/kernel/sm80/backward.cuh"
+#include "lightseq/kernel/sm80/forward.cuh"
+#include "lightseq/kernel/sm90/backward.cuh"
+#include "lightseq/kernel/sm90/forward.cuh"
+#include "lightseq/mask/causal.hpp"
+#include "lightseq/mask/full.hpp"
+#include "lightseq/mask/sliding_window.hpp"
+#include "lightseq/testing/cuda.cuh"
+
+namespace {
+
+using namespace lightseq;
+
+using bench::check;
+using testing::DeviceArray;
+
+struct Case {
+  Pass pass = Pass::forward;
+  std::string type = "bf16", mask = "full";
+  int dim = 128;
+  std::int64_t batch = 4, seqlen = 8192, heads = 16, kv_heads = 16;
+  bool portable = false, brief = false;
+  bool carry = false;          ///< a forward continues from a partial result and writes one
+  std::int64_t parts = 1;      ///< a forward's keys: SEQLEN each
+  bool list = false;           ///< whether these are chunks
+  bool deterministic = false;  ///< a backward
+
+  std::int64_t rows() const { return batch * seqlen; }
+  std::int64_t q_size() const { return rows() * heads * dim; }
+  std::int64_t kv_size() const { return rows() * parts * kv_heads * dim; }
+  RowStats<float> stats(DeviceArray<float> const& data) const {
+    return RowStats<float>::packed(data.data(), heads, seqlen);
+  }
+};
+
+/// The portable kernels.
+struct Sm80 {
+  template <int HeadDim, class T, class Result, class M>
+  using Forward = sm80::ForwardKernel<HeadDim, T, Result, M>;
+  template <int HeadDim, class T, class M, bool Deterministic>
+  using Backward = sm80::BackwardKernel<HeadDim, T, T, M, Deterministic>;
+};
+
+/// Hopper's kernels.
+struct Sm90 {
+  template <int HeadDim, class T, class Result, class M>
+  using Forward = sm90::ForwardKernel<HeadDim, T, Result, M>;
+  template <int HeadDim, class T, class M, bool Deterministic>
+  using Backward = sm90::BackwardKernel<HeadDim, T, T, M, Deterministic>;
+};
+
+/// The pairs of one head that the mask shows.
+double pairs(Case const& c) {
+  auto const n = static_cast<double>(c.seqlen);
+  double const before = n * n * static_cast<double>(c.parts - 1);
+  if (c.mask == "full") return before + n * n;
+  if (c.mask == "causal") return before + n * n / 2;
+  double const window = std::atof(c.mask.c_str()) + 1;
+  return n * window - window * window / 2;
+}
+
+/// Times what a case enqueues on the default stream.
+class Timer {
+ public:
+  explicit Timer(Case const& c)
+      : work_((c.pass == Pass::forward ? 4e-12 : 10e-12) * static_cast<double>(c.batch * c.heads) * pairs(c) *
+              c.dim),
+        least_(c.pass == Pass::forward ? 4 : 2) {}
+
+  /// TFLOP/s of that many calls back to back.
+  template <class F>
+  double rate(F&& f, int calls) const {
+    check(cudaEventRecord(events_[0].get()));
+    for (int i = 0; i < calls; ++i) f();
+    check(cudaEventRecord(events_[1].get()));
+    check(cudaDeviceSynchronize());
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, events_[0].get(), events_[1].get()));
+    return work_ * calls / (1e-3 * milliseconds);
+  }
+
+  template <class F>
+  double burst(F&& f) const {
+    std::vector<double> bursts;
+    for (int i = 0; i < 3; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(350));
+      rate(f, 1);
+      bursts.push_back(rate(f, calls(0.015)));
+    }
+    std::sort(bursts.begin(), bursts.end());
+    return bursts[1];
+  }
+
+  template <class F>
+  double sustained(F&& f) const {
+    rate(f, calls(0.7));
+    return rate(f, calls(1));
+  }
+
+ private:
+  int calls(double seconds) const { return std::max(least_, static_cast<int>(seconds * 600 / work_)); }
+
+  std::vector<Event> events_ = make_timers(2);
+  double work_;
+  int least_;
+};
+
+/// The row of a case, without its rates.
+bench::Row row_of(Case const& c) {
+  bench::Row row;
+  row("pass", name(c.pass))("type", c.type)("mask", c.mask)("dim", c.dim)("batch", c.batch)(
+      "seqlen", c.seqlen)("heads", c.heads)("kv_heads", c.kv_heads)("portable", c.portable);
+  if (c.pass == Pass::forward) return row("carry", c.carry)("parts", c.parts)("list", c.list);
+  return row("deterministic", c.deterministic);
+}
+
+/// Normal numbers: zeros run faster than any data does.
+template <class T>
+DeviceArray<T> filled(std::int64_t size, unsigned seed) {
+  DeviceArray<T> array(size);
+  bench::fill<<<1024, 256>>>(array.data(), size, seed);
+  return array;
+}
+
+/// A forward of a kernel with all its memory.
+template <class Kernel, int HeadDim, class T, class Result, class M>
+class Forward {
+ public:
+  Forward(Case const& c, M const& mask)
+      : mask_(mask),
+        q_(filled<T>(c.q_size(), 1)),
+        k_(filled<T>(c.kv_size(), 2)),
+        v_(filled<T>(c.kv_size(), 3)),
+        o_(filled<OutputOf<Result>>(c.q_size(), 4)),
+        top_(filled<float>(c.rows() * c.heads, 5)),
+        sum_(filled<float>(c.rows() * c.heads, 7)),
+        workspace_(filled<float>(4, 6)) {
+    call_.q = q_.data(), call_.k = k_.data(), call_.v = v_.data(), call_.out.o = o_.data();
+    if constexpr (is_finished<Result>) {
+      call_.out.lse = c.stats(top_);
+    } else {
+      call_.out.top = c.stats(top_), call_.out.sum = c.stats(sum_);
+      call_.carried = call_.out;
+    }
+    call_.queries = {{{(c.parts - 1) * c.seqlen, c.seqlen, 1}, {}}};
+    call_.keys = {{{0, c.parts * c.seqlen, 1}, {}}};
+    call_.batch = c.batch, call_.heads = c.heads, call_.kv_heads = c.kv_heads;
+    call_.scale = softmax_scale(0, HeadDim);
+    check(kernel_.prepare());
+    if constexpr (takes_chunks)
+      if (c.list) add_chunks(c);
+  }
+
+  void operator()() {
+    if constexpr (takes_chunks)
+      if (!chunks_.empty())
+        return check(
+            kernel_.launch(call_, std::span<KeyChunk<T> const>(chunks_), mask_, workspace_.data(), nullptr));
+    check(kernel_.launch(call_, mask_, workspace_.data(), nullptr));
+  }
+
+  ForwardCall<T, Result> const& call() const { return call_; }
+  DeviceArray<OutputOf<Result>> const& o() const { return o_; }
+
+ private:
+  static constexpr bool takes_chunks = requires(Kernel kernel) { kernel.prepare_chunks(); };
+
+  void add_chunks(Case const& c) {
+    Strides const strides = Strides::packed({c.batch, c.parts * c.seqlen, c.kv_heads, HeadDim});
+    for (std::int64_t part = c.parts; part-- > 0;)
+      chunks_.push_back({Tensor<T const>{k_.data(), strides}.from(part * c.seqlen),
+                         Tensor<T const>{v_.data(), strides}.from(part * c.seqlen),
+                         {{{part * c.seqlen, c.seqlen, 1}, {}}},
+                         nullptr});
+    check(kernel_.prepare_chunks());
+  }
+
+  M mask_;
+  DeviceArray<T> q_, k_, v_;
+  DeviceArray<OutputOf<Result>> o_;
+  DeviceArray<float> top_, sum_, workspace_;
+  ForwardCall<T, Result> call_;
+  Kernel kernel_;
+  std::vector<KeyChunk<T>> chunks_;
+};
+
+template <class Gpu, int HeadDim, class T, class Result, class M>
+void measure_forward(Case const& c, M const& mask) {
+  Forward<typename Gpu::template Forward<HeadDim, T, Result, M>, HeadDim, T, Result, M> forward(c, mask);
+  Timer const timer(c);
+  timer.rate(forward, 2);
+  bench::Row row = row_of(c);
+  row("burst", timer.burst(forward));
+  if (!c.brief) row("sustained", timer.sustained(forward));
+  row.print();
+}
+
+template <class Gpu, int HeadDim, class T, bool Deterministic, class M>
+void measure_backward(Case const& c, M const& mask) {
+  using Kernel = typename Gpu::template Backward<HeadDim, T, M, Deterministic>;
+  using Result = Finished<T>;
+  Forward<typename Gpu::template Forward<HeadDim, T, Result, M>, HeadDim, T, Result, M> forward(c, mask);
+  forward();
+  auto const d_o = filled<T>(c.q_size(), 4);
+  DeviceArray<T> const dq(c.q_size()), dk(c.kv_size()), dv(c.kv_size());
+  DeviceArray<float> const dq_sums(c.q_size()), delta(c.rows() * c.heads);
+  DeviceArray<char> const workspace(Kernel::workspace_bytes(c.batch, c.heads, c.seqlen, c.seqlen));
+
+  BackwardCall<T, float, T> call;
+  call.q = forward.call().q, call.k = forward.call().k, call.v = forward.call().v, call.d_o = d_o.data();
+  call.lse = forward.call().out.lse, call.delta = c.stats(delta);
+  call.queries = call.keys = forward.call().queries;
+  call.dq = dq_sums.data(), call.dk = dk.data(), call.dv = dv.data();
+  call.batch = c.batch, call.heads = c.heads, call.kv_heads = c.kv_heads, call.scale = forward.call().scale;
+  Kernel kernel;
+  check(kernel.prepare());
+  auto const main_part = [&] { check(kernel.launch(call, mask, workspace.data(), nullptr)); };
+  constexpr bool finishes = requires { requires Kernel::zeroes_and_rounds; };
+  auto whole = call;
+  whole.dq_zero = true, whole.dq_out = dq.data();
+  Shape const shape{c.batch, c.seqlen, c.heads, HeadDim};
+  auto const all = [&] {
+    check(row_ops::delta<HeadDim, T>(forward.o().data(), d_o.data(), c.stats(delta), shape, nullptr));
+    if (finishes) return check(kernel.launch(whole, mask, workspace.data(), nullptr));
+    check(cudaMemsetAsync(dq_sums.data(), 0, dq_sums.span().size_bytes(), nullptr));
+    main_part();
+    check(row_ops::copy<HeadDim>(Tensor<float const>(dq_sums.data()), Tensor<T>(dq.data()), shape, nullptr));
+  };
+
+  Timer const timer(c);
+  timer.rate(all, 1);
+  bench::Row row = row_of(c);
+  row("main", timer.burst(main_part))("burst", timer.burst(all));
+  if (!c.brief) row("sustained", timer.sustained(all));
+  row.print();
+}
+
+[[noreturn]] void refuse(Case const& c) {
+  fail("there is no kernel here for --pass ", name(c.pass), " --type ", c.type, " --mask ", c.mask, " --dim ",
+       c.dim, c.carry ? " --carry" : "");
+}
+
+template <class Gpu>
+struct Forwards {
+  template <int HeadDim, class T, class Result = Finished<T>>
+  static void measure(Case const& c) {
+    if (c.mask == "full") return measure_forward<Gpu, HeadDim, T, Result>(c, Full{});
+    if (c.mask == "causal") return measure_forward<Gpu, HeadDim, T, Result>(c, Causal{});
+    if constexpr (HeadDim == 128 && std::is_same_v<Result, Finished<bfloat16>>)
+      return measure_forward<Gpu, HeadDim, T, Result>(c, SlidingWindow{std::atoll(c.mask.c_str()), 0});
+    refuse(c);
+  }
+};
+
+template <class Gpu>
+struct Backwards {
+  template <int HeadDim, class T>
+  static void measure(Case const& c) {
+    if (c.mask == "full") return in_order<HeadDim, T>(c, Full{});
+    if (c.mask == "causal") return in_order<HeadDim, T>(c, Causal{});
+    refuse(c);
+  }
+
+ private:
+  template <int HeadDim, class T, class M>
+  static void in_order(Case const& c, M const& mask) {
+    if (c.deterministic) return measure_backward<Gpu, HeadDim, T, true>(c, mask);
+    measure_backward<Gpu, HeadDim, T, false>(c, mask);
+  }
+};
+
+template <class Kernels>
+void measure_case(Case const& c) {
+  if (c.carry) {
+    if constexpr (requires { Kernels::template measure<64, bfloat16, Partial<float>>(c); }) {
+      if (c.type == "bf16" && c.dim == 64) return Kernels::template measure<64, bfloat16, Partial<float>>(c);
+      if (c.type == "bf16" && c.dim == 128)
+        return Kernels::template measure<128, bfloat16, Partial<float>>(c);
+    }
+    refuse(c);
+  }
+  if (c.type == "fp16" && c.dim == 64) return Kernels::template measure<64, float16>(c);
+  if (c.type == "fp16" && c.dim == 128) return Kernels::template measure<128, float16>(c);
+  if (c.type != "bf16") refuse(c);
+  if (c.dim == 64) return Kernels::template measure<64, bfloat16>(c);
+  if (c.dim == 96) return Kernels::template measure<96, bfloat16>(c);
+  if (c.dim == 128) return Kernels::template measure<128, bfloat16>(c);
+  if (c.dim == 192) return Kernels::template measure<192, bfloat16>(c);
+  if (c.dim == 256) return Kernels::template measure<256, bfloat16>(c);
+  refuse(c);
+}
+
+template <class Gpu>
+void measure(Case const& c) {
+  if (c.pass == Pass::forward) return measure_case<Forwards<Gpu>>(c);
+  measure_case<Backwards<Gpu>>(c);
+}
+
+void measure(Case const& c) { c.portable ? measure<Sm80>(c) : measure<Sm90>(c); }
+
+support::Options options({
+    {"--pass", "forward", "forward or backward"},
+    {"--type", "bf16", "bf16 or fp16"},
+    {"--mask", "full", "full, causal or, forward, how many earlier keys a window has"},
+    {"--dim", "128", "head dim: 64, 96, 128, 192 or 256"},
+    {"--batch", "4", "sequences"},
+    {"--seqlen", "8192", "tokens of each"},
+    {"--heads", "16", "query heads"},
+    {"--kv-heads", "", "key/value heads; as many as query heads"},
+    {"--portable", support::off, "the kernels for sm_80 and up, not those for Hopper"},
+    {"--brief", support::off, "no sustained rate"},
+    {"--carry", support::off, "a forward continues from a partial result and writes one"},
+    {"--keys", "1", "a forward's queries are the last of so many times SEQLEN tokens"},
+    {"--chunks", "", "the same, and the keys are a list of that many chunks"},
+    {"--deterministic", support::off, "a backward with the same bits in every run"},
+});
+
+Case asked_for() {
+  Case c{.pass = options.choice<Pass>("--pass", {{"forward", Pass::forward}, {"backward", Pass::backward}}),
+         .type = options.text("--type"),
+         .mask = options.text("--mask"),
+         .dim = options.small("--dim", 1, 256),
+         .batch = options.whole("--batch", 1, 1e6),
+         .seqlen = options.whole("--seqlen", 1, 1e8),
+         .heads = options.whole("--heads", 1, 1e6)};
+  c.kv_heads = options.text("--kv-heads").empty() ? c.heads : options.whole("--kv-heads", 1, 1e6);
+  c.portable = options.on("--portable"), c.brief = options.on("--brief"), c.carry = options.on("--carry");
+  c.deterministic = options.on("--deterministic");
+  c.list = !options.text("--chunks").empty();
+  c.parts = options.whole(c.list ? "--chunks" : "--keys", 1, 1e4);
+  bool const named = c.mask == "full" || c.mask == "causal";
+  if (!named) static_cast<void>(options.whole("--mask", 0, 1e8));
+  if (c.pass == Pass::backward && (c.parts > 1 || c.carry))
+    fail("--keys, --chunks and --carry are a forward's");
+  return c;
+}
+
+int run(bool selection) {
+  if (!testing::has_gpu()) return testing::skipped;
+  if (!selection) return measure(asked_for()), 0;
+  for (Pass const pass : {Pass::forward, Pass::backward})
+    for (char const* const mask : {"full", "causal"}) {
+      measure({.pass = pass, .mask = mask});
+      measure({.pass = pass, .mask = mask, .dim = 64, .heads = 32, .kv_heads = 32});
+    }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return support::run_main(argc, argv, options, [&] { return run(argc == 1); });
+}

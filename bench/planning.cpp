@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// What planning costs: a rank's plans of both passes, and a whole advise(). Causal, 1M tokens, on one thread.
+// Prints a row a schedule and world, then one a world that advise() judges; --help lists the options.
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "bench/support/row.hpp"
+#include "examples/support/options.hpp"
+#include "lightseq/lightseq.hpp"
+#include "lightseq/predict/advise.hpp"
+
+using namespace lightseq;
+
+namespace {
+
+/// Seconds of one call.
+template <class F>
+double seconds(F const& f) {
+  auto const begin = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+/// The microseconds in which one rank plans: the mean over the ranks, the best of some rounds.
+template <Schedule S>
+void plan(char const* name, int world, std::int64_t seqlen) {
+  std::size_t transfers = 0;
+  double best = 1e9;
+  for (int round = 0; round < 5; ++round)
+    best = std::min(best, seconds([&] {
+                      for (int rank = 0; rank < world; ++rank) {
+                        Planner const planner(S{}, Causal{}, world, seqlen);
+                        for (Pass const pass : {Pass::forward, Pass::backward})
+                          transfers += planner.plan(rank, pass).steps.size();
+                      }
+                    }));
+  bench::Row()("schedule", name)("world", world)("seqlen", seqlen)("plan_us", 1e6 * best / world)(
+      "steps", transfers / 10 / static_cast<std::size_t>(world))
+      .print();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  support::Options options(
+      {{"--world", "8,64,512", "ranks; a list"}, {"--seqlen", "1048576", "tokens of the whole sequence"}});
+  return support::run_main(argc, argv, options, [&] {
+    auto const worlds = options.whole_numbers("--world", 1, 1 << 16);
+    std::int64_t const seqlen = options.whole("--seqlen", 1, 1e9);
+    for (std::int64_t const world : worlds) {
+      plan<Balanced>("Balanced", static_cast<int>(world), seqlen);
+      plan<ZigzagRing>("ZigzagRing", static_cast<int>(world), seqlen);
+    }
+    for (std::int64_t const world : worlds) {
+      auto const ranks = static_cast<int>(world);
+      Problem const problem{.seqlen = seqlen, .heads = 32, .kv_heads = 8};
+      std::size_t ways = 0;
+      double const time = seconds([&] {
+        ways = advise(problem, 128, sizeof(bfloat16), Causal{}, ranks, h100_nodes(), h100()).size();
+      });
+      bench::Row()("advise", "causal")("world", world)("seqlen", seqlen)("ways", ways)("seconds", time)
+          .print();
+    }
+    return 0;
+  });
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <charconv>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <map>
+#include <new>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lightseq/core/error.hpp"
+
+/// The command lines of the examples and benches.
+namespace lightseq::support {
+
+/// One option of a program.
+struct Option {
+  std::string name;   ///< "--world"
+  std::string value;  ///< the default; of a switch, which takes no value, `off`
+  std::string help;   ///< one line
+};
+
+/// The default of an option that takes no value.
+inline constexpr char const* off = "off";
+
+/// Words of a command line, read as `--name value`, `--switch` or, where the program takes some, operands.
+/// All functions throw Error, with the option's name and what stands there, on what cannot be read.
+class Options {
+ public:
+  /// `operands` names what else a program takes, as "[FILE...]"; empty: nothing.
+  explicit Options(std::vector<Option> known, std::string operands = {})
+      : known_(std::move(known)), takes_(std::move(operands)) {
+    for (Option const& option : known_) values_[option.name] = option.value;
+  }
+
+  /// Reads the words after the program's name.
+  void read(std::vector<std::string> const& words) {
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      std::string const& word = words[i];
+      auto const found = values_.find(word);
+      if (word == "--help") {
+        help_ = true;
+      } else if (found == values_.end() && !takes_.empty() && !word.starts_with("-")) {
+        operands_.push_back(word);
+      } else if (found == values_.end() || (!is_switch(word) && i + 1 == words.size())) {
+        fail("no such option, or no value of it: ", word);
+      } else {
+        found->second = is_switch(word) ? "on" : words[++i];
+      }
+    }
+  }
+
+  /// Whether --help was asked for.
+  bool help() const { return help_; }
+
+  /// Every option with its default.
+  void print(char const* program) const {
+    std::printf("%s [OPTION VALUE]... %s\n", program, takes_.c_str());
+    for (Option const& o : known_)
+      std::printf("  %-18s %s%s\n", o.name.c_str(), o.help.c_str(),
+                  is_switch(o.name) ? "" : (" [" + o.value + "]").c_str());
+  }
+
+  std::vector<std::string> const& operands() const { return operands_; }
+  std::string const& text(std::string const& name) const { return values_.at(name); }
+  bool on(std::string const& name) const { return text(name) == "on"; }
+
+  double number(std::string const& name, double least = -1e18, double most = 1e18) const {
+    return number(name, text(name), least, most);
+  }
+  std::int64_t whole(std::string const& name, double least, double most) const {
+    return whole(name, text(name), least, most);
+  }
+  int small(std::string const& name, int least, int most) const {
+    return static_cast<int>(whole(name, least, most));
+  }
+
+  /// The parts of a list, between commas; at least one.
+  std::vector<std::string> list(std::string const& name) const {
+    std::vector<std::string> parts;
+    std::istringstream all(text(name));
+    for (std::string part; std::getline(all, part, ',');) parts.push_back(part);
+    if (text(name).ends_with(',')) parts.emplace_back();
+    if (parts.empty()) fail(name, " is empty");
+    return parts;
+  }
+  std::vector<std::int64_t> whole_numbers(std::string const& name, double least, double most) const {
+    std::vector<std::int64_t> values;
+    for (std::string const& part : list(name)) values.push_back(whole(name, part, least, most));
+    return values;
+  }
+
+  /// What the option's text stands for.
+  template <class T>
+  T choice(std::string const& name, std::map<std::string, T> const& choices) const {
+    auto const found = choices.find(text(name));
+    if (found != choices.end()) return found->second;
+    std::string names;
+    for (auto const& [key, value] : choices) names += (names.empty() ? "" : ", ") + key;
+    fail(name, " is '", text(name), "', it must be one of ", names);
+  }
+
+ private:
+  bool is_switch(std::string const& name) const {
+    for (Option const& option : known_)
+      if (option.name == name) return option.value == off;
+    return false;
+  }
+
+  static double number(std::string const& name, std::string const& text, double least, double most) {
+    double value = 0;
+    auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || !(value >= least && value <= most))
+      fail(name, " is '", text, "', it must be a number from ", least, " to ", most);
+    return value;
+  }
+  static std::int64_t whole(std::string const& name, std::string const& text, double least, double most) {
+    double const value = number(name, text, least, most);
+    if (value != std::floor(value)) fail(name, " is '", text, "', it must be a whole number");
+    return static_cast<std::int64_t>(value);
+  }
+
+  std::vector<Option> known_;
+  std::string takes_;
+  std::map<std::string, std::string> values_;
+  std::vector<std::string> operands_;
+  bool help_ = false;
+};
+
+/// A whole main(): reads the command line into `options` and returns what `run()` returns. Bad input (an
+/// Error) gives 2, any other exception 1, each with its text on stderr.
+template <class Run>
+int run_main(int argc, char** argv, Options& options, Run const& run) {
+  char const* const program = argc > 0 ? argv[0] : "program";
+  try {
+    options.read({argv + (argc > 0), argv + argc});
+    if (options.help()) return options.print(program), 0;
+    return run();
+  } catch (Error const& error) {
+    std::fprintf(stderr, "%s\n(%s --help lists the options)\n", error.what(), program);
+    return 2;
+  } catch (std::bad_alloc const&) {
+    std::fprintf(stderr, "%s: there is not enough memory\n", program);
+    return 1;
+  } catch (std::exception const& error) {
+    std::fprintf(stderr, "%s: %s\n", program, error.what());
+    return 1;
+  }
+}
+
+}  // namespace lightseq::support

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/support/row.hpp"
+
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "lightseq/predict/calibration.hpp"
+
+using namespace lightseq;
+
+TEST_CASE("a row is a line of JSON, in the order of its fields") {
+  bench::Row row;
+  row("text", "full")("string", std::string("bf16"))("yes", true)("whole", std::int64_t{1} << 40)("real",
+                                                                                                  0.1f);
+  row("large", 1.23456789e12)("small", -2.5e-9);
+  CHECK(row.text() ==
+        "{\"text\": \"full\", \"string\": \"bf16\", \"yes\": true, \"whole\": 1099511627776, \"real\": 0.1, "
+        "\"large\": 1.23457e+12, \"small\": -2.5e-09}\n");
+}
+
+TEST_CASE("calibration reads the rows of a bench") {
+  auto const row = [](char const* pass, bool carry, double sustained) {
+    return bench::Row()("pass", pass)("type", "bf16")("mask", "full")("dim", 128)("batch", 2)("seqlen", 8192)(
+               "heads", 16)("kv_heads", 16)("carry", carry)("burst", 700.0)("sustained", sustained)
+        .text();
+  };
+  std::string const text = row("forward", false, 655.125) + row("backward", false, 571.5);
+  ComputeModel const found = calibrated(h100(), text, 128);
+  CHECK(found.forward_flops == doctest::Approx(655.125e12));
+  CHECK(found.backward_flops == doctest::Approx(571.5e12));
+}
