@@ -23,13 +23,11 @@ class Muted {
   }
   Status finish() noexcept { return muted_ ? Status{} : transport_->finish(); }
   Status precede(cudaStream_t stream) noexcept {
-    if constexpr (Precedes<T, cudaStream_t>)
-      return muted_ ? Status{} : transport_->precede(stream);
+    if constexpr (Precedes<T, cudaStream_t>) return muted_ ? Status{} : transport_->precede(stream);
     return {};
   }
   Status rendezvous(cudaStream_t stream) noexcept {
-    if constexpr (Rendezvous<T, cudaStream_t>)
-      return muted_ ? Status{} : transport_->rendezvous(stream);
+    if constexpr (Rendezvous<T, cudaStream_t>) return muted_ ? Status{} : transport_->rendezvous(stream);
     return {};
   }
   Status connect(std::span<int const> to, std::span<int const> from) noexcept {

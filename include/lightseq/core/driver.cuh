@@ -2,19 +2,23 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include "lightseq/core/cuda_error.cuh"
+#include "lightseq/core/status.hpp"
+
 namespace lightseq {
 
-/// Looks up the driver's function `name`, as CUDA 12.0 declares it. `to` is null where the driver has none.
-/// A program linked with libcuda instead would not start where there is no driver.
+/// Looks up the driver's function `name`, a literal, as CUDA 12.0 declares it; not ok where the driver has
+/// none. A program linked with libcuda instead would not start where there is no driver.
 template <class Function>
-cudaError_t find_driver_function(char const* name, Function*& to) {
+Status find_driver_function(char const* name, Function*& to) noexcept {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   cudaError_t const error =
       cudaGetDriverEntryPointByVersion(name, &function, 12000, cudaEnableDefault, &found);
-  bool const has = error == cudaSuccess && found == cudaDriverEntryPointSuccess;
-  to = has ? reinterpret_cast<Function*>(function) : nullptr;
-  return error;
+  if (error != cudaSuccess) return cuda_status(name, error);
+  if (found != cudaDriverEntryPointSuccess) return cuda_status(name, cudaErrorSymbolNotFound);
+  to = reinterpret_cast<Function*>(function);
+  return {};
 }
 
 }  // namespace lightseq

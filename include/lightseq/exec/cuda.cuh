@@ -13,6 +13,7 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/cuda_error.cuh"
 #include "lightseq/core/device.cuh"
+#include "lightseq/core/driver.cuh"
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/event.cuh"
 #include "lightseq/core/problem.hpp"
@@ -103,12 +104,8 @@ struct Cuda {
 
     /// For launches with chunks. Throws Error if the device cannot run them.
     void prepare_chunks() {
-      cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-      void* function = nullptr;
-      check_cuda("cuStreamWriteValue32", cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &function,
-                                                                          12000, cudaEnableDefault, &found));
-      if (found != cudaDriverEntryPointSuccess) fail("the driver has no cuStreamWriteValue32");
-      write_value_ = reinterpret_cast<decltype(write_value_)>(function);
+      if (Status const status = find_driver_function("cuStreamWriteValue32", write_value_); !status.ok())
+        fail(status.message());
       if (Status const status = final_.prepare_chunks(); !status.ok()) fail(status.message());
     }
 

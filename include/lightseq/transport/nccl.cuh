@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "lightseq/core/cuda_error.cuh"
+#include "lightseq/core/driver.cuh"
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/event.cuh"
 #include "lightseq/transport/agreement.hpp"
@@ -193,12 +194,8 @@ inline Nccl::Nccl(ncclComm_t comm, cudaStream_t stream, NcclOptions const& optio
   check_cuda("to say which GPU is current", cudaGetDevice(&ours));
   if (ours != gpu_) refuse("the communicator is of GPU ", gpu_, ", but GPU ", ours, " is current");
 
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-  check_cuda("cuStreamWriteValue32", cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &function,
-                                                                      12000, cudaEnableDefault, &found));
-  if (found != cudaDriverEntryPointSuccess) refuse("the driver has no cuStreamWriteValue32");
-  write_value_ = reinterpret_cast<decltype(write_value_)>(function);
+  if (Status const status = find_driver_function("cuStreamWriteValue32", write_value_); !status.ok())
+    refuse(status.message());
   cudaEvent_t event = nullptr;
   check_cuda("an event", cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
   begun_.reset(event);

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "lightseq/core/abi.hpp"
+#include "lightseq/core/cuda_error.cuh"
 #include "lightseq/core/status.hpp"
 
 /// How kernels are prepared and launched.
@@ -38,12 +39,6 @@ template <class... Parameters>
 cudaError_t load_kernel(void (*kernel)(Parameters...)) {
   cudaFuncAttributes attributes;
   return cudaFuncGetAttributes(&attributes, reinterpret_cast<void const*>(kernel));
-}
-
-/// The status of a CUDA call for the kernel that errors call `name`.
-inline Status status_of(cudaError_t error, char const* name) {
-  if (error == cudaSuccess) return {};
-  return {.code = Code::device_failed, .subject = name, .native = error};
 }
 
 /// A kernel that is prepared once, at plan time, on the device that is current then, and launched later.
@@ -78,7 +73,7 @@ class Launcher {
   }
 
   /// The status of a CUDA call that belongs to a launch.
-  Status refused(cudaError_t error) const { return status_of(error, name_); }
+  Status refused(cudaError_t error) const { return cuda_status(name_, error); }
 
   /// Multiprocessors of the device, and the thread blocks that it holds at once.
   int multiprocessors() const { return multiprocessors_; }

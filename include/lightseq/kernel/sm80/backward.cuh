@@ -45,7 +45,7 @@ class BackwardKernel {
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
       error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    if (error != cudaSuccess) return status_of(error, name);
+    if (error != cudaSuccess) return cuda_status(name, error);
     if constexpr (backward_tile(HeadDim, true) != backward_tile(HeadDim, false))
       if (std::min(shared, shared_limit) >= Block<true>::shared_bytes + 1024) return choose<true>();
     return choose<false>();
@@ -62,7 +62,7 @@ class BackwardKernel {
     auto const bytes = static_cast<std::size_t>(
         workspace_bytes(call.batch, call.heads, call.queries.rows(), call.keys.rows()));
     cudaError_t const error = cudaMemsetAsync(workspace, 0, bytes, stream);
-    if (error != cudaSuccess) return status_of(error, name);
+    if (error != cudaSuccess) return cuda_status(name, error);
     return launcher_.launch(launch, launch.order.tiles, sm_margin, stream);
   }
 

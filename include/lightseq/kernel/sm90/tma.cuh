@@ -86,11 +86,7 @@ __device__ __forceinline__ void wait_stores() { asm volatile("cp.async.bulk.wait
 /// Makes tensor maps, with a function of the driver.
 class TensorMaps {
  public:
-  Status prepare() {
-    cudaError_t const error = find_driver_function("cuTensorMapEncodeTiled", encode_);
-    if (encode_ != nullptr) return {};
-    return {.code = Code::device_failed, .subject = "cuTensorMapEncodeTiled", .native = error};
-  }
+  Status prepare() { return find_driver_function("cuTensorMapEncodeTiled", encode_); }
 
   /// A map of the tensor whose boxes are `rows` tokens of one head, a panel of 128 bytes of the dim at a
   /// time.
@@ -123,8 +119,7 @@ class TensorMaps {
     CUresult const result = encode_(&map, type, 4, data, extents, strides, box, ones,
                                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (result != CUDA_SUCCESS) return {.code = Code::device_failed, .subject = name, .native = result};
-    return {};
+    return cuda_status(name, static_cast<cudaError_t>(result));  // the runtime has the driver's numbers
   }
 
  private:
