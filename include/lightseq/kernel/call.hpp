@@ -50,6 +50,19 @@ struct ForwardCall {
   Result out;
   std::int64_t batch = 1, heads = 1, kv_heads = 1;
   float scale = 1;
+
+  /// The call with the strides filled in of tensors that came from bare pointers. Kernels begin with it.
+  ForwardCall resolved(int head_dim) const {
+    Shape const of_queries{batch, queries.rows(), heads, head_dim},
+        of_keys{batch, keys.rows(), kv_heads, head_dim};
+    ForwardCall call = *this;
+    call.q = q.resolved(of_queries);
+    call.k = k.resolved(of_keys);
+    call.v = v.resolved(of_keys);
+    call.carried.o = carried.o.resolved(of_queries);
+    call.out.o = out.o.resolved(of_queries);
+    return call;
+  }
 };
 
 /// Keys and values that arrive while a forward call is under way.
@@ -80,6 +93,22 @@ struct BackwardCall {
   bool dkv_zero = false;  ///< dk and dv count as zero at first, whatever they hold
   bool dq_zero = false;   ///< dq counts as zero at first, whatever it holds
   Tensor<T> dq_out = {};  ///< as q: where it is not null, it gets what dq then holds, rounded
+
+  /// As ForwardCall::resolved().
+  BackwardCall resolved(int head_dim) const {
+    Shape const of_queries{batch, queries.rows(), heads, head_dim},
+        of_keys{batch, keys.rows(), kv_heads, head_dim};
+    BackwardCall call = *this;
+    call.q = q.resolved(of_queries);
+    call.d_o = d_o.resolved(of_queries);
+    call.dq = dq.resolved(of_queries);
+    call.dq_out = dq_out.resolved(of_queries);
+    call.k = k.resolved(of_keys);
+    call.v = v.resolved(of_keys);
+    call.dk = dk.resolved(of_keys);
+    call.dv = dv.resolved(of_keys);
+    return call;
+  }
 };
 
 }  // namespace LIGHTSEQ_ABI

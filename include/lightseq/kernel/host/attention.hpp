@@ -82,15 +82,10 @@ class Forward {
   };
 
   Forward(ForwardCall<T, Result> const& call, M const& mask, std::byte* scratch)
-      : call_(call), mask_(mask), scale_(call.scale), scratch_(*::new (static_cast<void*>(scratch)) Scratch) {
-    Shape const queries{call.batch, call.queries.rows(), call.heads, HeadDim};
-    Shape const keys{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
-    call_.q = call.q.resolved(queries);
-    call_.k = call.k.resolved(keys);
-    call_.v = call.v.resolved(keys);
-    call_.out.o = call.out.o.resolved(queries);
-    call_.carried.o = call.carried.o.resolved(queries);
-  }
+      : call_(call.resolved(HeadDim)),
+        mask_(mask),
+        scale_(call.scale),
+        scratch_(*::new (static_cast<void*>(scratch)) Scratch) {}
 
   void run() {
     std::int64_t const items = call_.heads / call_.kv_heads * tiles_of(call_.queries, tile.stationary);
@@ -286,17 +281,10 @@ class Backward {
   };
 
   Backward(BackwardCall<T> const& call, M const& mask, std::byte* scratch)
-      : call_(call), mask_(mask), scale_(call.scale), scratch_(*::new (static_cast<void*>(scratch)) Scratch) {
-    Shape const queries{call.batch, call.queries.rows(), call.heads, HeadDim};
-    Shape const keys{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
-    call_.q = call.q.resolved(queries);
-    call_.d_o = call.d_o.resolved(queries);
-    call_.dq = call.dq.resolved(queries);
-    call_.k = call.k.resolved(keys);
-    call_.v = call.v.resolved(keys);
-    call_.dk = call.dk.resolved(keys);
-    call_.dv = call.dv.resolved(keys);
-  }
+      : call_(call.resolved(HeadDim)),
+        mask_(mask),
+        scale_(call.scale),
+        scratch_(*::new (static_cast<void*>(scratch)) Scratch) {}
 
   void run() {
     std::int64_t const key_tiles = tiles_of(call_.keys, tile.stationary);
