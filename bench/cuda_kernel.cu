@@ -22,6 +22,7 @@
 #include "bench/support/cuda.cuh"
 #include "bench/support/row.hpp"
 #include "examples/support/options.hpp"
+#include "lightseq/core/problem.hpp"
 #include "lightseq/kernel/gpu/row_ops.cuh"
 #include "lightseq/kernel/sm80/backward.cuh"
 #include "lightseq/kernel/sm80/forward.cuh"

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "lightseq/core/problem.hpp"
 #include "lightseq/kernel/host/attention.hpp"
 #include "lightseq/kernel/host/row_ops.hpp"
 #include "lightseq/mask/causal.hpp"

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "lightseq/core/problem.hpp"
 #include "lightseq/kernel/host/attention.hpp"
 #include "lightseq/kernel/host/row_ops.hpp"
 #include "lightseq/kernel/reference.hpp"
