@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The hand-written backward of examples/apps/train_lm against finite differences of an independent dense model.
+// The hand-written backward of examples/apps/train_lm against finite differences of an independent dense
+// model.
 #include <cblas.h>
 #include <doctest/doctest.h>
 
