@@ -18,7 +18,7 @@
 #include "lightseq/mask/mask.hpp"
 
 /// What a thread block of the portable forward kernel does. All warps load together, the next key tile while
-/// they attend the present one, and each attends its thread queries. Thread blocks stay and take query tiles
+/// they attend the present one, and each attends its own queries. Thread blocks stay and take query tiles
 /// from a counter.
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
