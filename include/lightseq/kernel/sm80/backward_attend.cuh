@@ -19,7 +19,7 @@ namespace sm80 {
 
 /// A warp's share of one key tile, with or without care for hidden pairs whose numbers are not finite.
 template <BackwardBlock Block, bool Careful>
-struct BackwardAttention {
+struct BackwardWarp {
   using T = typename Block::T;
   using KeyGrad = typename Block::KeyGrad;
   using Semaphore = typename Block::Semaphore;
@@ -42,7 +42,7 @@ struct BackwardAttention {
     std::uint32_t stats;   ///< address of what this thread reads of Block::Stats
   };
 
-  /// What registers hold. Arrays are no members of BackwardAttention: the compiler would keep the numbers
+  /// What registers hold. Arrays are no members of BackwardWarp: the compiler would keep the numbers
   /// beside them in memory until it has unrolled all loops, and find worse code.
   struct Sums {
     float dk[fragments][warp_blocks * 8], dv[fragments][warp_blocks * 8];
@@ -69,8 +69,8 @@ struct BackwardAttention {
   unsigned* passed = nullptr;  ///< the semaphore that the next step passes on
   int stage = 0;
 
-  __device__ __forceinline__ BackwardAttention(Block const& shared, typename Block::Work const& work,
-                                               int this_turn)
+  __device__ __forceinline__ BackwardWarp(Block const& shared, typename Block::Work const& work,
+                                          int this_turn)
       : block(shared),
         place(work.place),
         keys(work.keys),

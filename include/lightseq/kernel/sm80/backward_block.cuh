@@ -24,7 +24,7 @@ template <BackwardBlock Block>
 __noinline__ __device__ void attend_with_care(typename Block::Launch const& launch, std::uint32_t shared,
                                               typename Block::Work work, int turn) {
   Block const block{launch, shared};
-  BackwardAttention<Block, true>(block, work, turn).run();
+  BackwardWarp<Block, true>(block, work, turn).run();
 }
 
 /// Takes key tiles until there are no more.
@@ -44,7 +44,7 @@ __device__ __forceinline__ void run_backward(Block const& block) {
     if (work.more && BackwardFinite<Block>{block}.needs_care(work)) {
       attend_with_care<Block>(launch, block.shared, work, launch.order.turn(index));
     } else {
-      BackwardAttention<Block, false>(block, work, launch.order.turn(index)).run();
+      BackwardWarp<Block, false>(block, work, launch.order.turn(index)).run();
     }
   }
 }

@@ -25,7 +25,7 @@ inline namespace LIGHTSEQ_ABI {
 namespace sm80 {
 
 /// All that a launch is told. Element 0 and 1 of an array belong to the two segments of a shard.
-template <class T, class Result, Mask M>
+template <class T, ForwardResult Result, Mask M>
 struct ForwardLaunch {
   M mask;
   Tensor<T const> q = {}, k = {}, v = {};
@@ -37,7 +37,7 @@ struct ForwardLaunch {
   unsigned* counter = nullptr;
 };
 
-template <int HeadDim, class T, class Result, Mask M>
+template <int HeadDim, class T, ForwardResult Result, Mask M>
 struct Forward {
   using Out = OutputOf<Result>;
   static constexpr ForwardTile tile = forward_tile(HeadDim);
@@ -340,7 +340,7 @@ struct Forward {
   };
 };
 
-template <int HeadDim, class T, class Result, Mask M>
+template <int HeadDim, class T, ForwardResult Result, Mask M>
 __global__ void __launch_bounds__(Forward<HeadDim, T, Result, M>::threads, forward_tile(HeadDim).blocks)
     forward_kernel(__grid_constant__ ForwardLaunch<T, Result, M> const launch) {
 #if __CUDA_ARCH__ >= 800
