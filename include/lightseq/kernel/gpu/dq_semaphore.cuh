@@ -4,6 +4,7 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/gpu/key_tile_scheduler.cuh"
+#include "lightseq/kernel/gpu/ptx.cuh"
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
@@ -71,10 +72,8 @@ struct DqSemaphore {
                                        bool from_last) const {
     unsigned const want = static_cast<unsigned>(last_before(hull, turn, from_last) + 1);
     if (threadIdx.x % 32 == 0) {
-      unsigned have;
-      do {
-        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(have) : "l"(place) : "memory");
-      } while (have != want);
+      while (ptx::load_acquire(place) != want) {
+      }
     }
     __syncwarp();
     return want > 0;
@@ -86,7 +85,7 @@ struct DqSemaphore {
   /// Says that the tile of `turn` has added its part. One of the threads that added calls it, after a barrier
   /// of all of them.
   __device__ __forceinline__ static void pass(unsigned* place, int turn) {
-    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(place), "r"(turn + 1) : "memory");
+    ptx::store_release(place, static_cast<unsigned>(turn + 1));
   }
 };
 

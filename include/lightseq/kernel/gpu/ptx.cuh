@@ -124,6 +124,37 @@ __device__ __forceinline__ void multiply(float* d, std::uint32_t const (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "C"(Name<T>::value));
 }
 
+/// Reads a word that another thread block writes; what was written before it may be read after it.
+__device__ __forceinline__ std::uint32_t load_acquire(std::uint32_t const* from) {
+  std::uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+
+/// The same where another device may write it.
+__device__ __forceinline__ std::uint32_t load_acquire_system(std::uint32_t const* from) {
+  std::uint32_t value;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+
+/// Reads such a word, and says nothing about others.
+__device__ __forceinline__ std::uint32_t load_relaxed(std::uint32_t const* from) {
+  std::uint32_t value;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+
+/// Writes a word after all that this thread, and those it has met at a barrier, wrote before.
+__device__ __forceinline__ void store_release(std::uint32_t* to, std::uint32_t value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+
+/// Adds 1 to a word, likewise.
+__device__ __forceinline__ void count_release(std::uint32_t* at) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(at) : "memory");
+}
+
 /// Adds four floats to those at `to`, a multiple of 16 bytes, in one instruction, from sm_90 on; before, two
 /// each to those at `to` and `to` + 8.
 __device__ __forceinline__ void add_four(float* to, float a, float b, float c, float d) {

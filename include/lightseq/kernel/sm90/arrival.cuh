@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "lightseq/core/abi.hpp"
-#include "lightseq/core/standard.hpp"
+#include "lightseq/kernel/gpu/ptx.cuh"
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
@@ -12,12 +12,7 @@ namespace sm90 {
 /// Returns once *flag is not 0. What was written, by this device or another, before the flag was set may then
 /// be read by this thread and by the copies that it starts.
 __device__ __forceinline__ void wait_arrived(std::uint32_t const* flag) {
-  while (true) {
-    std::uint32_t value;
-    asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
-    if (value != 0) break;
-    __nanosleep(64);
-  }
+  while (ptx::load_acquire_system(flag) == 0) __nanosleep(64);
   // TMA does not see by itself what this thread has acquired.
   asm volatile("fence.proxy.async.global;" ::: "memory");
 }

@@ -152,14 +152,8 @@ struct DqZeroRound {
 
   /// Looks at a counter. To acquire it each time would empty the L1 cache, where the warps that move data
   /// keep what finds no room in registers.
-  __device__ __forceinline__ static unsigned load(unsigned const* from) {
-    unsigned value;
-    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
-    return value;
-  }
-  __device__ __forceinline__ static void count(unsigned* at) {
-    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(at) : "memory");
-  }
+  __device__ __forceinline__ static unsigned load(unsigned const* from) { return ptx::load_relaxed(from); }
+  __device__ __forceinline__ static void count(unsigned* at) { ptx::count_release(at); }
 
   /// Orders what was seen or written before it and what follows, of threads and of TMA alike.
   __device__ __forceinline__ static void fence() {
