@@ -387,9 +387,10 @@ bool run_case(Process const& process, Case const& c, Expected const* expected) {
     Part part(B::positions(process.rank, process.world, c.seqlen), c.heads, c.kv_heads);
     run(B::name, part, B(process.comm, process.world, c.seqlen, part));
   };
-  distributed.template operator()<Balanced>("Balanced");
-  distributed.template operator()<ZigzagRing>("ZigzagRing");
-  distributed.template operator()<Ring>("Ring");
+  for_each_type<Schedules>([&]<class S>() {
+    if constexpr (!HasNodes<S>)  // the GPUs of one machine are one node
+      distributed.template operator()<S>(std::string(S::name).c_str());
+  });
   // Without the environment that it needs it would wait for its messages until the time-out.
   constexpr char const* one_launch = "ZigzagRingOneLaunch";
   if (process.wanted.only == one_launch) distributed.template operator()<ZigzagRing, true>(one_launch);
@@ -404,7 +405,7 @@ support::Options options({
     {"--heads", "32", "query heads"},
     {"--kv-heads", "32,8", "key/value heads; a list"},
     {"--sm-margin", "0", "multiprocessors that attention leaves to NCCL"},
-    {"--only", "", "one contender: Balanced, ZigzagRing, ZigzagRingOneLaunch, Ring, AllGather or AllToAll"},
+    {"--only", "", "one contender: a schedule, ZigzagRingOneLaunch, AllGather or AllToAll"},
     {"--trace", "", "the prefix of Chrome traces to write"},
     {"--check", support::off, "results against dense attention, of two short sequences; nothing is timed"},
 });

@@ -26,10 +26,11 @@ support::Options options({
     {"--kv-heads", "8", "key/value heads, a divisor of the query heads; or a list"},
     {"--dim", "128", "head dim"},
     {"--batch", "1", "sequences"},
-    {"--mask", "causal", "causal, full or window"},
-    {"--window", "4096", "keys in sight, with --mask window"},
+    {"--mask", "Causal", names_of<Masks>()},
+    {"--window", "4096", "keys that a query sees, of masks such as SlidingWindow"},
     {"--pass", "both", "forward, backward or both"},
-    {"--schedule", "Ring,Balanced,ZigzagRing", "which to draw or to tabulate; all for every one"},
+    {"--schedule", "Ring,Balanced,ZigzagRing",
+     "which to draw or to tabulate: all, or a list of " + names_of<Schedules>()},
     {"--route", "owner", "owner, neighbour (relays) or, in tables, best; two-level rings always relay"},
     {"--ranks-per-node", "8", "GPUs of a node; a world of fewer is one node"},
     {"--inside-gbs", "370", "GB/s each way inside a node"},
@@ -103,22 +104,19 @@ Case make_case(std::int64_t world, std::int64_t seqlen, std::int64_t kv_heads) {
 template <class F>
 void with_mask(F f) {
   auto const window = options.whole("--window", 1, most_tokens);
-  options.choice<std::function<void()>>("--mask",
-                                        {{"causal", [&] { f(Causal{}); }},
-                                         {"full", [&] { f(Full{}); }},
-                                         {"window", [&] { f(SlidingWindow{.left = window - 1}); }}})();
+  std::map<std::string, std::function<void()>> masks;
+  for_each_type<Masks>([&]<class M>() { masks[std::string(M::name)] = [&] { f(mask_seeing<M>(window)); }; });
+  options.choice("--mask", masks)();
 }
 
 /// The schedules that were asked for.
 std::set<std::string> chosen_schedules() {
   std::set<std::string> all, chosen;
-  for_each_schedule(4, 2, [&](std::string const& name, char const*, auto) { all.insert(name); });
+  for_each_type<Schedules>([&]<class S>() { all.insert(std::string(S::name)); });
   if (options.text("--schedule") == "all") return all;
   for (std::string const& name : options.list("--schedule")) {
     if (all.count(name) == 0) {
-      std::string names;
-      for (std::string const& known_name : all) names += ' ' + known_name;
-      fail("--schedule: there is no ", name, "; there are", names);
+      fail("--schedule: there is no ", name, "; there are ", names_of<Schedules>());
     }
     chosen.insert(name);
   }
@@ -133,25 +131,19 @@ std::vector<Route> routes(bool relays_always) {
   return relays_always ? std::vector<Route>{Route::neighbour} : asked;
 }
 
-template <class S>
-constexpr bool two_level = requires(S schedule) {
-  schedule.ranks_per_node;
-};
-
 /// Calls visit(name, simulation) for each schedule that was asked for and serves the mask, in the order
 /// asked.
 template <Mask M, class Visit>
 void for_each_timeline(Case const& c, M const& mask, Pass pass, Visit visit) {
   auto const chosen = chosen_schedules();
   std::map<std::string, Simulation> done;
-  for_each_schedule(c.world, c.topology.ranks_per_node,
-                    [&](std::string const& name, char const*, auto schedule) {
-                      if (chosen.count(name) == 0) return;
-                      Planner const planner(schedule, mask, c.world, c.problem.seqlen,
-                                            routes(two_level<decltype(schedule)>).front());
-                      if (!serves_mask(planner)) return;
-                      done.emplace(name, simulate(planner, pass, c.extents, c.topology, c.compute, true));
-                    });
+  for_each_schedule(c.world, c.topology.ranks_per_node, [&]<class S>(S const& schedule) {
+    std::string const name(S::name);
+    if (chosen.count(name) == 0) return;
+    Planner const planner(schedule, mask, c.world, c.problem.seqlen, routes(HasNodes<S>).front());
+    if (!serves_mask(planner)) return;
+    done.emplace(name, simulate(planner, pass, c.extents, c.topology, c.compute, true));
+  });
   if (options.text("--schedule") != "all")
     for (std::string const& name : options.list("--schedule"))
       if (auto const found = done.find(name); found != done.end()) visit(name, found->second);
@@ -267,7 +259,7 @@ void show(Case const& c, M const& mask) {
 template <Schedule S, Mask M>
 double efficiency(Case const& c, S const& schedule, M const& mask) {
   double best = -1;
-  for (Route const route : routes(two_level<S>)) {
+  for (Route const route : routes(HasNodes<S>)) {
     Planner const planner(schedule, mask, c.world, c.problem.seqlen, route);
     if (!serves_mask(planner)) return -1;
     double flops = 0, seconds = 0;
@@ -309,10 +301,9 @@ void tabulate(M const& mask) {
           double value = -1;
           std::fprintf(stderr, "\r%zu of %zu: %d GPUs, %lld tokens, %-20s", ++cell, cells, c.world,
                        static_cast<long long>(length), name.c_str());
-          for_each_schedule(c.world, c.topology.ranks_per_node,
-                            [&](std::string const& candidate, char const*, auto const& schedule) {
-                              if (candidate == name) value = efficiency(c, schedule, mask);
-                            });
+          for_each_schedule(c.world, c.topology.ranks_per_node, [&]<class S>(S const& schedule) {
+            if (S::name == name) value = efficiency(c, schedule, mask);
+          });
           char number_text[16] = "-";
           if (value >= 0) served.insert(name);
           if (value >= 0) std::snprintf(number_text, sizeof number_text, "%.1f", 100 * value);

@@ -4,8 +4,7 @@
 using namespace lightseq;
 using namespace lightseq::test;
 
-TEST_CASE("causal attention on virtual ranks of a GPU equals dense attention under the rings") {
-  equals_dense_on_gpu<128, Ring>(Causal{});
-  equals_dense_on_gpu<128, ZigzagRing>(Causal{});
-  equals_dense_on_gpu<128, StripedRing>(Causal{});
+TEST_CASE(
+    "causal attention on virtual ranks of a GPU equals dense attention under schedules for every mask") {
+  for_each_serving<AnyMaskSchedules>(Causal{}, []<class S>() { equals_dense_on_gpu<128, S>(Causal{}); });
 }

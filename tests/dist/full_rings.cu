@@ -5,7 +5,5 @@ using namespace lightseq;
 using namespace lightseq::test;
 
 TEST_CASE("full attention on virtual ranks of a GPU equals dense attention") {
-  equals_dense_on_gpu<128, Ring>(Full{});
-  equals_dense_on_gpu<128, ZigzagRing>(Full{});
-  equals_dense_on_gpu<128, StripedRing>(Full{});
+  for_each_serving<AnyMaskSchedules>(Full{}, []<class S>() { equals_dense_on_gpu<128, S>(Full{}); });
 }

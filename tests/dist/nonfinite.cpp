@@ -24,13 +24,14 @@ void holds(M const& mask) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("what is not finite stays where it is seen, under every mask", S, Ring, ZigzagRing,
-                   StripedRing) {
+TEST_CASE_TEMPLATE_DEFINE("what is not finite stays where it is seen, under every mask", S,
+                          stays_where_seen) {
   holds<S>(Causal{});
   holds<S>(SlidingWindow{9, 4});
   holds<S>(FarBack{6});
   holds<S>(Within{{3, 60}, {9, 66}, 0});
 }
+TEST_CASE_TEMPLATE_APPLY(stays_where_seen, AnyMaskSchedules);
 
 TEST_CASE("what is not finite stays where it is seen where helpers send results") {
   holds<Balanced>(Causal{});

@@ -31,8 +31,8 @@ void equals_one_rank(Sequence const& got, Sequence const& one) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("scores of any size give the same o on all worlds, and gradients that are finite", S,
-                   Balanced, Ring, ZigzagRing, StripedRing) {
+TEST_CASE_TEMPLATE_DEFINE("scores of any size give the same o on all worlds, and gradients that are finite",
+                          S, same_on_all_worlds) {
   for (float const size : {1e4f, 1e6f, 1e9f, 1e30f}) {
     Problem const problem{.seqlen = 150, .heads = 2, .kv_heads = 1, .scale = size / 4};
     auto const fresh = testing::random_sequence<float>(problem, small_head_dim, stream_seed(700));
@@ -43,9 +43,9 @@ TEST_CASE_TEMPLATE("scores of any size give the same o on all worlds, and gradie
     }
   }
 }
+TEST_CASE_TEMPLATE_APPLY(same_on_all_worlds, FlatSchedules);
 
-TEST_CASE_TEMPLATE("close scores of any size weigh their difference", S, Balanced, Ring, ZigzagRing,
-                   StripedRing) {
+TEST_CASE_TEMPLATE_DEFINE("close scores of any size weigh their difference", S, differences_weigh) {
   // Scores are `size` times log2(e), and less by a few, which a float LSE could not tell apart.
   for (float const size : {0.0f, 1e4f, 1e6f}) {
     Problem const problem{.seqlen = 150, .heads = 2, .kv_heads = 1, .scale = 1};
@@ -69,6 +69,7 @@ TEST_CASE_TEMPLATE("close scores of any size weigh their difference", S, Balance
     }
   }
 }
+TEST_CASE_TEMPLATE_APPLY(differences_weigh, FlatSchedules);
 
 TEST_CASE("gradients are right where the step of an LSE is under 1e-3") {
   for (float const size : {10.0f, 300.0f, 1000.0f}) {

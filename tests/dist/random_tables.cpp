@@ -32,7 +32,7 @@ bool equals_dense_in_random_order(M const& mask, int ranks, std::int64_t seqlen,
   Problem const problem{
       .batch = 1 + static_cast<int>(random() % 2), .seqlen = seqlen, .heads = 4, .kv_heads = 2};
   INFO("LIGHTSEQ_SEED=", run_seed(), ", seqlen ", seqlen, ", ranks ", ranks, ", third parties ",
-       third_parties, ", mask ", std::string(typeid(M).name()));
+       third_parties, ", mask ", std::string(name_of<M>()));
   auto sequence = testing::random_sequence<T>(problem, small_head_dim, random());
   LocalWorld world(ranks);
   try {

@@ -8,6 +8,7 @@
 #include "lightseq/lightseq.hpp"
 #include "lightseq/testing/sequence.hpp"
 #include "support/data.hpp"
+#include "support/schedules.hpp"
 
 /// What holds of every DistAttn, whatever its schedule, mask, element type and route.
 namespace lightseq::test {
@@ -72,6 +73,12 @@ void equals_dense(M const& mask) {
       CHECK(same_bits(again.dk, sequence.dk));
       CHECK(same_bits(again.dv, sequence.dv));
     }
+}
+
+/// The same under every schedule of the list that serves the mask.
+template <class Traits = DefaultTraits, class List = FlatSchedules, Mask M>
+void equals_dense_under_each(M const& mask) {
+  for_each_serving<List>(mask, [&]<class S>() { equals_dense<S, Traits>(mask); });
 }
 
 }  // namespace lightseq::test

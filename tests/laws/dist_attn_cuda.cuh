@@ -11,6 +11,7 @@
 #include "lightseq/testing/cuda.cuh"
 #include "support/data.hpp"
 #include "support/device.cuh"
+#include "support/schedules.hpp"
 
 /// What holds of every DistAttn on a GPU.
 namespace lightseq::test {

@@ -118,7 +118,7 @@ void poison_stays_where_it_is_seen(M const& mask, Problem const& problem, std::v
                                    int draws, WithWorld const& with_world = {}) {
   using T = typename Traits::Element;
   using Attn = DistAttn<HeadDim, M, S, Traits>;
-  INFO("LIGHTSEQ_SEED=", run_seed(), ", seqlen ", problem.seqlen, ", mask ", std::string(typeid(M).name()));
+  INFO("LIGHTSEQ_SEED=", run_seed(), ", seqlen ", problem.seqlen, ", mask ", std::string(name_of<M>()));
   static std::mt19937_64 random(run_seed());
   int draw = static_cast<int>(random() % 4);
   auto const fresh = testing::random_sequence<T>(problem, HeadDim, random());
@@ -148,7 +148,7 @@ void scores_may_be_minus_infinity(M const& mask, Problem const& problem, std::ve
                                   WithWorld const& with_world = {}) {
   using T = typename Traits::Element;
   using Attn = DistAttn<HeadDim, M, S, Traits>;
-  INFO("LIGHTSEQ_SEED=", run_seed(), ", seqlen ", problem.seqlen, ", mask ", std::string(typeid(M).name()));
+  INFO("LIGHTSEQ_SEED=", run_seed(), ", seqlen ", problem.seqlen, ", mask ", std::string(name_of<M>()));
   auto fresh = testing::random_sequence<T>(problem, HeadDim, stream_seed(601));
   for (std::size_t i = 0; i < fresh.q.size(); i += HeadDim)
     fresh.q[i] = T(std::abs(static_cast<float>(fresh.q[i])) + 0.1f);
@@ -193,7 +193,7 @@ void unseen_may_hold_anything(M const& mask, Problem const& problem, std::vector
   using T = typename Traits::Element;
   using Attn = DistAttn<HeadDim, M, S, Traits>;
   double const tolerance = std::is_same_v<T, float> ? 1e-5 : 2e-2;
-  INFO("LIGHTSEQ_SEED=", run_seed(), ", seqlen ", problem.seqlen, ", mask ", std::string(typeid(M).name()));
+  INFO("LIGHTSEQ_SEED=", run_seed(), ", seqlen ", problem.seqlen, ", mask ", std::string(name_of<M>()));
   auto zeros = testing::random_sequence<T>(problem, HeadDim, stream_seed(600));
   fill_unseen(zeros, mask, [] { return 0.0f; });
   testing::Dense const want = testing::dense<HeadDim>(zeros, mask, problem.scale, Attn::has_backward);

@@ -24,10 +24,11 @@ TEST_CASE("cover() agrees with visible(), for every mask") {
   });
 }
 
-TEST_CASE_TEMPLATE("cover() is never partial without need, and bounds are tight", M, Full, Causal,
-                   SlidingWindow, test::PrefixLm) {
+TEST_CASE_TEMPLATE_DEFINE("cover() is never partial without need, and bounds are tight", M, tight) {
   for (M const& mask : test::samples<M>()) test::check_mask(mask, true);
 }
+TEST_CASE_TEMPLATE_APPLY(tight, Masks);
+TEST_CASE_TEMPLATE_INVOKE(tight, test::PrefixLm);
 
 TEST_CASE(
     "SlidingWindow: cover() agrees with visible(), and is never partial without need, for all small "

@@ -10,22 +10,20 @@
 #include <string>
 
 #include "laws/partition.hpp"
-#include "lightseq/partition/contiguous.hpp"
-#include "lightseq/partition/striped.hpp"
-#include "lightseq/partition/zigzag.hpp"
+#include "lightseq/partition/catalogue.hpp"
 #include "support/data.hpp"
 
 using namespace lightseq;
 using std::int64_t;
 
-TEST_CASE_TEMPLATE("every token has one owner, and shards differ by a token at most", P, Contiguous, Zigzag,
-                   Striped) {
+TEST_CASE_TEMPLATE_DEFINE("every token has one owner, and shards differ by a token at most", P, one_owner) {
   for (int world = 1; world <= 64; ++world)
     for (int64_t seqlen = 0; seqlen <= 300; seqlen += world <= 8 || seqlen < 2 * world + 2 ? 1 : 7) {
       INFO("world ", world, ", seqlen ", seqlen);
       test::check_partition<P>(world, seqlen, 1);
     }
 }
+TEST_CASE_TEMPLATE_APPLY(one_owner, Partitions);
 
 namespace {
 
@@ -94,15 +92,16 @@ TEST_CASE("a partition that leaves tokens out or gives them twice is refused, wi
   CHECK(refusal<Unused>(4, 40) == "");
 }
 
-TEST_CASE_TEMPLATE("the library's partitions are not refused", P, Contiguous, Zigzag, Striped) {
+TEST_CASE_TEMPLATE_DEFINE("the library's partitions are not refused", P, not_refused) {
   for (int world = 1; world <= 64; ++world)
     for (int64_t seqlen = 0; seqlen <= 300; ++seqlen) REQUIRE(refusal<P>(world, seqlen) == "");
   for (int const world : {1, 2, 3, 7, 64, 1000})
     for (int64_t const power : {31, 32, 33, 61, 62})
       for (int64_t const more : {-1, 0, 1}) CHECK(refusal<P>(world, (int64_t{1} << power) + more) == "");
 }
+TEST_CASE_TEMPLATE_APPLY(not_refused, Partitions);
 
-TEST_CASE_TEMPLATE("a shard's rows are in the order of their positions", P, Contiguous, Zigzag, Striped) {
+TEST_CASE_TEMPLATE_DEFINE("a shard's rows are in the order of their positions", P, rows_in_order) {
   for (int world = 1; world <= 64; ++world)
     for (int64_t const seqlen : {1, world, 2 * world - 1, 5 * world + 3}) {
       bool increasing = true;
@@ -114,8 +113,9 @@ TEST_CASE_TEMPLATE("a shard's rows are in the order of their positions", P, Cont
       CHECK(increasing);
     }
 }
+TEST_CASE_TEMPLATE_APPLY(rows_in_order, Partitions);
 
-TEST_CASE_TEMPLATE("lengths near 2^62 do not overflow", P, Contiguous, Zigzag, Striped) {
+TEST_CASE_TEMPLATE_DEFINE("lengths near 2^62 do not overflow", P, no_overflow) {
   constexpr int64_t top = int64_t{1} << 62;
   std::mt19937_64 random(test::run_seed());
   auto const below = [&](int64_t bound) {
@@ -145,6 +145,7 @@ TEST_CASE_TEMPLATE("lengths near 2^62 do not overflow", P, Contiguous, Zigzag, S
       CHECK(test::times_owned<P>(seqlen, world, seqlen) == 0);
     }
 }
+TEST_CASE_TEMPLATE_APPLY(no_overflow, Partitions);
 
 TEST_CASE("even_chunk() cuts without gaps, the longer chunks first") {
   for (int64_t chunks = 1; chunks <= 70; ++chunks)

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lightseq/mask/causal.hpp"
+#include "lightseq/partition/catalogue.hpp"
 #include "lightseq/schedule/balanced.hpp"
 #include "lightseq/schedule/ring.hpp"
 #include "lightseq/schedule/summary.hpp"
@@ -77,13 +78,12 @@ struct Ragged {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("visible_pairs() counts what counting one by one gives", S, Ring, ZigzagRing,
-                   StripedRing) {
+TEST_CASE_TEMPLATE_DEFINE("visible_pairs() counts what counting one by one gives", P, pairs_are_counted) {
   std::mt19937_64 random(test::run_seed());
   test::for_each_mask([&]<Mask M>(M const& mask, char const*) {
     for (int world = 1; world <= 9; ++world) {
       int64_t const seqlen = std::uniform_int_distribution<int64_t>(1, 12 * world)(random);
-      auto const table = test::random_table<typename S::Partition>(world, true, random);
+      auto const table = test::random_table<P>(world, true, random);
       Planner const planner(table, mask, world, seqlen);
       auto const counted = counted_work(table, mask, world, seqlen);
       for (int rank = 0; rank < world; ++rank)
@@ -95,6 +95,7 @@ TEST_CASE_TEMPLATE("visible_pairs() counts what counting one by one gives", S, R
     }
   });
 }
+TEST_CASE_TEMPLATE_APPLY(pairs_are_counted, Partitions);
 
 TEST_CASE("a window as wide as numbers go is no window on that side") {
   constexpr int64_t widest = std::numeric_limits<int64_t>::max();

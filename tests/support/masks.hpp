@@ -2,20 +2,20 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <typeinfo>
+#include <string>
+#include <tuple>
 #include <vector>
 
 #include "lightseq/core/host_device.hpp"
 #include "lightseq/core/value.hpp"
-#include "lightseq/mask/causal.hpp"
-#include "lightseq/mask/full.hpp"
-#include "lightseq/mask/sliding_window.hpp"
+#include "lightseq/mask/catalogue.hpp"
 
-/// The masks that everything is tested under: the library's and some as a user would write them.
+/// The masks that everything is tested under: those of the catalogue, and some as a user would write them.
 namespace lightseq::test {
 
 /// Every query sees the first `prefix` keys, and all up to itself.
 struct PrefixLm {
+  static constexpr char const* name = "PrefixLm";
   std::int64_t prefix = 0;
 
   constexpr bool visible(std::int64_t query, std::int64_t key) const { return key <= query || key < prefix; }
@@ -33,6 +33,7 @@ static_assert(BoundedMask<PrefixLm>);
 /// Documents of `length` tokens, one behind the other: a query sees its own document, all of it or, if
 /// `causal`, up to itself.
 struct Documents {
+  static constexpr char const* name = "Documents";
   std::int64_t length = 1;
   bool causal = false;
 
@@ -52,6 +53,7 @@ static_assert(Mask<Documents>);
 
 /// Every query sees the keys that are at least `distance` back, so never itself.
 struct FarBack {
+  static constexpr char const* name = "FarBack";
   std::int64_t distance = 1;
 
   LIGHTSEQ_HD constexpr bool visible(std::int64_t query, std::int64_t key) const {
@@ -66,6 +68,7 @@ static_assert(Mask<FarBack>);
 
 /// Padding: these queries see these keys, up to themselves if `causal`, and all others nothing.
 struct Within {
+  static constexpr char const* name = "Within";
   Range queries = {}, keys = {};
   std::int64_t causal = 0;
 
@@ -84,6 +87,7 @@ static_assert(Mask<Within>);
 /// Values of a mask to test it with.
 template <class M>
 std::vector<M> samples() {
+  if constexpr (MadeToSee<M>) return {M::seeing(1), M::seeing(4), M::seeing(41)};
   return {M{}};
 }
 template <>
@@ -98,7 +102,6 @@ template <>
 inline std::vector<Documents> samples<Documents>() {
   return {{7, false}, {30, true}};
 }
-
 template <>
 inline std::vector<FarBack> samples<FarBack>() {
   return {{1}, {6}, {40}};
@@ -108,14 +111,17 @@ inline std::vector<Within> samples<Within>() {
   return {{{0, 17}, {0, 17}, 1}, {{0, 1000}, {5, 1000}, 1}, {{9, 21}, {3, 40}, 0}};
 }
 
-/// Calls `f(mask, name)` with every sample of every mask. A new mask is named here.
+/// Masks as a user would write them.
+using UsersMasks = std::tuple<PrefixLm, Documents, FarBack, Within>;
+
+/// Calls `f(mask, name)` with every sample of every mask.
 template <class F>
 void for_each_mask(F f) {
-  auto const each = [&]<class M>(M const&) {
-    for (M const& mask : samples<M>()) f(mask, typeid(M).name());
+  auto const each = [&]<class M>() {
+    for (M const& mask : samples<M>()) f(mask, std::string(name_of<M>()).c_str());
   };
-  each(Full{}), each(Causal{}), each(SlidingWindow{}), each(PrefixLm{}), each(Documents{}), each(FarBack{}),
-      each(Within{});
+  for_each_type<Masks>(each);
+  for_each_type<UsersMasks>(each);
 }
 
 /// Whether no query sees a later key, as Balanced demands; asked of the first 256 positions.

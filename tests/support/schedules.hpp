@@ -1,32 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <doctest/doctest.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
 #include <optional>
 #include <random>
+#include <string>
+#include <string_view>
 #include <tuple>
-#include <utility>
+#include <type_traits>
 #include <vector>
 
 #include "lightseq/core/value.hpp"
-#include "lightseq/schedule/balanced.hpp"
-#include "lightseq/schedule/ring.hpp"
-#include "lightseq/schedule/schedule.hpp"
-#include "lightseq/schedule/two_level_ring.hpp"
+#include "lightseq/schedule/catalogue.hpp"
+#include "lightseq/schedule/laws.hpp"
+#include "support/masks.hpp"
 
-/// The schedules that the laws are held against: the library's, by name, and random ones.
+/// The schedules that the laws are held against: those of the catalogue, and random ones.
 namespace lightseq::test {
 
-/// Those that serve every mask.
-using AnyMaskSchedules = std::tuple<Ring, ZigzagRing, StripedRing>;
-
-/// The two-level ring with as many ranks in a node as the world and `most` have for a common divisor, so that
+/// A schedule of nodes with as many ranks in each as the world and `most` have for a common divisor, so that
 /// it can stand in any world.
-template <class P, int most>
+template <HasNodes S, int most>
 struct InNodesOf {
-  using Partition = P;
-  static constexpr TwoLevelRingOver<P> in(int world) { return {std::gcd(most, world)}; }
+  static constexpr std::string_view name = S::name;
+  using Partition = typename S::Partition;
+  static constexpr S in(int world) {
+    S schedule;
+    schedule.ranks_per_node = std::gcd(most, world);
+    return schedule;
+  }
   static constexpr int steps(int world) { return in(world).steps(world); }
   static constexpr Work at(int rank, int step, int world) { return in(world).at(rank, step, world); }
   static constexpr int reader(int shard, int step, int world) { return in(world).reader(shard, step, world); }
@@ -38,14 +43,48 @@ struct InNodesOf {
   }
 };
 
-/// Nodes of many sizes: up to 64, powers of two and others.
-using TwoLevelSchedules = std::tuple<InNodesOf<Contiguous, 64>, InNodesOf<Zigzag, 36>>;
+/// A schedule as it can stand in any world.
+template <Schedule S>
+struct InAnyWorld {
+  using Type = S;
+};
+template <HasNodes S>
+struct InAnyWorld<S> {
+  using Type = InNodesOf<S, 36>;
+};
 
-/// Those that serve masks under which no query sees a later shard.
-using CausalSchedules = std::tuple<Balanced>;
+/// Lists of types, given and returned by a pointer that is null.
+template <class... S>
+auto in_any_world(std::tuple<S...>*) -> std::tuple<typename InAnyWorld<S>::Type...>;
+template <template <class> class Keep, class... S>
+auto kept(std::tuple<S...>*)
+    -> decltype(std::tuple_cat(std::conditional_t<Keep<S>::value, std::tuple<S>, std::tuple<>>()...));
 
-using EverySchedule =
-    decltype(std::tuple_cat(std::declval<AnyMaskSchedules>(), std::declval<CausalSchedules>()));
+template <class S>
+using KnowsNoNodes = std::bool_constant<!HasNodes<S>>;
+template <class S>
+using ServesEveryMask = std::bool_constant<laws::proved_complete<S, Full>()>;
+
+/// Every schedule of the catalogue.
+using EverySchedule = decltype(in_any_world(static_cast<Schedules*>(nullptr)));
+
+/// Those that know no nodes.
+using FlatSchedules = decltype(kept<KnowsNoNodes>(static_cast<Schedules*>(nullptr)));
+
+/// Of these, those that serve every mask; the others serve masks under which no query sees a later shard.
+using AnyMaskSchedules = decltype(kept<ServesEveryMask>(static_cast<FlatSchedules*>(nullptr)));
+
+/// Calls `f.operator()<S>()` for each schedule of a list that serves the mask.
+template <class List, Mask M, class F>
+void for_each_serving(M const& mask, F f) {
+  for_each_type<List>([&]<class S>() {
+    if constexpr (laws::proved_complete<S, M>())
+      if (ServesEveryMask<S>::value || is_causal(mask)) {
+        INFO("schedule ", std::string(name_of<S>()));
+        f.template operator()<S>();
+      }
+  });
+}
 
 /// A schedule that holds values: works by rank and step, as a load-balance solver might give them.
 template <class P>
@@ -74,6 +113,12 @@ struct WithoutReader {
   S schedule = {};
   int steps(int world) const { return schedule.steps(world); }
   std::optional<Work> at(int rank, int step, int world) const { return schedule.at(rank, step, world); }
+  int predecessor(int rank, int step, int world) const requires HasRelay<S> {
+    return schedule.predecessor(rank, step, world);
+  }
+  int successor(int rank, int step, int world) const requires HasRelay<S> {
+    return schedule.successor(rank, step, world);
+  }
 };
 
 /// A random schedule that computes every pair of shards once. Works may be split into halves; a worker is one

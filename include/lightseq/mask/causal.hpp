@@ -6,6 +6,8 @@ namespace lightseq {
 
 /// A query sees itself and every earlier key.
 struct Causal {
+  static constexpr char const* name = "Causal";
+
   LIGHTSEQ_HD static constexpr bool visible(std::int64_t query, std::int64_t key) { return key <= query; }
   LIGHTSEQ_HD static constexpr Cover cover(Range queries, Range keys) {
     if (keys.begin >= queries.end) return Cover::none;

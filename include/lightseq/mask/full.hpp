@@ -6,6 +6,8 @@ namespace lightseq {
 
 /// Every query sees every key.
 struct Full {
+  static constexpr char const* name = "Full";
+
   LIGHTSEQ_HD static constexpr bool visible(std::int64_t, std::int64_t) { return true; }
   LIGHTSEQ_HD static constexpr Cover cover(Range, Range) { return Cover::full; }
 };

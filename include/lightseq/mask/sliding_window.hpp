@@ -11,8 +11,13 @@ namespace lightseq {
 
 /// A query at position i sees the keys i - left, ..., i + right: left + right + 1 of them.
 struct SlidingWindow {
+  static constexpr char const* name = "SlidingWindow";
+
   std::int64_t left = 0;   ///< earlier keys in sight, not negative
   std::int64_t right = 0;  ///< later keys in sight, not negative; 0 is causal
+
+  /// Itself and the keys - 1 before it.
+  static constexpr SlidingWindow seeing(std::int64_t keys) { return {keys - 1, 0}; }
 
   LIGHTSEQ_HD constexpr bool visible(std::int64_t query, std::int64_t key) const {
     return query - key <= left && key - query <= right;

@@ -8,6 +8,8 @@ namespace lightseq {
 ///
 ///   world 4    0 0 0 0 1 1 1 1 2 2 2 2 3 3 3 3
 struct Contiguous {
+  static constexpr char const* name = "Contiguous";
+
   static constexpr Positions shard(int rank, int world, std::int64_t seqlen) {
     return {{even_chunk(rank, world, seqlen), {}}};
   }

@@ -8,6 +8,8 @@ namespace lightseq {
 ///
 ///   world 4    0 1 2 3 0 1 2 3 0 1 2 3 0 1 2 3
 struct Striped {
+  static constexpr char const* name = "Striped";
+
   static constexpr Positions shard(int rank, int world, std::int64_t seqlen) {
     std::int64_t const rows = seqlen > rank ? (seqlen - 1 - rank) / world + 1 : 0;
     return {{{rank, rows, world}, {}}};

@@ -17,7 +17,7 @@ namespace lightseq {
 /// One way to run a problem, and what it would cost: seconds, shares of all ranks' time, bytes.
 struct Advice {
   std::string schedule;   ///< the type's name
-  std::string partition;  ///< contiguous, zigzag or striped
+  std::string partition;  ///< the type's name
   Route route = Route::owner;
   int ranks_per_node = 0;  ///< to give to a two-level schedule; 0 for others
 
@@ -84,11 +84,38 @@ inline std::string reason(Advice const& one, Advice const& best, bool is_best, E
   return start + worst->second;
 }
 
-/// Every schedule, partition and route of the library that serves the mask, the fastest first, each with a
-/// sentence of why. Throws Error on a problem, topology or model that makes no sense. It simulates all ranks:
-/// that takes time proportional to world^2, well below a second for hundreds of ranks, a minute or two for
-/// 4096. `simulated`, where it is given, hears of each way once its numbers are there, in no order.
-template <Mask M>
+/// What a planner's schedule costs by its route, in the forward or in both passes; without the sentence.
+template <Schedule S, Mask M>
+Advice advice_on(Planner<S, M> const& planner, Extents const& extents, Topology const& cluster,
+                 ComputeModel const& compute, bool with_backward) {
+  Advice advice;
+  advice.schedule = name_of<S>();
+  advice.partition = name_of<typename S::Partition>();
+  advice.route = planner.route();
+  if constexpr (HasNodes<S>) advice.ranks_per_node = planner.schedule().ranks_per_node;
+  double const share = 1.0 / planner.world();
+  for (Pass const pass : {Pass::forward, Pass::backward}) {
+    if (pass == Pass::backward && !with_backward) continue;
+    Simulation const s = simulate(planner, pass, extents, cluster, compute);
+    (pass == Pass::forward ? advice.forward_seconds : advice.backward_seconds) = s.makespan;
+    double const work = share * s.sum(&RankCost::work), merge = share * s.sum(&RankCost::merge);
+    double const waits = share * s.sum(&RankCost::message_wait);
+    advice.work += work;
+    advice.merge += merge;
+    advice.message_wait += waits;
+    advice.idle += std::max(0.0, s.makespan - work - merge - waits);
+    advice.bytes_sent = capped_sum(advice.bytes_sent, s.most_bytes_sent());
+    advice.bytes_between = capped_sum(advice.bytes_between, s.most_bytes_between());
+    advice.workspace_bytes = std::max(advice.workspace_bytes, s.most_workspace_bytes());
+  }
+  return advice;
+}
+
+/// Every schedule of a list, here the library's, that serves the mask, by each route, the fastest first, with
+/// a sentence of why. Throws Error on a problem, topology or model that makes no sense. It simulates all
+/// ranks: that takes time proportional to world^2, well below a second for hundreds of ranks, a minute or two
+/// for 4096. `simulated`, where it is given, hears of each way once its numbers are there, in no order.
+template <class List = Schedules, Mask M>
 std::vector<Advice> advise(Problem const& asked, int head_dim, std::int64_t element_bytes, M const& mask,
                            int world, Topology const& topology, ComputeModel const& compute,
                            bool with_backward = true,
@@ -97,36 +124,14 @@ std::vector<Advice> advise(Problem const& asked, int head_dim, std::int64_t elem
   Topology const cluster = validated(topology, world);
   Extents const extents{problem.batch, problem.heads, problem.kv_heads, head_dim, element_bytes};
   std::vector<Advice> ranking;
-  for_each_schedule(
-      world, cluster.ranks_per_node, [&](char const* name, char const* partition, auto schedule) {
-        if (!serves_mask(Planner(schedule, mask, world, problem.seqlen))) return;
-        for (Route const route : {Route::owner, Route::neighbour}) {
-          Advice advice;
-          advice.schedule = name;
-          advice.partition = partition;
-          advice.route = route;
-          if constexpr (requires { schedule.ranks_per_node; })
-            advice.ranks_per_node = schedule.ranks_per_node;
-          Planner const planner(schedule, mask, world, problem.seqlen, route);
-          for (Pass const pass : {Pass::forward, Pass::backward}) {
-            if (pass == Pass::backward && !with_backward) continue;
-            Simulation const s = simulate(planner, pass, extents, cluster, compute);
-            (pass == Pass::forward ? advice.forward_seconds : advice.backward_seconds) = s.makespan;
-            double const share = 1.0 / world;
-            double const work = share * s.sum(&RankCost::work), merge = share * s.sum(&RankCost::merge);
-            double const waits = share * s.sum(&RankCost::message_wait);
-            advice.work += work;
-            advice.merge += merge;
-            advice.message_wait += waits;
-            advice.idle += std::max(0.0, s.makespan - work - merge - waits);
-            advice.bytes_sent = capped_sum(advice.bytes_sent, s.most_bytes_sent());
-            advice.bytes_between = capped_sum(advice.bytes_between, s.most_bytes_between());
-            advice.workspace_bytes = std::max(advice.workspace_bytes, s.most_workspace_bytes());
-          }
-          if (simulated) simulated(advice);
-          ranking.push_back(advice);
-        }
-      });
+  for_each_schedule<List>(world, cluster.ranks_per_node, [&](auto const& schedule) {
+    if (!serves_mask(Planner(schedule, mask, world, problem.seqlen))) return;
+    for (Route const route : {Route::owner, Route::neighbour}) {
+      Planner const planner(schedule, mask, world, problem.seqlen, route);
+      ranking.push_back(advice_on(planner, extents, cluster, compute, with_backward));
+      if (simulated) simulated(ranking.back());
+    }
+  });
   std::stable_sort(ranking.begin(), ranking.end(), [](Advice const& a, Advice const& b) {
     return std::pair(a.seconds(), a.bytes_sent) < std::pair(b.seconds(), b.bytes_sent);
   });

@@ -17,6 +17,7 @@ namespace lightseq {
 ///   rank 2       2.2      2.1      2.0_                ^      upper half of the queries
 ///   rank 3       3.3      3.2      3.1_                _      lower half of the queries
 struct Balanced {
+  static constexpr char const* name = "Balanced";
   using Partition = Contiguous;
   static constexpr int steps(int world) { return world / 2 + 1; }
   static constexpr Work at(int rank, int step, int world) {

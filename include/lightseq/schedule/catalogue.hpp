@@ -1,35 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "lightseq/core/error.hpp"
+#include <tuple>
+
+#include "lightseq/core/catalogue.hpp"
 #include "lightseq/schedule/balanced.hpp"
-#include "lightseq/schedule/planner.hpp"
 #include "lightseq/schedule/ring.hpp"
 #include "lightseq/schedule/two_level_ring.hpp"
 
 namespace lightseq {
 
-/// Calls `visit(name, partition, schedule)` for every schedule of the library, those of two levels with so
-/// many ranks in a node; these are left out where a node holds one rank or all. A new schedule is named here.
-template <class Visit>
-void for_each_schedule(int world, int ranks_per_node, Visit visit) {
-  visit("Balanced", "contiguous", Balanced{});
-  visit("Ring", "contiguous", Ring{});
-  visit("ZigzagRing", "zigzag", ZigzagRing{});
-  visit("StripedRing", "striped", StripedRing{});
-  if (ranks_per_node <= 1 || ranks_per_node >= world) return;
-  visit("TwoLevelRing", "contiguous", TwoLevelRing{ranks_per_node});
-  visit("TwoLevelZigzagRing", "zigzag", TwoLevelZigzagRing{ranks_per_node});
-  visit("TwoLevelStripedRing", "striped", TwoLevelStripedRing{ranks_per_node});
-}
+/// The schedules of the library: tests, benches and tools go through this list, so that a new schedule is a
+/// header and its name here.
+using Schedules = std::tuple<Balanced, Ring, ZigzagRing, StripedRing, TwoLevelRing, TwoLevelZigzagRing,
+                             TwoLevelStripedRing>;
 
-/// Whether a schedule serves a mask in this world: whether every rank can plan. Balanced does not where a
-/// query may see a later shard.
-template <Schedule S, Mask M>
-bool serves_mask(Planner<S, M> const& planner) try {
-  for (int rank = 0; rank < planner.world(); ++rank) planner.check(rank);
-  return true;
-} catch (Error const&) {
-  return false;
+/// Calls `visit(schedule)` for every schedule of a list. Those of two levels have `ranks_per_node` ranks in a
+/// node, and are left out where a node holds one rank or all of a world.
+template <class List = Schedules, class Visit>
+void for_each_schedule(int world, int ranks_per_node, Visit visit) {
+  for_each_type<List>([&]<class S>() {
+    S schedule{};
+    if constexpr (HasNodes<S>) {
+      if (ranks_per_node <= 1 || ranks_per_node >= world) return;
+      schedule.ranks_per_node = ranks_per_node;
+    }
+    visit(schedule);
+  });
 }
 
 }  // namespace lightseq

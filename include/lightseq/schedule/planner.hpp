@@ -34,7 +34,9 @@ class Planner {
 
   constexpr int world() const { return world_; }
   constexpr std::int64_t seqlen() const { return seqlen_; }
+  constexpr S const& schedule() const { return schedule_; }
   constexpr M const& mask() const { return mask_; }
+  constexpr Route route() const { return route_; }
   constexpr int schedule_steps() const { return schedule_.steps(world_); }
 
   constexpr Positions shard(int rank) const { return S::Partition::shard(rank, world_, seqlen_); }

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <string_view>
+#include <type_traits>
+
+#include "lightseq/core/catalogue.hpp"
+#include "lightseq/core/text.hpp"
 #include "lightseq/partition/contiguous.hpp"
 #include "lightseq/partition/striped.hpp"
 #include "lightseq/partition/zigzag.hpp"
@@ -17,6 +22,8 @@ namespace lightseq {
 ///   rank 3       3.3      3.2      3.1      3.0
 template <class P>
 struct RingOver {
+  static constexpr Text label = (std::is_same_v<P, Contiguous> ? Text() : Text(name_of<P>())) + "Ring";
+  static constexpr std::string_view name = label.view();
   using Partition = P;
   static constexpr int steps(int world) { return world; }
   static constexpr Work at(int rank, int step, int world) { return {rank, wrap(rank - step, world)}; }

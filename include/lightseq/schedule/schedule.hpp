@@ -59,6 +59,12 @@ concept HasRelay = Schedule<S> && requires(S const schedule, int i) {
   { schedule.successor(i, i, i) } -> std::same_as<int>;
 };
 
+/// A schedule that knows which ranks share a node: those that `ranks_per_node` consecutive ranks are.
+template <class S>
+concept HasNodes = Schedule<S> && requires(S schedule) {
+  { schedule.ranks_per_node } -> std::same_as<int&>;
+};
+
 /// (index mod world) in 0, ..., world - 1, for an index of at least -world.
 constexpr int wrap(int index, int world) { return (index + world) % world; }
 

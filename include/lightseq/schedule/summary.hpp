@@ -4,12 +4,24 @@
 #include <cstdint>
 #include <optional>
 
+#include "lightseq/core/error.hpp"
 #include "lightseq/core/problem.hpp"
 #include "lightseq/schedule/count.hpp"
 #include "lightseq/schedule/planner.hpp"
 
-/// What a schedule costs, counted from its plans: how evenly the work falls and how many bytes travel.
+/// What a schedule does, counted from its plans: which masks it serves, how evenly the work falls and how
+/// many bytes travel.
 namespace lightseq {
+
+/// Whether a schedule serves a mask in the planner's world: whether every rank can plan. Balanced does not
+/// where a query may see a later shard.
+template <Schedule S, Mask M>
+bool serves_mask(Planner<S, M> const& planner) try {
+  for (int rank = 0; rank < planner.world(); ++rank) planner.check(rank);
+  return true;
+} catch (Error const&) {
+  return false;
+}
 
 /// The share of all ranks' time that is spent waiting, if every step takes as long as its busiest rank and
 /// time is proportional to visible tiles, see visible_tiles(): 0 is perfect. It says how evenly the work

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <string_view>
+
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/fingerprint.hpp"
-#include "lightseq/partition/contiguous.hpp"
-#include "lightseq/partition/striped.hpp"
-#include "lightseq/partition/zigzag.hpp"
-#include "lightseq/schedule/schedule.hpp"
+#include "lightseq/core/text.hpp"
+#include "lightseq/schedule/ring.hpp"
 
 namespace lightseq {
 
@@ -22,6 +22,8 @@ namespace lightseq {
 ///   rank 3       3.3      3.2      3.0      3.1
 template <class P>
 struct TwoLevelRingOver {
+  static constexpr Text label = Text("TwoLevel") + RingOver<P>::name;
+  static constexpr std::string_view name = label.view();
   using Partition = P;
   int ranks_per_node = 2;
 
@@ -64,6 +66,6 @@ struct TwoLevelRingOver {
 using TwoLevelRing = TwoLevelRingOver<Contiguous>;
 using TwoLevelZigzagRing = TwoLevelRingOver<Zigzag>;
 using TwoLevelStripedRing = TwoLevelRingOver<Striped>;
-static_assert(HasReader<TwoLevelRing> && HasRelay<TwoLevelRing>);
+static_assert(HasReader<TwoLevelRing> && HasRelay<TwoLevelRing> && HasNodes<TwoLevelRing>);
 
 }  // namespace lightseq

@@ -89,12 +89,12 @@ using NonBlocking = DoubleHarness<false>;
 static_assert(TransportHarness<Blocking>);
 TEST_CASE_TEMPLATE_INVOKE(transport_laws, Blocking, NonBlocking);
 
-TEST_CASE_TEMPLATE("groups, order and matching of every schedule's messages", S, Ring, ZigzagRing,
-                   StripedRing, Balanced, InNodesOf<Zigzag, 4>) {
+TEST_CASE_TEMPLATE_DEFINE("groups, order and matching of every schedule's messages", S, messages_match) {
   as_with_local<S, NcclTraits>({.blocking = true});
   as_with_local<S, NcclTraits>({.blocking = false});
   as_with_local<S, Relayed>({.blocking = true});
 }
+TEST_CASE_TEMPLATE_APPLY(messages_match, EverySchedule);
 
 TEST_CASE("the double sees what is forbidden") {
   DoubleWorld world(2);
