@@ -45,13 +45,13 @@ struct Model {
         layer(seqlen, kv_heads, products, compute) {
     for (int i = 0; i <= layers; ++i) x.emplace_back(seqlen * bench::width);
     for (int i = 0; i < 2; ++i) dx.emplace_back(seqlen * bench::width);
-    bench::fill<<<1024, 256>>>(x[0].data(), seqlen * bench::width, 8u);
+    bench::fill(x[0].data(), seqlen * bench::width, 8u);
   }
 
   /// Before a backward of `layers` layers: the loss is the sum of random multiples of what comes out.
   void start_backward(int layers) {
-    bench::fill<<<1024, 256, 0, stream.compute>>>(dx[static_cast<std::size_t>(layers % 2)].data(),
-                                                  static_cast<std::int64_t>(dx[0].span().size()), 9u);
+    bench::fill(dx[static_cast<std::size_t>(layers % 2)].data(),
+                static_cast<std::int64_t>(dx[0].span().size()), 9u, stream.compute);
   }
 
   template <class Attend>

@@ -37,6 +37,7 @@ namespace {
 using namespace lightseq;
 
 using bench::check;
+using bench::filled;
 using testing::DeviceArray;
 
 struct Case {
@@ -137,14 +138,6 @@ bench::Row row_of(Case const& c) {
       "seqlen", c.seqlen)("heads", c.heads)("kv_heads", c.kv_heads)("portable", c.portable);
   if (c.pass == Pass::forward) return row("carry", c.carry)("parts", c.parts)("list", c.list);
   return row("deterministic", c.deterministic);
-}
-
-/// Normal numbers: zeros run faster than any data does.
-template <class T>
-DeviceArray<T> filled(std::int64_t size, unsigned seed) {
-  DeviceArray<T> array(size);
-  bench::fill<<<1024, 256>>>(array.data(), size, seed);
-  return array;
 }
 
 /// A forward of a kernel with all its memory.

@@ -210,9 +210,9 @@ double tflop(Case const& c, Pass pass) {
 
 void fill(Part& part, int rank) {
   auto const seed = static_cast<unsigned>(8 * rank);
-  bench::fill<<<1024, 256>>>(part.q, part.q_size(), seed);
-  bench::fill<<<1024, 256>>>(part.k, 2 * part.kv_size(), seed + 1);
-  bench::fill<<<1024, 256>>>(part.d_o, part.q_size(), seed + 2);
+  bench::fill(part.q, part.q_size(), seed);
+  bench::fill(part.k, 2 * part.kv_size(), seed + 1);
+  bench::fill(part.d_o, part.q_size(), seed + 2);
   check(cudaDeviceSynchronize());
 }
 

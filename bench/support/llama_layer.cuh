@@ -125,7 +125,7 @@ inline void check(cublasStatus_t status) {
 struct Linear {
   Linear(std::int64_t in_width, std::int64_t out_width, unsigned seed)
       : in(in_width), out(out_width), weight(in * out), gradient(in * out) {
-    fill<<<1024, 256>>>(weight.data(), in * out, seed);
+    fill(weight.data(), in * out, seed);
   }
   float factor() const { return 1 / std::sqrt(static_cast<float>(in)); }
 
