@@ -2,7 +2,8 @@
 // What an inference engine does around attention: the prefill of a prompt that is split across ranks, here
 // virtual ones on one GPU. It has streams of its own and one block of device memory, keeps q, k and v in one
 // fused tensor, captures the forward of all layers and ranks into one CUDA graph, and replays it. From
-// lightseq::testing come what an engine has of its own: streams, the block of memory, and the check of errors.
+// lightseq::testing come what an engine has of its own: streams, the block of memory, and the check of
+// errors.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
