@@ -328,7 +328,7 @@ support::Options options({
     {"--portable", support::off, "the kernels for sm_80 and up, not those for Hopper"},
     {"--brief", support::off, "no sustained rate"},
     {"--carry", support::off, "a forward continues from a partial result and writes one"},
-    {"--keys", "1", "a forward's queries are the last of so many times SEQLEN tokens"},
+    {"--keys", "1", "a forward's queries are the last SEQLEN of this many times SEQLEN tokens"},
     {"--chunks", "", "the same, and the keys are a list of that many chunks"},
     {"--deterministic", support::off, "a backward with the same bits in every run"},
 });

@@ -4,8 +4,9 @@
 // --help lists the options. Prints a row on the links, then one a case, pass and contender. `ms` is the
 // slowest rank's mean of calls back to back, `compute_ms` the same with the transfers off, `exposed` their
 // difference as a part of `ms`, `idle` what the ranks' mean of compute leaves of `ms`, `gb_sent` what a rank
-// sends at most, `scaling` the TFLOP/s of a GPU as a part of those of one GPU alone, on at most 128k tokens,
-// in the same run, and `predicted_ms` what the simulator makes of that one GPU's rate and of the links.
+// sends at most, `scaling` the TFLOP/s of a GPU as a part of what one GPU alone reaches, on at most 128k
+// tokens, in the same run, and `predicted_ms` what the simulator makes of that one GPU's rate and of the
+// links.
 // --only leaves out all contenders of other names; ZigzagRingOneLaunch runs only by that, with
 // NCCL_CGA_CLUSTER_SIZE=1 and a margin of at least NCCL_MAX_CTAS; --trace writes Chrome traces of the
 // schedules, PREFIX-NAME-PASS-SEQLEN-KV_HEADS.json, whose ranks start their clocks when they leave a barrier

@@ -10,7 +10,7 @@
 #include "lightseq/lightseq.cuh"
 #include "lightseq/testing/nccl.cuh"
 
-/// What engines do that do not overlap: collectives of NCCL before and behind dense attention, with the same
+/// What engines do that do not overlap: collectives of NCCL before and after dense attention, with the same
 /// kernels as DistAttn's. Causal, batch 1, bfloat16.
 namespace lightseq::bench {
 

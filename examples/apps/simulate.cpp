@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Predicts what attention over a split sequence costs on a cluster that nobody here has: ranks schedules,
+// Predicts what attention over a split sequence costs on a cluster that need not exist: ranks schedules,
 // draws their timelines, and fills tables over worlds and lengths. `simulate --help` lists the options.
 #include <cstdio>
 #include <fstream>
