@@ -5,7 +5,7 @@
 // which all but the last wait for their backward in host memory.
 // Prints two rows a case: medians of milliseconds of the policies, called alternately, with the
 // bytes that each saves a layer and the ratio that LightSeq's paper gives (1.16, 1.24 and 1.31 at 8k, 16k and
-// 32k); then those of the stack, of its copies alone, and how much of their time is hidden.
+// 32k); then the medians of the stack, of its copies alone, and how much of their time is hidden.
 // --help lists the options.
 #include <cublas_v2.h>
 
@@ -45,13 +45,13 @@ struct Model {
         layer(seqlen, kv_heads, products, compute) {
     for (int i = 0; i <= layers; ++i) x.emplace_back(seqlen * bench::width);
     for (int i = 0; i < 2; ++i) dx.emplace_back(seqlen * bench::width);
-    bench::fill<<<1024, 256>>>(x[0].data(), seqlen * bench::width, 8u);
+    bench::fill(x[0].data(), seqlen * bench::width, 8u);
   }
 
   /// Before a backward of `layers` layers: the loss is the sum of random multiples of what comes out.
   void start_backward(int layers) {
-    bench::fill<<<1024, 256, 0, stream.compute>>>(dx[static_cast<std::size_t>(layers % 2)].data(),
-                                                  static_cast<std::int64_t>(dx[0].span().size()), 9u);
+    bench::fill(dx[static_cast<std::size_t>(layers % 2)].data(),
+                static_cast<std::int64_t>(dx[0].span().size()), 9u, stream.compute);
   }
 
   template <class Attend>
@@ -183,7 +183,7 @@ double now() {
 }
 
 /// Median milliseconds of what each of the functions enqueues, called in turn for some time after a warm-up,
-/// so that all of them meet the same power limit; every other round backwards, as each is faster behind one
+/// so that all of them meet the same power limit; every other round backwards, as each is faster after one
 /// that has let the GPU cool.
 std::vector<double> measure(std::vector<std::function<void()>> const& functions, cudaStream_t stream) {
   constexpr double seconds = 4;

@@ -48,28 +48,19 @@ struct Rank {
       : transport(local),
         attn(transport, problem),
         workspace_bytes(static_cast<std::size_t>(attn.workspace_bytes())),
-        workspace(bench::allocated<std::byte>(static_cast<std::int64_t>(workspace_bytes))) {
+        workspace(memory.take<std::byte>(attn.workspace_bytes())) {
     auto const seed = static_cast<unsigned>(4 * local.rank());
     std::int64_t const q_size = attn.tokens() * problem.heads * head_dim;
     std::int64_t const kv_size = attn.tokens() * problem.kv_heads * head_dim;
-    in = {bench::filled<bfloat16>(q_size, seed), bench::filled<bfloat16>(kv_size, seed + 1),
-          bench::filled<bfloat16>(kv_size, seed + 2)};
-    out = {bench::allocated<bfloat16>(q_size), bench::allocated<float>(attn.tokens() * problem.heads)};
+    in = {memory.take_filled<bfloat16>(q_size, seed), memory.take_filled<bfloat16>(kv_size, seed + 1),
+          memory.take_filled<bfloat16>(kv_size, seed + 2)};
+    out = {memory.take<bfloat16>(q_size), memory.take<float>(attn.tokens() * problem.heads)};
     if constexpr (!Attn::has_backward) return;
-    d_o = bench::filled<bfloat16>(q_size, seed + 3);
-    gradients = {bench::allocated<bfloat16>(q_size), bench::allocated<bfloat16>(kv_size),
-                 bench::allocated<bfloat16>(kv_size)};
+    d_o = memory.take_filled<bfloat16>(q_size, seed + 3);
+    gradients = {memory.take<bfloat16>(q_size), memory.take<bfloat16>(kv_size),
+                 memory.take<bfloat16>(kv_size)};
   }
   Rank(Rank const&) = delete;
-  ~Rank() {
-    for (bfloat16 const* const tensor :
-         {in.q.data, in.k.data, in.v.data, d_o.data, static_cast<bfloat16 const*>(out.o.data),
-          static_cast<bfloat16 const*>(gradients.dq.data), static_cast<bfloat16 const*>(gradients.dk.data),
-          static_cast<bfloat16 const*>(gradients.dv.data)})
-      cudaFree(const_cast<bfloat16*>(tensor));
-    cudaFree(out.lse);
-    cudaFree(workspace);
-  }
 
   void run(Pass pass, cudaStream_t stream) {
     if (pass == Pass::forward)
@@ -82,6 +73,7 @@ struct Rank {
   Muted transport;
   Attn attn;
   std::size_t workspace_bytes;
+  bench::Memory memory;
   std::byte* workspace;
   Inputs<bfloat16> in;
   Outputs<bfloat16> out;

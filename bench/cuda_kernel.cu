@@ -38,6 +38,7 @@ namespace {
 using namespace lightseq;
 
 using bench::check;
+using bench::filled;
 using testing::DeviceArray;
 
 struct Case {
@@ -138,14 +139,6 @@ bench::Row row_of(Case const& c) {
       "seqlen", c.seqlen)("heads", c.heads)("kv_heads", c.kv_heads)("portable", c.portable);
   if (c.pass == Pass::forward) return row("carry", c.carry)("parts", c.parts)("list", c.list);
   return row("deterministic", c.deterministic);
-}
-
-/// Normal numbers: zeros run faster than any data does.
-template <class T>
-DeviceArray<T> filled(std::int64_t size, unsigned seed) {
-  DeviceArray<T> array(size);
-  bench::fill<<<1024, 256>>>(array.data(), size, seed);
-  return array;
 }
 
 /// A forward of a kernel with all its memory.
@@ -336,7 +329,7 @@ support::Options options({
     {"--portable", support::off, "the kernels for sm_80 and up, not those for Hopper"},
     {"--brief", support::off, "no sustained rate"},
     {"--carry", support::off, "a forward continues from a partial result and writes one"},
-    {"--keys", "1", "a forward's queries are the last of so many times SEQLEN tokens"},
+    {"--keys", "1", "a forward's queries are the last SEQLEN of this many times SEQLEN tokens"},
     {"--chunks", "", "the same, and the keys are a list of that many chunks"},
     {"--deterministic", support::off, "a backward with the same bits in every run"},
 });

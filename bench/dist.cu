@@ -4,8 +4,9 @@
 // --help lists the options. Prints a row on the links, then one a case, pass and contender. `ms` is the
 // slowest rank's mean of calls back to back, `compute_ms` the same with the transfers off, `exposed` their
 // difference as a part of `ms`, `idle` what the ranks' mean of compute leaves of `ms`, `gb_sent` what a rank
-// sends at most, `scaling` the TFLOP/s of a GPU as a part of those of one GPU alone, on at most 128k tokens,
-// in the same run, and `predicted_ms` what the simulator makes of that one GPU's rate and of the links.
+// sends at most, `scaling` the TFLOP/s of a GPU as a part of what one GPU alone reaches, on at most 128k
+// tokens, in the same run, and `predicted_ms` what the simulator makes of that one GPU's rate and of the
+// links.
 // --only leaves out all contenders of other names; ZigzagRingOneLaunch runs only by that, with
 // NCCL_CGA_CLUSTER_SIZE=1 and a margin of at least NCCL_MAX_CTAS; --trace writes Chrome traces of the
 // schedules, PREFIX-NAME-PASS-SEQLEN-KV_HEADS.json, whose ranks start their clocks when they leave a barrier
@@ -210,9 +211,9 @@ double tflop(Case const& c, Pass pass) {
 
 void fill(Part& part, int rank) {
   auto const seed = static_cast<unsigned>(8 * rank);
-  bench::fill<<<1024, 256>>>(part.q, part.q_size(), seed);
-  bench::fill<<<1024, 256>>>(part.k, 2 * part.kv_size(), seed + 1);
-  bench::fill<<<1024, 256>>>(part.d_o, part.q_size(), seed + 2);
+  bench::fill(part.q, part.q_size(), seed);
+  bench::fill(part.k, 2 * part.kv_size(), seed + 1);
+  bench::fill(part.d_o, part.q_size(), seed + 2);
   check(cudaDeviceSynchronize());
 }
 
@@ -405,7 +406,7 @@ support::Options options({
     {"--heads", "32", "query heads"},
     {"--kv-heads", "32,8", "key/value heads; a list"},
     {"--sm-margin", "0", "multiprocessors that attention leaves to NCCL"},
-    {"--only", "", "one contender: Balanced, ZigzagRing, ZigzagRingOneLaunch, Ring, AllGather or AllToAll"},
+    {"--only", "", "one contender: a schedule, ZigzagRingOneLaunch, AllGather or AllToAll"},
     {"--trace", "", "the prefix of Chrome traces to write"},
     {"--check", support::off, "results against dense attention, of two short sequences; nothing is timed"},
 });

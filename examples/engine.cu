@@ -107,7 +107,7 @@ int main() try {
   std::printf("rows that are padded by 4 elements: %s\n", refused.message().c_str());
   if (refused.code != lightseq::Code::misaligned) return 1;
 
-  // One graph of everything: the ranks' streams join the capture behind an event of the request's stream,
+  // One graph of everything: the ranks' streams join the capture after an event of the request's stream,
   // which in turn waits for all of them.
   lightseq::Event const fork = lightseq::make_event(), join = lightseq::make_event();
   check_cuda(cudaStreamBeginCapture(request[0], cudaStreamCaptureModeRelaxed));

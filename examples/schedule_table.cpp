@@ -12,14 +12,14 @@
 using namespace lightseq;
 support::Options options({
     {"--world", "8", "ranks"},
-    {"--ranks-per-node", "4", "ranks of a node, for schedules of two levels"},
+    {"--ranks-per-node", "4", "of schedules in two levels"},
     {"--seqlen", "65536", "tokens of the whole sequence"},
     {"--mask", "Causal", names_of<Masks>()},
-    {"--window", "4096", "keys that a query sees, where the mask is a window"},
+    {"--window", "4096", "keys that a query sees, of masks such as SlidingWindow"},
     {"--heads", "32", "query heads"},
     {"--kv-heads", "8", "key/value heads, a divisor of the query heads"},
     {"--dim", "128", "head dim"},
-    {"--schedule", "all", names_of<Schedules>() + " or all"},
+    {"--schedule", "all", "all, or one of " + names_of<Schedules>()},
 });
 
 std::int64_t number(char const* option, int most = 1 << 24) { return options.whole(option, 1, most); }

@@ -10,7 +10,7 @@
 #include "lightseq/lightseq.cuh"
 #include "lightseq/testing/nccl.cuh"
 
-/// What engines do that do not overlap: collectives of NCCL before and behind dense attention, with the same
+/// What engines do that do not overlap: collectives of NCCL before and after dense attention, with the same
 /// kernels as DistAttn's. Causal, batch 1, bfloat16.
 namespace lightseq::bench {
 
@@ -23,20 +23,13 @@ struct Part {
         rows(at.rows()),
         heads(head_count),
         kv_heads(kv_head_count),
-        q(allocated<bfloat16>(q_size())),
-        k(allocated<bfloat16>(2 * kv_size())),
-        d_o(allocated<bfloat16>(q_size())),
-        o(allocated<bfloat16>(q_size())),
-        dq(allocated<bfloat16>(q_size())),
-        dk(allocated<bfloat16>(2 * kv_size())),
-        lse(allocated<float>(rows * heads)) {}
-  Part(Part const&) = delete;
-  ~Part() {
-    for (void* const memory :
-         {static_cast<void*>(q), static_cast<void*>(k), static_cast<void*>(d_o), static_cast<void*>(o),
-          static_cast<void*>(dq), static_cast<void*>(dk), static_cast<void*>(lse)})
-      cudaFree(memory);
-  }
+        q(memory_.take<bfloat16>(q_size())),
+        k(memory_.take<bfloat16>(2 * kv_size())),
+        d_o(memory_.take<bfloat16>(q_size())),
+        o(memory_.take<bfloat16>(q_size())),
+        dq(memory_.take<bfloat16>(q_size())),
+        dk(memory_.take<bfloat16>(2 * kv_size())),
+        lse(memory_.take<float>(rows * heads)) {}
 
   std::int64_t q_size() const { return rows * heads * head_dim; }
   std::int64_t kv_size() const { return rows * kv_heads * head_dim; }
@@ -47,27 +40,13 @@ struct Part {
 
   Positions positions;
   std::int64_t rows, heads, kv_heads;
-  bfloat16 *q, *k, *d_o, *o, *dq, *dk;
-  float* lse;
-};
-
-/// Device memory of a contender, freed with it.
-class Memory {
- public:
-  Memory() = default;
-  Memory(Memory const&) = delete;
-  ~Memory() {
-    for (void* const block : blocks_) cudaFree(block);
-  }
-  template <class T>
-  T* take(std::int64_t size) {
-    T* const data = allocated<T>(size);
-    blocks_.push_back(data);
-    return data;
-  }
 
  private:
-  std::vector<void*> blocks_;
+  Memory memory_;
+
+ public:
+  bfloat16 *q, *k, *d_o, *o, *dq, *dk;
+  float* lse;
 };
 
 /// Attention of some queries to some keys, with memory for its sums.

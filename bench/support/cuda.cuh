@@ -2,11 +2,14 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <vector>
 
 #include "lightseq/core/status.hpp"
+#include "lightseq/testing/cuda.cuh"
 
 /// What the benchmarks on a GPU share.
 namespace lightseq::bench {
@@ -23,34 +26,38 @@ inline void check(Status const& status) {
   std::exit(1);
 }
 
-/// Normal numbers: zeros run faster than any data does.
+/// Enqueues the writing of `size` normal numbers, the same for the same seed: zeros run faster than any data
+/// does. T is float, bfloat16 or float16; normal.cu has it.
 template <class T>
-__global__ void fill(T* to, std::int64_t size, unsigned seed) {
-  std::int64_t const step = std::int64_t{gridDim.x} * blockDim.x;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < size; i += step) {
-    auto word = (static_cast<std::uint64_t>(i) + 1 + (std::uint64_t{seed} << 40)) * 0x9e3779b97f4a7c15u;
-    word = (word ^ (word >> 30)) * 0xbf58476d1ce4e5b9u;
-    word = (word ^ (word >> 27)) * 0x94d049bb133111ebu;
-    word ^= word >> 31;
-    float const u = (static_cast<float>(word >> 40) + 1.0f) * 0x1p-24f;
-    float const angle = static_cast<float>(word & 0xffffffu) * 0x1p-23f;
-    to[i] = T(sqrtf(-2.0f * logf(u)) * cospif(angle));
+void fill(T* to, std::int64_t size, unsigned seed, cudaStream_t stream = nullptr);
+
+/// An array of normal numbers.
+template <class T>
+testing::DeviceArray<T> filled(std::int64_t size, unsigned seed) {
+  testing::DeviceArray<T> array(size);
+  fill(array.data(), size, seed);
+  return array;
+}
+
+/// Device memory of several arrays, which end with it.
+class Memory {
+ public:
+  template <class T>
+  T* take(std::int64_t size) {
+    blocks_.emplace_back(size * static_cast<std::int64_t>(sizeof(T)));
+    return reinterpret_cast<T*>(blocks_.back().data());
   }
-}
 
-/// `size` elements of device memory; never freed.
-template <class T>
-T* allocated(std::int64_t size) {
-  T* data = nullptr;
-  check(cudaMalloc(&data, static_cast<std::size_t>(size) * sizeof(T)));
-  return data;
-}
+  /// Normal numbers.
+  template <class T>
+  T* take_filled(std::int64_t size, unsigned seed) {
+    T* const data = take<T>(size);
+    fill(data, size, seed);
+    return data;
+  }
 
-template <class T>
-T* filled(std::int64_t size, unsigned seed) {
-  T* const data = allocated<T>(size);
-  fill<<<1024, 256>>>(data, size, seed);
-  return data;
-}
+ private:
+  std::vector<testing::DeviceArray<std::byte>> blocks_;
+};
 
 }  // namespace lightseq::bench

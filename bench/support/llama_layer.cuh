@@ -55,7 +55,7 @@ static __global__ void norm(Pack* x, Pack const* added, Pack* normed) {
   normed[i] = pack;
 }
 
-/// dx = the gradient of x from that of normed, plus `added`.
+/// dx = the gradient of x from the gradient of normed, plus `added`.
 static __global__ void norm_backward(Pack const* x, Pack const* d_normed, Pack const* added, Pack* dx) {
   std::int64_t const i = std::int64_t{blockIdx.x} * norm_threads + threadIdx.x;
   Pack const at = x[i], gradient = d_normed[i], other = added[i];
@@ -125,7 +125,7 @@ inline void check(cublasStatus_t status) {
 struct Linear {
   Linear(std::int64_t in_width, std::int64_t out_width, unsigned seed)
       : in(in_width), out(out_width), weight(in * out), gradient(in * out) {
-    fill<<<1024, 256>>>(weight.data(), in * out, seed);
+    fill(weight.data(), in * out, seed);
   }
   float factor() const { return 1 / std::sqrt(static_cast<float>(in)); }
 

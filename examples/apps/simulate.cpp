@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Predicts what attention over a split sequence costs on a cluster that nobody here has: ranks schedules,
+// Predicts what attention over a split sequence costs on a cluster that need not exist: ranks schedules,
 // draws their timelines, and fills tables over worlds and lengths. `simulate --help` lists the options.
 #include <cstdio>
 #include <fstream>
@@ -26,10 +26,11 @@ support::Options options({
     {"--kv-heads", "8", "key/value heads, a divisor of the query heads; or a list"},
     {"--dim", "128", "head dim"},
     {"--batch", "1", "sequences"},
-    {"--mask", "Causal", "a mask of the library"},
+    {"--mask", "Causal", names_of<Masks>()},
     {"--window", "4096", "keys that a query sees, of masks such as SlidingWindow"},
     {"--pass", "both", "forward, backward or both"},
-    {"--schedule", "Ring,Balanced,ZigzagRing", "which to draw or to tabulate; all for every one"},
+    {"--schedule", "Ring,Balanced,ZigzagRing",
+     "which to draw or to tabulate: all, or a list of " + names_of<Schedules>()},
     {"--route", "owner", "owner, neighbour (relays) or, in tables, best; two-level rings always relay"},
     {"--ranks-per-node", "8", "GPUs of a node; a world of fewer is one node"},
     {"--inside-gbs", "370", "GB/s each way inside a node"},

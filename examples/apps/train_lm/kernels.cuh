@@ -40,7 +40,7 @@ template <class Join>
 __device__ float join_block(float value, Join join) {
   __shared__ float of_warp[threads / 32];
   for (int mask = 16; mask > 0; mask /= 2) value = join(value, __shfl_xor_sync(~0u, value, mask));
-  __syncthreads();  // those of the call before are read
+  __syncthreads();  // the values of the previous call are read
   if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
   __syncthreads();
   value = of_warp[0];
@@ -66,7 +66,7 @@ static __global__ void embed(std::uint8_t const* text, lightseq::Positions token
   for (Index i = threadIdx.x; i < dim; i += threads) x[row * dim + i] = vectors[byte * dim + i];
 }
 
-/// Adds the gradients of x to those of the vectors that it came from. A block a byte.
+/// Adds the gradients of x to the gradients of the vectors that it came from. A block a byte.
 static __global__ void embed_backward(std::uint8_t const* text, lightseq::Positions tokens, float const* dx,
                                       Index dim, float* d_vectors) {
   Index const byte = blockIdx.x, rows = tokens.rows();
@@ -153,7 +153,7 @@ static __global__ void swiglu_backward(bfloat16* gate, bfloat16* up, bfloat16 co
   up[i] = bfloat16(d * g * s);
 }
 
-/// losses[row] = -weight * log softmax(logits)[label], and its gradient. The label is the byte behind the
+/// losses[row] = -weight * log softmax(logits)[label], and its gradient. The label is the byte after the
 /// token. A block a row, a thread a byte.
 static __global__ void cross_entropy(float weight, std::uint8_t const* text, lightseq::Positions tokens,
                                      float const* logits, float* losses, bfloat16* d_logits) {
@@ -173,7 +173,7 @@ static __global__ void sum_up(float const* values, Index size, float* to) {
   if (threadIdx.x == 0) *to = sum;
 }
 
-/// The sum of `count` parts of `size` elements that lie one behind the other, in their order.
+/// The sum of `count` parts of `size` elements that follow each other, added in their order.
 static __global__ void add_parts(float const* parts, int count, float* to, Index size) {
   Index const i = this_element();
   if (i >= size) return;

@@ -65,7 +65,7 @@ class Products {
 struct DeviceParameters {
   DeviceArray<float> values;      ///< the masters, which the optimiser moves
   DeviceArray<bfloat16> rounded;  ///< their copies for the matrix products
-  DeviceArray<float> gradients;   ///< and behind them the loss: one sum over the ranks serves both
+  DeviceArray<float> gradients;   ///< and after them the loss: one sum over the ranks serves both
 
   explicit DeviceParameters(std::vector<float> const& first)
       : values(first), rounded(std::ssize(first)), gradients(std::ssize(first) + 1) {

@@ -55,7 +55,7 @@ class FeedForward {
     layers_->linear(w_.down, s.product.data(), Put::onto, next);
   }
 
-  /// Turns d, the gradient of next, into that of y. What lies between is computed again from y.
+  /// Turns d, the gradient of next, into the gradient of y. It computes again from y what lies between.
   void backward(Scratch& s, float const* y, float* d) const {
     inside(s, y);
     layers_->round(d, w_.norm.cols(), s.d.data());
@@ -97,7 +97,7 @@ class Layer {
     feed_forward_.forward(s, s.y.data(), next);
   }
 
-  /// Turns d, the gradient of next, into that of x.
+  /// Turns d, the gradient of next, into the gradient of x.
   void backward(Scratch& s, float const* x, float* d) {
     auto const a = attention_.restore(projection(s, x), saved_.span(), s.workspace.span(), stream());
     require(a.status);

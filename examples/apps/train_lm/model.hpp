@@ -47,7 +47,7 @@ class FeedForward {
     down_.forward(s.product, Put::onto, next);
   }
 
-  /// Turns d, the gradient of next, into that of y. What lies between is computed again from y.
+  /// Turns d, the gradient of next, into the gradient of y. It computes again from y what lies between.
   void backward(Scratch& s, In y, Out d) const {
     inside(s, y);
     down_.backward(s.product, d, Put::over, s.product);
@@ -96,7 +96,7 @@ class Layer {
     feed_forward_.forward(s, s.y, next);
   }
 
-  /// Turns d, the gradient of next, into that of x.
+  /// Turns d, the gradient of next, into the gradient of x.
   void backward(Scratch& s, Rope const& rope, In x, Out d) {
     auto const a = attention_.restore(projection(s, rope, x), saved_, s.workspace);
     require(a.status);

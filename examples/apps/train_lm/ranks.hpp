@@ -19,8 +19,8 @@ inline void require(lightseq::Status const& status) {
 inline Index all_reduce_room(lightseq::Transport auto const& comm, Index size) { return size + comm.world(); }
 
 /// Replaces `values` by their sum over the ranks, so that all get the same bits: each rank adds up one piece
-/// and hands it round. `add(parts, sum)` makes the sum of as many parts as there are ranks, one behind the
-/// other in `room`, in their order. With NCCL this is one ncclAllReduce.
+/// and hands it round. `add(parts, sum)` makes the sum of one part a rank, which follow each other in `room`
+/// in the order of the ranks. With NCCL this is one ncclAllReduce.
 template <class T, class Add>
 void all_reduce(lightseq::Transport auto& comm, std::span<T> values, std::span<T> room, Add const& add) {
   auto const piece = [&](int rank) {
