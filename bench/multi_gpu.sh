@@ -28,15 +28,15 @@ part() {
 }
 
 part build.txt 300 cmake --preset gpu
-part build.txt 300 cmake --build --preset gpu -j "$(nproc)" --target test_nccl_ranks bench_dist nccl_ranks
-part tests.txt 300 $build/tests/test_nccl_ranks
+part build.txt 300 cmake --build --preset gpu -j "$(nproc)" --target test_transport_nccl_ranks bench_dist nccl_ranks
+part tests.txt 300 $build/tests/test_transport_nccl_ranks
 for world in 2 4 8; do
-  if [ "$world" -le "$ranks" ]; then part check.txt 60 $build/bench/bench_dist --ranks "$world" --check; fi
+  if [ "$world" -le "$ranks" ]; then part check.txt 90 $build/bench/bench_dist --ranks "$world" --check; fi
 done
 if [ "$ranks" -le "$gpus" ]; then
-  part dist.json 60 $build/bench/bench_dist --ranks "$ranks" --trace "$out/trace" 65536 32 32 65536 32 8
-  part dist.json 60 $build/bench/bench_dist --ranks "$ranks" 32768 32 32 32768 32 8 131072 32 32 131072 32 8
-  part dist.json 300 $build/bench/bench_dist --ranks "$ranks" 262144 32 32 262144 32 8 524288 32 32 524288 32 8
+  part dist.json 90 $build/bench/bench_dist --ranks "$ranks" --trace "$out/trace" 65536 32 32 65536 32 8
+  part dist.json 90 $build/bench/bench_dist --ranks "$ranks" 32768 32 32 32768 32 8 131072 32 32 131072 32 8
+  part dist.json 420 $build/bench/bench_dist --ranks "$ranks" 262144 32 32 262144 32 8 524288 32 32 524288 32 8
 fi
 cat "$out/status"
 exit $status
