@@ -23,12 +23,11 @@ constexpr std::int64_t saturated(WideInt number) {
 /// after the query; before it if that is negative.
 constexpr WideInt pairs_up_to(Segment const& queries, Segment const& keys, std::int64_t reach) {
   // Row i sees clamp(i + first, 0, keys.rows) keys, so this is a difference of two sums over all lower rows.
-  WideInt const distance = WideInt{queries.begin} - keys.begin + reach;
+  constexpr std::int64_t far = std::int64_t{1} << 62;  // positions are below
+  std::int64_t const distance = queries.begin - keys.begin + std::clamp(reach, -far, far);
   std::int64_t const stride = queries.stride;
-  WideInt const nearest = (distance >= 0 ? distance / stride : -((stride - 1 - distance) / stride)) + 1;
-  // Beyond these, rows see none or all.
-  auto const first =
-      static_cast<std::int64_t>(std::clamp<WideInt>(nearest, -WideInt{queries.rows}, WideInt{keys.rows}));
+  std::int64_t const nearest = distance >= 0 ? distance / stride + 1 : (distance + 1) / stride;
+  std::int64_t const first = std::clamp(nearest, -queries.rows, keys.rows);  // beyond, rows see none or all
   auto const sum_up_to = [&](std::int64_t row) {
     if (row <= 0) return WideInt{0};
     std::int64_t const ramp = std::min(row, keys.rows);
