@@ -31,12 +31,12 @@ part build.txt 300 cmake --preset gpu
 part build.txt 300 cmake --build --preset gpu -j "$(nproc)" --target test_transport_nccl_ranks bench_dist nccl_ranks
 part tests.txt 300 $build/tests/test_transport_nccl_ranks
 for world in 2 4 8; do
-  if [ "$world" -le "$ranks" ]; then part check.txt 60 $build/bench/bench_dist --ranks "$world" --check; fi
+  if [ "$world" -le "$ranks" ]; then part check.txt 90 $build/bench/bench_dist --ranks "$world" --check; fi
 done
 if [ "$ranks" -le "$gpus" ]; then
-  part dist.json 60 $build/bench/bench_dist --ranks "$ranks" --trace "$out/trace" --seqlen 65536
-  part dist.json 60 $build/bench/bench_dist --ranks "$ranks" --seqlen 32768,131072
-  part dist.json 300 $build/bench/bench_dist --ranks "$ranks" --seqlen 262144,524288
+  part dist.json 90 $build/bench/bench_dist --ranks "$ranks" --trace "$out/trace" --seqlen 65536
+  part dist.json 90 $build/bench/bench_dist --ranks "$ranks" --seqlen 32768,131072
+  part dist.json 420 $build/bench/bench_dist --ranks "$ranks" --seqlen 262144,524288
 fi
 cat "$out/status"
 exit $status

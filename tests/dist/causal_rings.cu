@@ -6,5 +6,5 @@ using namespace lightseq::test;
 
 TEST_CASE(
     "causal attention on virtual ranks of a GPU equals dense attention under schedules for every mask") {
-  for_each_serving<AnyMaskSchedules>(Causal{}, []<class S>() { equals_dense_on_gpu<128, S>(Causal{}); });
+  for_each_serving<AnyMaskSchedules>(Causal{}, [&]<class S>() { equals_dense_on_gpu<128, S>(Causal{}); });
 }

@@ -5,5 +5,5 @@ using namespace lightseq;
 using namespace lightseq::test;
 
 TEST_CASE("full attention on virtual ranks of a GPU equals dense attention") {
-  for_each_serving<AnyMaskSchedules>(Full{}, []<class S>() { equals_dense_on_gpu<128, S>(Full{}); });
+  for_each_serving<AnyMaskSchedules>(Full{}, [&]<class S>() { equals_dense_on_gpu<128, S>(Full{}); });
 }

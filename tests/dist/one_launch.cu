@@ -47,7 +47,7 @@ TEST_CASE("rings in up to 16 steps are one launch, other plans are not") {
 }
 
 TEST_CASE("attention in one launch on virtual ranks of a GPU equals dense attention") {
-  for_each_type<FlatSchedules>([]<class S>() {
+  for_each_type<FlatSchedules>([&]<class S>() {
     INFO("schedule ", std::string(name_of<S>()));
     if constexpr (keeps_queries<S>(3)) equals_dense_on_gpu<64, S, OneLaunchCuda>(Causal{});
   });

@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <type_traits>
 
 #include "laws/mask.hpp"
 #include "lightseq/mask/laws.hpp"
@@ -148,6 +149,76 @@ TEST_CASE("first_fault() finds bounds that leave out what is visible") {
     std::string const queries = laws::first_fault(Misbound{window, 0, 1}, positions, test::run_seed());
     CHECK_MESSAGE(queries.starts_with("queries_of(["), queries);
   }
+}
+
+namespace {
+
+/// A window that says that it reaches farther than it does, on one side.
+struct Misreaching : SlidingWindow {
+  int64_t before = 0, after = 0;
+  Reach reach() const { return {left + before, right + after}; }
+};
+
+/// A mask that counts the pairs of large rectangles, or of all, wrong by one.
+struct Miscounting {
+  test::PrefixLm mask = {};
+  int64_t rows = 0;
+  bool visible(int64_t query, int64_t key) const { return mask.visible(query, key); }
+  Cover cover(Range queries, Range keys) const { return mask.cover(queries, keys); }
+  int64_t pairs(Range queries, Range keys) const {
+    return mask.pairs(queries, keys) + (queries.size() >= rows ? 1 : 0);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("first_fault() finds a wrong reach() and wrong pairs(), in rectangles of all sizes") {
+  static_assert(HasReach<Misreaching> && HasPairs<Miscounting> && !HasPairs<Causal>);
+  CHECK(laws::first_fault(Misreaching{{3, 1}, 1, 0}, 6) ==
+        "reach() is 4 before and 1 after, but query 4 does not see key 0");
+  CHECK(laws::first_fault(Misreaching{{3, 1}, 0, -1}, 6) ==
+        "reach() is 3 before and 0 after, but query 0 sees key 1");
+  CHECK(laws::first_fault(Miscounting{{2}, 0}, 6) ==
+        "[0, 1) x [0, 1) has 2 pairs by the mask's count, but 1 are visible");
+  for (int64_t const positions : {int64_t{5000}, int64_t{1} << 20, int64_t{1} << 30}) {
+    CHECK(laws::first_fault(Misreaching{{1000, 7}, 0, 0}, positions, test::run_seed()) == "");
+    for (int64_t const by : {-1, 1}) {
+      std::string const before =
+          laws::first_fault(Misreaching{{1000, 7}, by, 0}, positions, test::run_seed());
+      CHECK_MESSAGE(before.starts_with("reach() is "), before);
+      std::string const after = laws::first_fault(Misreaching{{1000, 7}, 0, by}, positions, test::run_seed());
+      CHECK_MESSAGE(after.starts_with("reach() is "), after);
+    }
+    for (int64_t const rows : {1, 100, 1000}) {
+      std::string const fault = laws::first_fault(Miscounting{{50}, rows}, positions, test::run_seed());
+      CHECK_MESSAGE(fault.ends_with(" are visible"), fault);
+    }
+    CHECK(laws::first_fault(Miscounting{{50}, positions + 1}, positions, test::run_seed()) == "");
+  }
+}
+
+TEST_CASE("pairs are known in O(1) for rows of one stride by reach(), for rows side by side by pairs()") {
+  std::mt19937_64 random(test::run_seed());
+  auto const below = [&](int64_t bound) {
+    return std::uniform_int_distribution<int64_t>(0, bound - 1)(random);
+  };
+  test::for_each_mask([&](auto const& mask, char const* name) {
+    INFO("mask ", std::string(name));
+    using M = std::decay_t<decltype(mask)>;
+    for (int run = 0; run < 200; ++run) {
+      int64_t const stride = 1 + below(3);
+      Segment const queries{below(50), below(40), stride}, keys{below(50), below(40), stride};
+      auto const known = known_pairs(mask, queries, keys);
+      bool const empty = queries.rows == 0 || keys.rows == 0;
+      CHECK(known.has_value() == (empty || HasReach<M> || (HasPairs<M> && stride == 1)));
+      int64_t visible = 0;
+      for (int64_t q = 0; q < queries.rows; ++q)
+        for (int64_t k = 0; k < keys.rows; ++k)
+          visible += mask.visible(queries.position(q), keys.position(k)) ? 1 : 0;
+      CHECK(known.value_or(visible) == visible);
+    }
+  });
+  CHECK_FALSE(known_pairs(Causal{}, {0, 5, 1}, {0, 5, 2}));
 }
 
 TEST_CASE(

@@ -88,7 +88,8 @@ TEST_CASE("malformed files are refused, with the line") {
   refused(line(h100(), Pass::forward, 4096, false, true),
           "lightseq: the calibration has no line for head dim 128 without a carry");
   refused("nonsense", "lightseq: calibration, line 1, column 1: expected {");
-  refused(good + "{}", "lightseq: calibration, line 2, column 2: expected \"");
+  refused(good + "{}", "lightseq: calibration, line 2: there is no \"seqlen\"");
+  refused(good + "{3}", "lightseq: calibration, line 2, column 2: expected \"");
   refused(good + "\n" + good + "{\"dim", "lightseq: calibration, line 4: a text does not end");
   refused(with("\"dim\": 128", "\"dim\" 128"), "lightseq: calibration, line 2, column 40: expected :");
   refused(with("\"dim\": 128", "\"dim\": "), "lightseq: calibration, line 2, column 41: expected a value");

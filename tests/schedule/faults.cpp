@@ -94,7 +94,7 @@ void break_one_end(B& breaker) {
   for (End const& end : all_ends(breaker.good())) {
     Plans good = breaker.good();
     Transfer const original = end.message(good);
-    std::string const where = sentence(laws::text(original), end.list == &Step::sends ? " sent" : " received",
+    std::string const where = sentence(text(original), end.list == &Step::sends ? " sent" : " received",
                                        " by rank ", end.rank, " at step ", end.step, ": ");
     auto const change = [&](char const* what, auto member, auto value) {
       if (original.*member == value) return;
@@ -127,8 +127,8 @@ void break_both_ends(B& breaker) {
     Plans good = breaker.good();
     Transfer const original = send.message(good);
     End const recv = other_end(good, send);
-    std::string const where = sentence(laws::text(original), " from rank ", send.rank, " to ", recv.rank,
-                                       " at step ", send.step, ": ");
+    std::string const where =
+        sentence(text(original), " from rank ", send.rank, " to ", recv.rank, " at step ", send.step, ": ");
     auto const change = [&](char const* what, auto member, auto value) {
       if (original.*member == value) return;
       breaker.must_notice(where + what, [&](Plans& plans) {

@@ -9,6 +9,7 @@
 #include "lightseq/core/host_device.hpp"
 #include "lightseq/core/value.hpp"
 #include "lightseq/mask/catalogue.hpp"
+#include "lightseq/mask/pairs.hpp"
 
 /// The masks that everything is tested under: those of the catalogue, and some as a user would write them.
 namespace lightseq::test {
@@ -27,8 +28,13 @@ struct PrefixLm {
   constexpr Range queries_of(Range keys) const {
     return {keys.begin < prefix ? 0 : keys.begin, Range::everything().end};
   }
+  constexpr std::int64_t pairs(Range queries, Range keys) const {
+    std::int64_t const split = std::clamp(prefix, keys.begin, keys.end);
+    Segment const later{split, keys.end - split}, rows{queries.begin, queries.size()};
+    return saturated(WideInt{queries.size()} * (split - keys.begin) + *known_pairs(Causal{}, rows, later));
+  }
 };
-static_assert(BoundedMask<PrefixLm>);
+static_assert(BoundedMask<PrefixLm> && HasPairs<PrefixLm>);
 
 /// Documents of `length` tokens, one behind the other: a query sees its own document, all of it or, if
 /// `causal`, up to itself.

@@ -13,7 +13,9 @@ using namespace lightseq::test;
 
 namespace {
 
-Transfer message(int peer, Payload payload = Payload::kv) { return {payload, 2, Rows::all, peer}; }
+Transfer message(int peer, Payload payload = Payload::kv, Rows rows = Rows::all) {
+  return {payload, 2, rows, peer};
+}
 
 }  // namespace
 
@@ -47,17 +49,17 @@ TEST_CASE("only the group that failed is not done, and the message that the Stat
   record.end_group({});
   record.post(Pass::backward, 1, true, message(1), 256);
   record.post(Pass::backward, 1, false, message(1, Payload::dq), 384);
-  record.post(Pass::backward, 1, false, message(3, Payload::dq), 512);
+  record.post(Pass::backward, 1, false, message(3, Payload::dq, Rows::upper), 512);
   record.end_group({.code = Code::timeout, .subject = "dq", .peer = 1});
   record.end_group({});  // of an empty group
   CHECK(record.text() ==
         "call 0, backward, step 0: kv of shard 2 to rank 1, 128 bytes, done\n"
         "call 0, backward, step 1: kv of shard 2 to rank 1, 256 bytes, posted\n"
         "call 0, backward, step 1: dq of shard 2 from rank 1, 384 bytes, failed\n"
-        "call 0, backward, step 1: dq of shard 2 from rank 3, 512 bytes, posted\n");
+        "call 0, backward, step 1: dq of shard 2 (upper half) from rank 3, 512 bytes, posted\n");
   std::string const json = record.json();
   CHECK(json.find(R"(
-  {"call": 0, "pass": "backward", "step": 1, "direction": "receive", "peer": 1, "payload": "dq", "shard": 2, "bytes": 384, "state": "failed"},
+{"call": 0, "pass": "backward", "step": 1, "direction": "receive", "peer": 1, "payload": "dq", "shard": 2, "rows": "all", "bytes": 384, "state": "failed"},
 )") != std::string::npos);
   CHECK(json.substr(json.size() - 21) == "\"state\": \"posted\"}\n]\n");
 }

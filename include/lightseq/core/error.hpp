@@ -2,6 +2,7 @@
 #pragma once
 #include <exception>
 #include <locale>
+#include <ostream>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -17,6 +18,8 @@ class Error : public std::invalid_argument {
  public:
   using std::invalid_argument::invalid_argument;
 };
+
+inline std::ostream& operator<<(std::ostream& out, Text const& text) { return out << text.view(); }
 
 /// All arguments, one after another, whatever the global locale.
 template <class... Args>

@@ -15,7 +15,8 @@ struct Causal {
   }
   LIGHTSEQ_HD static constexpr Range keys_of(Range queries) { return {0, queries.end}; }
   LIGHTSEQ_HD static constexpr Range queries_of(Range keys) { return {keys.begin, Range::everything().end}; }
+  static constexpr Reach reach() { return {Reach::far, 0}; }
 };
-static_assert(BoundedMask<Causal>);
+static_assert(BoundedMask<Causal> && HasReach<Causal>);
 
 }  // namespace lightseq

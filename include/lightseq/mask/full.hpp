@@ -10,7 +10,8 @@ struct Full {
 
   LIGHTSEQ_HD static constexpr bool visible(std::int64_t, std::int64_t) { return true; }
   LIGHTSEQ_HD static constexpr Cover cover(Range, Range) { return Cover::full; }
+  static constexpr Reach reach() { return {Reach::far, Reach::far}; }
 };
-static_assert(Mask<Full>);
+static_assert(HasReach<Full>);
 
 }  // namespace lightseq

@@ -5,18 +5,20 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "lightseq/core/error.hpp"
 #include "lightseq/mask/mask.hpp"
+#include "lightseq/mask/pairs.hpp"
 
 /// What makes a mask right.
 namespace lightseq::laws {
 
-/// Looks for rectangles of a mask for which cover() answers `none` or `full` against visible(), and for those
-/// that its bounds leave out against it.
+/// Looks for rectangles of a mask for which cover() answers `none` or `full` against visible(), for those
+/// that its bounds leave out against it, and for those whose pairs it counts wrong.
 template <Mask M>
 class MaskSearch {
  public:
@@ -137,9 +139,11 @@ class MaskSearch {
   void count_pairs() {
     below_.assign(static_cast<std::size_t>((side_ + 1) * (side_ + 1)), 0);
     for (std::int64_t q = 0; q < side_; ++q)
-      for (std::int64_t k = 0; k < side_; ++k)
+      for (std::int64_t k = 0; k < side_; ++k) {
+        judge_reach({first_q_ + q, first_k_ + k});
         at(q + 1, k + 1) =
             at(q, k + 1) + at(q + 1, k) - at(q, k) + (mask_.visible(first_q_ + q, first_k_ + k) ? 1 : 0);
+      }
   }
   std::int32_t& at(std::int64_t q, std::int64_t k) {
     return below_[static_cast<std::size_t>(q * (side_ + 1) + k)];
@@ -151,6 +155,8 @@ class MaskSearch {
     Range const queries{first_q_ + q.begin, first_q_ + q.end}, keys{first_k_ + k.begin, first_k_ + k.end};
     std::int64_t const visible =
         at(q.end, k.end) - at(q.begin, k.end) - at(q.end, k.begin) + at(q.begin, k.begin);
+    if (std::int64_t const counted = pairs(queries, keys).value_or(visible); counted != visible)
+      return note_count(queries, keys, counted, visible);
     for (Judge const judge : judges) {
       Cover const cover = said(judge, queries, keys);
       if (cover == Cover::partial || visible == (cover == Cover::none ? 0 : queries.size() * keys.size()))
@@ -164,6 +170,9 @@ class MaskSearch {
   /// Judges a rectangle of any size by its corners and some of its pairs.
   void judge_samples(Range queries, Range keys) {
     if (!fault_.empty() || queries.empty() || keys.empty()) return;
+    judge_parts(queries, keys);
+    for (std::int64_t const query : {queries.begin, queries.end - 1})
+      for (std::int64_t const key : {keys.begin, keys.end - 1}) judge_reach({query, key});
     for (Judge const judge : judges) {
       Cover const cover = said(judge, queries, keys);
       if (cover == Cover::partial) continue;
@@ -174,6 +183,36 @@ class MaskSearch {
         for (std::int64_t const key : {keys.begin, keys.end - 1}) ask({query, key});
       for (int i = 0; i < samples; ++i)
         ask({queries.begin + below(queries.size()), keys.begin + below(keys.size())});
+    }
+  }
+
+  /// How many pairs of a rectangle the mask says that it shows, if it does.
+  std::optional<std::int64_t> pairs(Range const& queries, Range const& keys) const {
+    return known_pairs(mask_, Segment{queries.begin, queries.size()}, Segment{keys.begin, keys.size()});
+  }
+  void note_count(Range const& queries, Range const& keys, std::int64_t counted, std::int64_t visible) {
+    fault_ = sentence("[", queries.begin, ", ", queries.end, ") x [", keys.begin, ", ", keys.end, ") has ",
+                      counted, " pairs by the mask's count, but ", visible, " are visible");
+  }
+
+  /// Judges whether the pairs of two parts of a rectangle are those of the whole, as far as 62 bits hold
+  /// them.
+  void judge_parts(Range const& queries, Range const& keys) {
+    std::optional<std::int64_t> const whole = pairs(queries, keys);
+    if (!whole || *whole >= std::int64_t{1} << 62) return;
+    std::int64_t const cut = queries.begin + below(queries.size());
+    std::int64_t const parts = *pairs({queries.begin, cut}, keys) + *pairs({cut, queries.end}, keys);
+    if (parts != *whole) note_count(queries, keys, *whole, parts);
+  }
+
+  /// Judges whether a pair is visible just where it is in reach.
+  void judge_reach(Pair const& pair) {
+    if constexpr (HasReach<M>) {
+      Reach const reach = mask_.reach();
+      bool const within = pair.query - pair.key <= reach.left && pair.key - pair.query <= reach.right;
+      if (!fault_.empty() || within == mask_.visible(pair.query, pair.key)) return;
+      fault_ = sentence("reach() is ", reach.left, " before and ", reach.right, " after, but query ",
+                        pair.query, within ? " does not see key " : " sees key ", pair.key);
     }
   }
 
@@ -190,7 +229,11 @@ class MaskSearch {
       }
       queries = next_queries, keys = next_keys;
     }
-    search_block(queries.begin - below(small_block / 2), keys.begin - below(small_block / 2), 6, true);
+    // The square lies so that whichever pair is left may be anywhere in it.
+    auto const shifted = [&](Range const& range) {
+      return range.begin + below(small_block) - small_block / 2;
+    };
+    search_block(shifted(queries), shifted(keys), 6, true);
   }
 
   /// Searches where a visible pair has a hidden one beside it, whatever cover() says.
@@ -255,13 +298,13 @@ class MaskSearch {
   std::string fault_;
 };
 
-/// The first contradiction that is found between a mask's cover(), or its bounds, and its visible(), as a
-/// sentence: "cover([0, 8), [8, 16)) is none, but query 3 sees key 9", "keys_of([3, 4)) is [0, 3), but query
-/// 3 sees key 3". Empty if there is none. A mask of one's own is tested so, with the values and as many
-/// positions as it is used with, at least 1. Small rectangles, and those of tiles, shards and any other size
-/// at places of all kinds, are judged pair by pair up to 256 x 256 and by samples beyond: some 4 million
-/// questions however many positions there are. `seed` chooses the places; a test that gives another each time
-/// finds more.
+/// The first contradiction that is found between a mask's visible() and its cover(), its bounds, its reach()
+/// or its pairs(), as a sentence: "cover([0, 8), [8, 16)) is none, but query 3 sees key 9", "keys_of([3, 4))
+/// is [0, 3), but query 3 sees key 3". Empty if there is none. A mask of one's own is tested so, with the
+/// values and as many positions as it is used with, at least 1. Small rectangles, and those of tiles, shards
+/// and any other size at places of all kinds, are judged pair by pair up to 256 x 256 and by samples beyond:
+/// some 4 million questions however many positions there are. `seed` chooses the places; a test that gives
+/// another each time finds more.
 template <Mask M>
 std::string first_fault(M const& mask, std::int64_t positions, std::uint64_t seed = 1) {
   if (positions < 1) fail("a mask is tested with ", positions, " positions, it must be at least 1");

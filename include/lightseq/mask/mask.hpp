@@ -20,7 +20,7 @@ enum class Cover {
 /// kernels. Ranks compare these values, byte by byte; one that holds floats, padding, lists or addresses has,
 /// in place of that, `std::int64_t digest() const`: a number that equal masks share, see digest_of(). Values
 /// may make no sense, see HasFault, and may have names, see NamesValues. What shows little of a long sequence
-/// should be a BoundedMask too.
+/// should be a BoundedMask too; one that can count what it shows says so, see HasReach and HasPairs.
 template <class M>
 concept Mask = std::copyable<M> && requires(M const mask, std::int64_t position, Range range) {
   { mask.visible(position, position) } -> std::same_as<bool>;
@@ -77,5 +77,27 @@ LIGHTSEQ_HD constexpr Cover cover_within(M const& mask, Range const& queries, Ra
     if (!mask.keys_of(queries).touches(keys) || !mask.queries_of(keys).touches(queries)) return Cover::none;
   return mask.cover(queries, keys);
 }
+
+/// A query at position i sees the keys i - left, ..., i + right, and no others.
+struct Reach {
+  static constexpr std::int64_t far = INT64_MAX;  ///< as far as there are positions
+
+  std::int64_t left = 0;
+  std::int64_t right = 0;
+};
+
+/// A mask under which distance alone decides may say how far queries see: `reach()`. Its pairs, and the tiles
+/// that hold any, are then counted in O(1), for rows of any one stride.
+template <class M>
+concept HasReach = Mask<M> && requires(M const mask) {
+  { mask.reach() } -> std::same_as<Reach>;
+};
+
+/// Any other mask may count by itself: `pairs(queries, keys)` is exactly how many pairs of a query and a key
+/// of two ranges, which are not empty, are visible, at most 2^63 - 1, in O(1).
+template <class M>
+concept HasPairs = Mask<M> && requires(M const mask, Range range) {
+  { mask.pairs(range, range) } -> std::same_as<std::int64_t>;
+};
 
 }  // namespace lightseq

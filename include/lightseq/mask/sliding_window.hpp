@@ -44,6 +44,7 @@ struct SlidingWindow {
 
   LIGHTSEQ_HD constexpr Range keys_of(Range queries) const { return widened(queries, left, right); }
   LIGHTSEQ_HD constexpr Range queries_of(Range keys) const { return widened(keys, right, left); }
+  constexpr Reach reach() const { return {left, right}; }
 
  private:
   /// A range widened by so many positions before and after it, as far as there are any.
@@ -53,6 +54,7 @@ struct SlidingWindow {
             all.end - range.end > behind ? range.end + behind : all.end};
   }
 };
-static_assert(BoundedMask<SlidingWindow> && HasFault<SlidingWindow> && NamesValues<SlidingWindow>);
+static_assert(BoundedMask<SlidingWindow> && HasReach<SlidingWindow> && HasFault<SlidingWindow> &&
+              NamesValues<SlidingWindow>);
 
 }  // namespace lightseq

@@ -3,63 +3,16 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <map>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "lightseq/core/error.hpp"
+#include "lightseq/core/json.hpp"
 #include "lightseq/predict/compute_model.hpp"
 
 namespace lightseq {
-
-/// One line of a bench's output: a JSON object whose values are no objects or lists. Texts without their
-/// quotes, everything else as it stands there.
-using JsonLine = std::map<std::string, std::string, std::less<>>;
-
-/// Reads such a line. Throws Error, with the line's number, on anything else.
-inline JsonLine parse_json_line(std::string_view text, int number) {
-  std::size_t at = 0;
-  auto const blank = [&] {
-    while (at < text.size() && (text[at] == ' ' || text[at] == '\t' || text[at] == '\r')) ++at;
-  };
-  auto const expect = [&](char c) {
-    blank();
-    if (at >= text.size() || text[at] != c)
-      fail("calibration, line ", number, ", column ", at + 1, ": expected ", c);
-    ++at;
-  };
-  auto const quoted = [&] {
-    expect('"');
-    std::size_t const end = text.find('"', at);
-    if (end == text.npos) fail("calibration, line ", number, ": a text does not end");
-    std::string const found(text.substr(at, end - at));
-    at = end + 1;
-    return found;
-  };
-  JsonLine line;
-  expect('{');
-  for (bool more = true; more;) {
-    std::string const key = quoted();
-    expect(':');
-    blank();
-    if (at < text.size() && text[at] == '"') {
-      line[key] = quoted();
-    } else {
-      std::size_t const end = std::min(text.find_first_of(",} \t\r", at), text.size());
-      if (end == at) fail("calibration, line ", number, ", column ", at + 1, ": expected a value");
-      line[key] = text.substr(at, end - at);
-      at = end;
-    }
-    blank();
-    more = at < text.size() && text[at] == ',';
-    if (more) ++at;
-  }
-  expect('}');
-  blank();
-  if (at != text.size()) fail("calibration, line ", number, ", column ", at + 1, ": expected the end");
-  return line;
-}
 
 /// What a bench measured of one kernel.
 struct Measurement {
@@ -83,7 +36,7 @@ inline std::vector<Measurement> read_measurements(std::string_view text, std::in
     std::string_view const written = text.substr(0, end);
     text.remove_prefix(std::min(end + 1, text.size()));
     if (written.find_first_not_of(" \t\r") == written.npos) continue;
-    JsonLine const line = parse_json_line(written, number);
+    JsonMembers const line = JsonReader(written, sentence("calibration, line ", number)).members();
     auto const value = [&](char const* key) -> std::string const& {
       auto const found = line.find(key);
       if (found == line.end()) fail("calibration, line ", number, ": there is no \"", key, '"');

@@ -4,6 +4,7 @@
 
 #include "lightseq/core/catalogue.hpp"
 #include "lightseq/schedule/balanced.hpp"
+#include "lightseq/schedule/pass_q.hpp"
 #include "lightseq/schedule/ring.hpp"
 #include "lightseq/schedule/two_level_ring.hpp"
 
@@ -12,7 +13,7 @@ namespace lightseq {
 /// The schedules of the library: tests, benches and tools go through this list, so that a new schedule is a
 /// header and its name here.
 using Schedules = std::tuple<Balanced, Ring, ZigzagRing, StripedRing, TwoLevelRing, TwoLevelZigzagRing,
-                             TwoLevelStripedRing>;
+                             TwoLevelStripedRing, PassQ>;
 
 /// Calls `visit(schedule)` for every schedule of a list. Those of two levels have `ranks_per_node` ranks in a
 /// node, and are left out where a node holds one rank or all of a world.

@@ -2,59 +2,15 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <limits>
-#include <type_traits>
+#include <optional>
 #include <utility>
 #include <vector>
 
-#include "lightseq/mask/causal.hpp"
-#include "lightseq/mask/sliding_window.hpp"
+#include "lightseq/mask/pairs.hpp"
 #include "lightseq/schedule/planner.hpp"
 
 /// How much of the attention matrix a mask shows: pairs, and the tiles that kernels cut it into.
 namespace lightseq {
-
-/// A sum on the way to which 63 bits are not enough.
-__extension__ typedef __int128 WideInt;
-
-/// The number, or the nearest that 63 bits hold.
-constexpr std::int64_t saturated(WideInt number) {
-  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
-  return number > most ? most : static_cast<std::int64_t>(number);
-}
-
-/// How many pairs of a query and a key, of segments with one stride, have the key at most `reach` positions
-/// after the query; before it if that is negative.
-constexpr WideInt pairs_in_reach(Segment const& queries, Segment const& keys, std::int64_t reach) {
-  // Row i sees clamp(i + first, 0, keys.rows) keys, so this is a difference of two sums over all lower rows.
-  std::int64_t const distance = queries.begin - keys.begin + reach;
-  std::int64_t const stride = queries.stride;
-  std::int64_t const nearest = (distance >= 0 ? distance / stride : -((stride - 1 - distance) / stride)) + 1;
-  std::int64_t const first = std::clamp(nearest, -queries.rows, keys.rows);  // beyond, rows see none or all
-  auto const sum_up_to = [&](std::int64_t row) {
-    if (row <= 0) return WideInt{0};
-    std::int64_t const ramp = std::min(row, keys.rows);
-    return WideInt{ramp} * (WideInt{ramp} + 1) / 2 + WideInt{row - ramp} * keys.rows;
-  };
-  return sum_up_to(queries.rows - 1 + first) - sum_up_to(first - 1);
-}
-
-/// Of a mask under which distance alone decides: how many earlier and later keys a query sees.
-struct Reach {
-  std::int64_t left = 0, right = 0;
-};
-
-/// That of a mask of the library, at most so far that sums of two do not overflow.
-template <Mask M>
-constexpr Reach reach_of(M const& mask) {
-  constexpr std::int64_t far = std::int64_t{1} << 61;  // beyond any token
-  if constexpr (std::is_same_v<M, SlidingWindow>)
-    return {std::min(mask.left, far), std::min(mask.right, far)};
-  else
-    return {far, 0};
-}
-template <class M>
-inline constexpr bool has_reach = std::is_same_v<M, Causal> || std::is_same_v<M, SlidingWindow>;
 
 /// Rows of queries against rows of keys.
 struct RowRectangle {
@@ -100,22 +56,13 @@ void for_each_part(M const& mask, Segment const& queries, Segment const& keys, s
 /// Questions that a count may ask of a mask, where nothing else is said.
 inline constexpr std::int64_t default_questions = 1 << 16;
 
-/// How many (query, key) pairs of two segments are visible, at most 2^63 - 1. For the library's masks in O(1)
-/// where the strides are the same. For others in at most so many questions of cover(): exact where these
-/// suffice, as many as a mask's edge is long; what is open when they run out is sampled.
+/// How many (query, key) pairs of two segments are visible, at most 2^63 - 1. In O(1) where the mask knows,
+/// see known_pairs(). Else in at most so many questions of cover(): exact where these suffice, as many as a
+/// mask's edge is long; what is open when they run out is sampled.
 template <Mask M>
 std::int64_t visible_pairs(M const& mask, Segment const& queries, Segment const& keys,
                            std::int64_t questions = default_questions) {
-  if (queries.rows == 0 || keys.rows == 0) return 0;
-  if constexpr (has_reach<M>)
-    if (queries.stride == keys.stride) {
-      Cover const cover = mask.cover(queries.hull(), keys.hull());
-      if (cover == Cover::none) return 0;
-      if (cover == Cover::full) return saturated(WideInt{queries.rows} * keys.rows);
-      Reach const reach = reach_of(mask);
-      return saturated(pairs_in_reach(queries, keys, reach.right) -
-                       pairs_in_reach(queries, keys, -reach.left - 1));
-    }
+  if (std::optional<std::int64_t> const known = known_pairs(mask, queries, keys)) return *known;
   WideInt pairs = 0;
   auto const all = [](RowRectangle const& part) { return WideInt{part.queries.rows} * part.keys.rows; };
   auto const sampled = [&](RowRectangle const& part) {
@@ -144,6 +91,14 @@ constexpr Reach reach_of_rows(Reach const& reach, Segment const& queries, Segmen
   return {reach.left - modulo(offset + reach.left), reach.right - modulo(reach.right - offset)};
 }
 
+/// The mask's reach, at most so far that sums of two do not overflow.
+template <HasReach M>
+constexpr Reach reach_of(M const& mask) {
+  constexpr std::int64_t far = std::int64_t{1} << 61;  // beyond any token
+  Reach const reach = mask.reach();
+  return {std::min(reach.left, far), std::min(reach.right, far)};
+}
+
 /// How many tiles of `tile` x `tile` rows, cut from the first row on, hold a pair that lies in reach. Both
 /// segments have one stride.
 inline double tiles_in_reach(Segment const& queries, Segment const& keys, Reach const& mask_reach,
@@ -167,16 +122,16 @@ inline double tiles_in_reach(Segment const& queries, Segment const& keys, Reach 
       std::int64_t const q_tiles = tiles_of(q.rows, tile), k_tiles = tiles_of(k.rows, tile);
       // A tile's first key is in reach of its last query, but its last key is not beyond the reach of its
       // first.
-      tiles += pairs_in_reach({q.begin + q_span, q_tiles, step}, {k.begin, k_tiles, step}, reach.right) -
-               pairs_in_reach({q.begin, q_tiles, step}, {k.begin + k_span, k_tiles, step}, -reach.left - 1);
+      tiles += pairs_up_to({q.begin + q_span, q_tiles, step}, {k.begin, k_tiles, step}, reach.right) -
+               pairs_up_to({q.begin, q_tiles, step}, {k.begin + k_span, k_tiles, step}, -reach.left - 1);
     }
   return static_cast<double>(tiles);
 }
 
 /// How many tiles of `tile` x `tile` rows, cut from the first row of both segments on, hold a visible pair: a
-/// kernel computes these, whole, however little of one is visible. Exact for the library's masks where the
-/// strides are the same. For others by at most so many questions of cover(): a tile that it leaves open
-/// counts, and so do all tiles of a part that is open when these run out.
+/// kernel computes these, whole, however little of one is visible. Exact where the mask says its reach and
+/// the strides are the same. Else by at most so many questions of cover(): a tile that it leaves open counts,
+/// and so do all tiles of a part that is open when these run out.
 template <Mask M>
 double visible_tiles(M const& mask, Segment const& queries, Segment const& keys, std::int64_t tile,
                      std::int64_t questions = default_questions) {
@@ -187,7 +142,7 @@ double visible_tiles(M const& mask, Segment const& queries, Segment const& keys,
     tiles += static_cast<double>(tiles_of(part.queries.rows, tile)) *
              static_cast<double>(tiles_of(part.keys.rows, tile));
   };
-  if constexpr (has_reach<M>)
+  if constexpr (HasReach<M>)
     if (queries.stride == keys.stride) {
       Cover const cover = mask.cover(queries.hull(), keys.hull());
       if (cover == Cover::full) all({queries, keys});
@@ -217,7 +172,7 @@ void for_each_segment_pair(Planner<S, M> const& planner, Work const& work, Count
 template <Schedule S, Mask M>
 std::int64_t visible_pairs(Planner<S, M> const& planner, Work const& work) {
   std::int64_t questions = default_questions;
-  if constexpr (!has_reach<M>) questions = questions_a_work(planner);
+  if constexpr (!HasReach<M>) questions = questions_a_work(planner);
   WideInt pairs = 0;
   for_each_segment_pair(planner, work, [&](Segment const& q, Segment const& k) {
     pairs += visible_pairs(planner.mask(), q, k, questions);
@@ -229,7 +184,7 @@ std::int64_t visible_pairs(Planner<S, M> const& planner, Work const& work) {
 template <Schedule S, Mask M>
 double visible_tiles(Planner<S, M> const& planner, Work const& work, std::int64_t tile) {
   std::int64_t questions = default_questions;
-  if constexpr (!has_reach<M>) questions = questions_a_work(planner);
+  if constexpr (!HasReach<M>) questions = questions_a_work(planner);
   double tiles = 0;
   for_each_segment_pair(planner, work, [&](Segment const& q, Segment const& k) {
     tiles += visible_tiles(planner.mask(), q, k, tile, questions);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "lightseq/schedule/planner.hpp"
+#include "lightseq/schedule/text.hpp"
 
 namespace lightseq {
 
@@ -24,8 +25,7 @@ std::string grid(int world, int steps, WorkAt const& work) {
   auto const cell = [&](int rank, int step) -> std::string {
     std::optional<Work> const w = work(rank, step);
     if (!w) return "  -";
-    char const* const half = w->rows == Rows::all ? "" : w->rows == Rows::lower ? "_" : "^";
-    return "  " + std::to_string(w->q) + (w->q == rank ? "." : "*") + std::to_string(w->kv) + half;
+    return std::string("  ").append(mark(*w, rank).view());
   };
   std::size_t width = sizeof("step 0") - 1;
   for (int step = 0; step < steps; ++step) {

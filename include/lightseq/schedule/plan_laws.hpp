@@ -7,6 +7,7 @@
 
 #include "lightseq/core/error.hpp"
 #include "lightseq/schedule/planner.hpp"
+#include "lightseq/schedule/text.hpp"
 
 /// The laws of finished plans, for tests and for those who write a schedule. Each reads the plan of one rank,
 /// or the plans of all ranks in order, and gives an empty string, or a sentence on the first fault that it
@@ -18,16 +19,6 @@ inline Step const& step_of(Plan const& plan, int step) {
   static Step const idle;
   bool const inside = step >= 0 && step < static_cast<int>(plan.steps.size());
   return inside ? plan.steps[static_cast<std::size_t>(step)] : idle;
-}
-
-/// Which rows, for a sentence.
-inline char const* name(Rows rows) {
-  return rows == Rows::all ? "" : rows == Rows::lower ? " (lower half)" : " (upper half)";
-}
-
-/// What a message carries, for a sentence.
-inline std::string text(Transfer const& t) {
-  return sentence(lightseq::name(t.payload), " of shard ", t.shard, name(t.rows));
 }
 
 /// Whether two messages carry the same thing, whoever the peers are.
@@ -74,7 +65,7 @@ inline std::string stays_in_world(Plan const& plan) {
 inline std::string starts_local(Plan const& plan) {
   auto const& work = step_of(plan, 0).work;
   if (!work || *work == Work{plan.rank, plan.rank, Rows::all}) return {};
-  return sentence("rank ", plan.rank, " starts with queries of shard ", work->q, name(work->rows),
+  return sentence("rank ", plan.rank, " starts with queries of shard ", work->q, text(work->rows),
                   " and keys of shard ", work->kv, ", which are not its own");
 }
 
@@ -88,8 +79,7 @@ inline std::string groups_are_small(Plan const& plan) {
     std::array<int, payload_kinds> received{};
     for (Transfer const& t : s.recvs)
       if (++received[static_cast<std::size_t>(t.payload)] > 1)
-        return sentence("rank ", plan.rank, " receives two ", lightseq::name(t.payload), " payloads at step ",
-                        step);
+        return sentence("rank ", plan.rank, " receives two ", name(t.payload), " payloads at step ", step);
   }
   return {};
 }
@@ -258,7 +248,7 @@ inline std::string messages_meet(std::vector<Plan> const& plans) {
             return sentence("rank ", plan.rank, sending ? " sends " : " awaits ", text(t),
                             sending ? " to rank " : " from rank ", t.peer, " at step ", step,
                             ", which there ", sending ? "awaits " : "sends ",
-                            met == nullptr ? "nothing" : text(*met), " in its place");
+                            met == nullptr ? Text("nothing") : text(*met), " in its place");
         }
       }
   return {};
@@ -324,7 +314,7 @@ std::string computed_once(Planner<S, M> const& planner, std::vector<Plan> const&
         std::size_t const pair = static_cast<std::size_t>(q) * world + static_cast<std::size_t>(kv);
         int const times = half == Rows::lower ? lower[pair] : upper[pair];
         if (times != 1 && planner.visible(Work{q, kv, half}))
-          return sentence("queries of shard ", q, name(half), " meet keys of shard ", kv, " ", times,
+          return sentence("queries of shard ", q, text(half), " meet keys of shard ", kv, " ", times,
                           " times");
       }
   return {};

@@ -22,6 +22,7 @@ namespace lightseq {
 ///   rank 3       3.3      3.2      3.1      3.0
 template <class P>
 struct RingOver {
+  /// The letters of the name: a contiguous partition goes without saying.
   static constexpr Text label = (std::is_same_v<P, Contiguous> ? Text() : Text(name_of<P>())) + "Ring";
   static constexpr std::string_view name = label.view();
   using Partition = P;

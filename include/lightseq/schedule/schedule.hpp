@@ -11,6 +11,11 @@ namespace lightseq {
 /// Which of a shard's rows: all of them, or one half.
 enum class Rows { all, lower, upper };
 
+/// The rows' name, as in the enumeration.
+constexpr char const* name(Rows rows) {
+  return rows == Rows::all ? "all" : rows == Rows::lower ? "lower" : "upper";
+}
+
 /// Rows first, ..., first + count - 1 of a shard.
 struct RowSpan {
   std::int64_t first = 0;

@@ -22,6 +22,7 @@ namespace lightseq {
 ///   rank 3       3.3      3.2      3.0      3.1
 template <class P>
 struct TwoLevelRingOver {
+  /// The letters of the name.
   static constexpr Text label = Text("TwoLevel") + RingOver<P>::name;
   static constexpr std::string_view name = label.view();
   using Partition = P;

@@ -7,8 +7,11 @@
 #include <string>
 #include <string_view>
 
+#include "lightseq/core/error.hpp"
+#include "lightseq/core/json.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/schedule/plan.hpp"
+#include "lightseq/schedule/text.hpp"
 
 namespace lightseq {
 
@@ -19,6 +22,9 @@ struct Flight {
     done,    ///< its group's finish() was ok: on a GPU, it is enqueued
     failed   ///< a Status names this message
   };
+  friend constexpr char const* name(State of) {
+    return of == State::posted ? "posted" : of == State::done ? "done" : "failed";
+  }
   std::int64_t call = 0;  ///< of the object, counted from 0
   Pass pass = Pass::forward;
   int step = 0;
@@ -78,49 +84,36 @@ class FlightRecord {
     std::string all;
     for (std::size_t i = 0; i < size(); ++i) {
       Flight const& f = (*this)[i];
-      all += "call " + std::to_string(f.call) + ", " + name(f.pass) + ", step " + std::to_string(f.step) +
-             ": " + name(f.transfer.payload) + " of shard " + std::to_string(f.transfer.shard) +
-             (f.sent ? " to rank " : " from rank ") + std::to_string(f.transfer.peer) + ", " +
-             std::to_string(f.bytes) + " bytes, " + name(f.state) + "\n";
+      all += sentence("call ", f.call, ", ", name(f.pass), ", step ", f.step, ": ",
+                      lightseq::text(f.transfer, f.sent), ", ", f.bytes, " bytes, ", name(f.state), "\n");
     }
     return all;
   }
 
   /// An array of objects.
   std::string json() const {
-    std::string all = "[";
+    JsonLines lines;
     for (std::size_t i = 0; i < size(); ++i) {
       Flight const& f = (*this)[i];
-      auto const number = [&](char const* key, auto value) {
-        all += std::string("\"") + key + "\": " + std::to_string(value) + ", ";
-      };
-      auto const word = [&](char const* key, char const* value) {
-        all += std::string("\"") + key + "\": \"" + value + "\", ";
-      };
-      all += i == 0 ? "\n  {" : ",\n  {";
-      number("call", f.call);
-      word("pass", name(f.pass));
-      number("step", f.step);
-      word("direction", f.sent ? "send" : "receive");
-      number("peer", f.transfer.peer);
-      word("payload", name(f.transfer.payload));
-      number("shard", f.transfer.shard);
-      number("bytes", f.bytes);
-      word("state", name(f.state));
-      all.replace(all.size() - 2, 2, "}");
+      lines.add(JsonObject()
+                    .add("call", f.call)
+                    .add("pass", name(f.pass))
+                    .add("step", f.step)
+                    .add("direction", f.sent ? "send" : "receive")
+                    .add("peer", f.transfer.peer)
+                    .add("payload", name(f.transfer.payload))
+                    .add("shard", f.transfer.shard)
+                    .add("rows", name(f.transfer.rows))
+                    .add("bytes", f.bytes)
+                    .add("state", name(f.state)));
     }
-    return all + "\n]\n";
+    return lines.text() + "\n";
   }
 
  private:
   static bool names(Status const& status, Flight const& flight) {
     return flight.transfer.peer == status.peer &&
            name(flight.transfer.payload) == std::string_view(status.subject);
-  }
-  static constexpr char const* name(Payload payload) { return lightseq::name(payload); }
-  static constexpr char const* name(Pass pass) { return lightseq::name(pass); }
-  static constexpr char const* name(Flight::State state) {
-    return state == Flight::State::posted ? "posted" : state == Flight::State::done ? "done" : "failed";
   }
 
   std::array<Flight, capacity> flights_ = {};

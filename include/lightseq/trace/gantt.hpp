@@ -93,11 +93,10 @@ class Gantt {
     box(kind, begin, y + offset * unit, wide, height * unit,
         "rank " + std::to_string(span.rank) + ", step " + std::to_string(span.step) + ": " + text(span));
     if (span.activity != Activity::work || row_ < 24) return;
-    std::string const label =
-        std::to_string(span.work.q) + (helps ? "*" : ".") + std::to_string(span.work.kv);
-    if (wide > 7.0 * static_cast<double>(label.size()) + 2)
-      svg_ << "<text class=\"inside\" x=\"" << begin + wide / 2 << "\" y=\"" << y + 12 << "\">" << label
-           << "</text>\n";
+    Text const label = mark(span.work, span.rank);
+    if (wide > 7.0 * static_cast<double>(label.view().size()) + 2)
+      svg_ << "<text class=\"inside\" x=\"" << begin + wide / 2 << "\" y=\"" << y + 12 << "\">"
+           << label.view() << "</text>\n";
   }
 
   void box(std::string const& kind, double at_x, double y, double wide, double height,

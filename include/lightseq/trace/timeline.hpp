@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lightseq/schedule/plan.hpp"
+#include "lightseq/schedule/text.hpp"
 
 namespace lightseq {
 
@@ -40,20 +41,14 @@ struct Span {
 /// All that was seen, simulated or measured.
 using Timeline = std::vector<Span>;
 
-/// What a span is about: "q 3 x kv 1", "kv 1 from rank 1".
+/// What a span is about: "q 3 x kv 1", "kv of shard 1 from rank 2", "merge".
 inline std::string text(Span const& span) {
-  auto const rows = [](Rows r) {
-    return r == Rows::all ? std::string() : r == Rows::lower ? " (lower half)" : " (upper half)";
-  };
-  Transfer const& m = span.message;
   switch (span.activity) {
     case Activity::work:
-      return "q " + std::to_string(span.work.q) + " x kv " + std::to_string(span.work.kv) +
-             rows(span.work.rows);
+      return std::string(text(span.work).view());
     case Activity::send:
     case Activity::receive:
-      return std::string(name(m.payload)) + ' ' + std::to_string(m.shard) + rows(m.rows) +
-             (span.activity == Activity::send ? " to rank " : " from rank ") + std::to_string(m.peer);
+      return std::string(text(span.message, span.activity == Activity::send).view());
     default:
       return name(span.activity);
   }

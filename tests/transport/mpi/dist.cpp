@@ -66,7 +66,7 @@ void equals_dense_over_mpi(M const& mask) {
 }
 
 TEST_CASE("causal attention over processes equals dense attention under every schedule") {
-  for_each_serving<EverySchedule>(Causal{}, []<class S>() { equals_dense_over_mpi<S>(Causal{}); });
+  for_each_serving<EverySchedule>(Causal{}, [&]<class S>() { equals_dense_over_mpi<S>(Causal{}); });
 }
 
 TEST_CASE("attention over processes equals dense attention when relayed") {
@@ -77,11 +77,11 @@ TEST_CASE("attention over processes equals dense attention when relayed") {
 
 TEST_CASE("attention over processes equals dense attention in bfloat16 under every schedule") {
   for_each_serving<FlatSchedules>(Causal{},
-                                  []<class S>() { equals_dense_over_mpi<S, Bf16Traits>(Causal{}); });
+                                  [&]<class S>() { equals_dense_over_mpi<S, Bf16Traits>(Causal{}); });
 }
 
 TEST_CASE("attention over processes equals dense attention under other masks") {
-  for_each_serving<FlatSchedules>(Full{}, []<class S>() { equals_dense_over_mpi<S>(Full{}); });
+  for_each_serving<FlatSchedules>(Full{}, [&]<class S>() { equals_dense_over_mpi<S>(Full{}); });
   equals_dense_over_mpi<ZigzagRing, NeighbourTraits>(Full{});
   equals_dense_over_mpi<Ring, Bf16Traits>(Full{});
   equals_dense_over_mpi<Balanced>(SlidingWindow{30});
