@@ -8,29 +8,13 @@
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/kernel/gpu/online_softmax.cuh"
+#include "lightseq/kernel/gpu/segment.cuh"
 #include "lightseq/mask/mask.hpp"
 
 /// What the forward kernels do with a warp's 16 rows of scores and outputs, which lie as online_softmax.cuh
 /// says whether wgmma or mma.sync has left them there.
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
-
-/// A Segment in the 32 bits that are ample for one launch.
-struct LaunchSegment {
-  int begin = 0;   ///< position of the first row
-  int stride = 1;  ///< from one row's position to the next one's
-  int count = 0;   ///< rows
-
-  __device__ __forceinline__ int position(int row) const { return begin + row * stride; }
-  __device__ __forceinline__ Range hull(int first, int rows) const {
-    return {position(first), std::int64_t{position(first + rows - 1)} + 1};
-  }
-
-  /// Its tiles of `size` rows that a range of positions touches.
-  __device__ __forceinline__ TileSpan<int> tiles_within(int size, Range const& range) const {
-    return lightseq::tiles_within<int>(begin, stride, count, size, range);
-  }
-};
 
 /// The two rows of which a thread holds values: `row` and `row` + 8 of a segment.
 struct RowPair {
@@ -81,6 +65,23 @@ __device__ __forceinline__ void hide(float (&scores)[Size], RowPair const& rows,
     int const step = i / 4 * 8 + i % 2;
     int const key = min(position + step * keys.stride, last_position);
     bool const visible = mask.visible(query[i / 2 % 2], key) & (step < columns);
+    scores[i] = visible ? scores[i] : -OnlineSoftmax::infinity;
+  }
+}
+
+/// Gives -inf to the scores of pairs that the mask hides, where a thread's two rows are keys and its columns
+/// the queries from `first` of their segment on; and to scores past the end of the keys.
+template <int Size, Mask M>
+__device__ __forceinline__ void hide_keys(float (&scores)[Size], RowPair const& keys,
+                                          LaunchSegment const& queries, int first, M const& mask) {
+  int const key[2] = {keys.position(0), keys.position(1)};
+  bool const exists[2] = {keys.exists(0), keys.exists(1)};
+  int const position = queries.position(first + static_cast<int>(threadIdx.x) % 4 * 2);
+  int const last_position = queries.position(queries.count - 1);
+#pragma unroll
+  for (int i = 0; i < Size; ++i) {
+    int const query = min(position + (i / 4 * 8 + i % 2) * queries.stride, last_position);
+    bool const visible = mask.visible(query, key[i / 2 % 2]) & exists[i / 2 % 2];
     scores[i] = visible ? scores[i] : -OnlineSoftmax::infinity;
   }
 }

@@ -4,7 +4,7 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/range.hpp"
-#include "lightseq/kernel/gpu/fragment.cuh"
+#include "lightseq/kernel/gpu/segment.cuh"
 #include "lightseq/mask/mask.hpp"
 
 namespace lightseq {

@@ -7,8 +7,8 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/call.hpp"
-#include "lightseq/kernel/gpu/fragment.cuh"
 #include "lightseq/kernel/gpu/query_tile_scheduler.cuh"
+#include "lightseq/kernel/gpu/segment.cuh"
 #include "lightseq/mask/mask.hpp"
 
 /// In which order the backward kernels take tiles of keys, and for each of them tiles of queries.
@@ -187,23 +187,6 @@ struct QueryTileIterator {
     return true;
   }
 };
-
-/// Gives -inf to the scores of pairs that the mask hides, where a thread's two rows are keys and its columns
-/// the queries from `first` of their segment on; and to scores past the end of the keys.
-template <int Size, Mask M>
-__device__ __forceinline__ void hide_keys(float (&scores)[Size], RowPair const& keys,
-                                          LaunchSegment const& queries, int first, M const& mask) {
-  int const key[2] = {keys.position(0), keys.position(1)};
-  bool const exists[2] = {keys.exists(0), keys.exists(1)};
-  int const position = queries.position(first + static_cast<int>(threadIdx.x) % 4 * 2);
-  int const last_position = queries.position(queries.count - 1);
-#pragma unroll
-  for (int i = 0; i < Size; ++i) {
-    int const query = min(position + (i / 4 * 8 + i % 2) * queries.stride, last_position);
-    bool const visible = mask.visible(query, key[i / 2 % 2]) & exists[i / 2 % 2];
-    scores[i] = visible ? scores[i] : -OnlineSoftmax::infinity;
-  }
-}
 
 }  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

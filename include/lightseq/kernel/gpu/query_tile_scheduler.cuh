@@ -8,9 +8,10 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
+#include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/call.hpp"
-#include "lightseq/kernel/gpu/fragment.cuh"
 #include "lightseq/kernel/gpu/launch_limits.hpp"
+#include "lightseq/mask/mask.hpp"
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
@@ -94,16 +95,6 @@ struct QueryTileScheduler {
     return {};
   }
 };
-
-/// The segment in 32 bits, or too_large.
-inline Status narrow(Segment const& segment, LaunchSegment& to, char const* name) {
-  constexpr std::int64_t most = max_launch_position;
-  std::int64_t const end = segment.hull().end;
-  if (segment.rows > most || end > most)
-    return {.code = Code::too_large, .subject = name, .other = "last position", .have = end, .need = most};
-  to = {static_cast<int>(segment.begin), static_cast<int>(segment.stride), static_cast<int>(segment.rows)};
-  return {};
-}
 
 /// Whether a tensor lets its rows be read and written in units of `unit` elements.
 template <class T>

@@ -10,6 +10,7 @@
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/kernel/gpu/launcher.cuh"
+#include "lightseq/kernel/gpu/segment.cuh"
 #include "lightseq/kernel/sm80/backward_block.cuh"
 
 /// Backward attention for every GPU from sm_80 on: what the host does.

@@ -45,6 +45,7 @@ constexpr bool adds_fours = true;
 constexpr bool adds_fours = false;
 #endif
 
+/// What the parts of the kernel work on. A `Large` tile is that of backward_tile().
 template <int HeadDim, class Element, class KeyGradient, Mask MaskType, bool InTurns, bool Large>
 struct BackwardShared {
   using T = Element;
@@ -210,7 +211,7 @@ inline constexpr bool is_backward_shared = false;
 template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic, bool Large>
 inline constexpr bool is_backward_shared<BackwardShared<HeadDim, T, KeyGrad, M, Deterministic, Large>> = true;
 
-/// What the parts of the kernel work on: a BackwardShared.
+/// A BackwardShared, whatever its parameters.
 template <class Block>
 concept BackwardBlock = is_backward_shared<Block>;
 

@@ -44,6 +44,7 @@ struct BackwardLaunch {
   DqZeroRound<HeadDim, T, backward_tile(HeadDim).query_rows> sums = {};
 };
 
+/// What the parts of the kernel work on.
 template <int HeadDim, class Element, class KeyGradient, Mask M, bool InTurns>
 struct BackwardShared {
   using T = Element;
@@ -76,8 +77,8 @@ struct BackwardShared {
 
   /// Named barriers of the thread block; 0 is __syncthreads().
   enum NamedBarrier : int {
-    both_warpgroups = 1,  ///< the two that compute
-    one_warpgroup = 2     ///< and 3: the threads of one of these
+    both_warpgroups = 1,  ///< the two warpgroups that compute meet
+    one_warpgroup = 2     ///< the threads of one of them meet; 3: those of the other one
   };
   __device__ __forceinline__ static void sync_both_warpgroups() { ptx::barrier_sync(both_warpgroups, 256); }
   __device__ __forceinline__ static void sync_warpgroup(int group) {
@@ -208,7 +209,7 @@ inline constexpr bool is_backward_shared = false;
 template <int HeadDim, class T, class KeyGrad, Mask M, bool Deterministic>
 inline constexpr bool is_backward_shared<BackwardShared<HeadDim, T, KeyGrad, M, Deterministic>> = true;
 
-/// What the parts of the kernel work on: a BackwardShared.
+/// A BackwardShared, whatever its parameters.
 template <class Block>
 concept BackwardBlock = is_backward_shared<Block>;
 

@@ -9,6 +9,7 @@
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/kernel/gpu/launcher.cuh"
+#include "lightseq/kernel/gpu/segment.cuh"
 #include "lightseq/kernel/sm90/forward_block.cuh"
 
 /// Forward attention for Hopper (sm_90a): what the host does.

@@ -43,7 +43,8 @@ struct ForwardLaunch {
   Tensor<T const> queries_at = {}, keys_at[KeySegments] = {}, values_at[KeySegments] = {};
 };
 
-/// KeySegments is the most that a launch can have; beyond the two of a shard, they may arrive meanwhile.
+/// What the parts of the kernel work on. KeySegments is the most that a launch can have; beyond the two of a
+/// shard, they may arrive meanwhile.
 template <int HeadDim, class Element, ForwardResult ResultType, Mask MaskType, int KeySegments>
 struct ForwardShared {
   using T = Element;
@@ -67,12 +68,12 @@ struct ForwardShared {
   static constexpr bool o_over_q = !stages_o && is_finished<Result>;
   using OutputStage = sm90::OutputStage<HeadDim, T>;
 
-  /// Named barriers of the thread block; 0 is __syncthreads(). The other numbers follow those of warpgroup 0.
+  /// Named barriers of the thread block, of warpgroup 0; the other warpgroups' follow. 0 is __syncthreads().
   enum NamedBarrier : int {
-    turn_to_multiply =
-        1,             ///< of one warpgroup, where they take turns: its threads and those of the one before
-    one_warpgroup = 8  ///< its threads
+    turn_to_multiply = 1,  ///< a warpgroup waits for the one before, where they take turns
+    one_warpgroup = 8      ///< the threads of a warpgroup meet
   };
+  static_assert(turn_to_multiply + warpgroups <= one_warpgroup && one_warpgroup + warpgroups <= 16);
   __device__ __forceinline__ static void wait_turn(int warpgroup) {
     if constexpr (tile.takes_turns) ptx::barrier_sync(turn_to_multiply + warpgroup, 256);
   }
@@ -161,7 +162,7 @@ inline constexpr bool is_forward_shared = false;
 template <int HeadDim, class T, ForwardResult Result, Mask M, int KeySegments>
 inline constexpr bool is_forward_shared<ForwardShared<HeadDim, T, Result, M, KeySegments>> = true;
 
-/// What the parts of the kernel work on: a ForwardShared.
+/// A ForwardShared, whatever its parameters.
 template <class Block>
 concept ForwardBlock = is_forward_shared<Block>;
 
