@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <charconv>
+#include <cmath>
 #include <concepts>
 #include <cstdio>
 #include <string>
 #include <string_view>
 
+#include "lightseq/core/json.hpp"
+
 namespace lightseq::bench {
 
 /// A line of JSON, which is what a bench prints of one measurement: `Row()("dim", 128)("ms", 1.5).print()`
-/// writes {"dim": 128, "ms": 1.5}. Names and texts hold no quotes and no backslashes; numbers have six
-/// digits, whatever the locale. read_measurements() of predict/calibration.hpp reads such lines.
+/// writes {"dim": 128, "ms": 1.5}. read_measurements() of predict/calibration.hpp reads such lines.
 class Row {
  public:
-  Row& operator()(std::string_view name, std::string_view text) { return put(name, '"', text); }
-  Row& operator()(std::string_view name, char const* text) { return (*this)(name, std::string_view(text)); }
-  Row& operator()(std::string_view name, std::integral auto value) {
-    if constexpr (std::same_as<decltype(value), bool>) return put(name, ' ', value ? "true" : "false");
-    return put(name, ' ', std::to_string(value));
-  }
-  Row& operator()(std::string_view name, std::floating_point auto value) {
-    char digits[32];
-    auto const end = std::to_chars(digits, digits + sizeof digits, value, std::chars_format::general, 6).ptr;
-    return put(name, ' ', std::string_view(digits, static_cast<std::size_t>(end - digits)));
+  /// A text, a whole number, a bool, or a real number, of which six digits stay.
+  template <class Value>
+  Row& operator()(std::string_view name, Value const& value) {
+    if constexpr (std::floating_point<Value>)
+      object_.add(name, six_digits(static_cast<double>(value)));
+    else
+      object_.add(name, value);
+    return *this;
   }
 
-  std::string text() const { return line_ + "}\n"; }
+  std::string text() const { return object_.text() + '\n'; }
 
   /// To stdout, at once.
   void print() const {
@@ -34,16 +34,15 @@ class Row {
   }
 
  private:
-  Row& put(std::string_view name, char quote, std::string_view value) {
-    line_ += line_.empty() ? "{" : ", ";
-    ((line_ += '"') += name) += "\": ";
-    if (quote != ' ') line_ += quote;
-    line_ += value;
-    if (quote != ' ') line_ += quote;
-    return *this;
+  static double six_digits(double value) {
+    if (!std::isfinite(value)) return value;
+    char digits[32];
+    auto const end = std::to_chars(digits, digits + sizeof digits, value, std::chars_format::general, 6).ptr;
+    std::from_chars(digits, end, value);
+    return value;
   }
 
-  std::string line_;
+  JsonObject object_;
 };
 
 }  // namespace lightseq::bench

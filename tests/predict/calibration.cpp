@@ -12,7 +12,7 @@ using namespace lightseq;
 
 namespace {
 
-/// A line as bench_cuda_forward or bench_cuda_backward prints it, of a kernel that the model describes.
+/// A line as bench_cuda_kernel prints it, of a kernel that the model describes.
 std::string line(ComputeModel const& model, Pass pass, double tokens, bool causal, bool carry,
                  char const* dim = "128") {
   double const heads = 32, pairs = causal ? tokens * (tokens + 1) / 2 : tokens * tokens;

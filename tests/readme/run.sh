@@ -33,13 +33,14 @@ left_out() {
   [[ $1 =~ build/test/[a-z]+/(mpi_ranks|train_lm|bench_host_kernel) && ! -e ${BASH_REMATCH[0]} ]]
 }
 
+tests=$(grep -rhoP 'add_test\(\[=\[\K[^]]+' --include=CTestTestfile.cmake "$build/")
+
 # exists COMMAND: its presets and scripts, and the tests that a pattern of ctest names.
 exists() {
   local word previous=""
   for word in $1; do
     [[ $previous != --preset ]] || grep -q "\"name\": \"$word\"" CMakePresets.json || fault "no preset $word: $1"
-    [[ $previous != -R ]] || grep -rhoP 'add_test\(\[=\[\K[^]]+' --include=CTestTestfile.cmake "$build/" |
-      grep -qE "$word" || fault "no test $word: $1"
+    [[ $previous != -R ]] || grep -qE "$word" <<<"$tests" || fault "no test $word: $1"
     [[ $word != *.sh && $word != *.py ]] || [[ -e $word ]] || fault "no file $word: $1"
     previous=$word
   done

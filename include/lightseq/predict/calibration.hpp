@@ -23,7 +23,7 @@ struct Measurement {
   double seconds = 0;
 };
 
-/// The lines of bench_cuda_forward for a head dim, and of bench_cuda_backward, which say "pass": "backward":
+/// The lines of bench_cuda_kernel for a head dim; lines of a backward say "pass": "backward":
 /// {"mask": "full", "dim": 128, "batch": 1, "seqlen": 8192, "heads": 32, "kv_heads": 8, "carry":
 /// false, "sustained": 680.1, ...}, sustained being TFLOP/s. Empty lines, other head dims and masks but full
 /// and causal are passed over. Throws Error, with the line's number, on anything else.

@@ -92,7 +92,7 @@ struct ComputeModel {
 };
 
 /// An H100 with this library's kernels for head dim 128, as measured for long runs under a causal mask. The
-/// carry is from bench_cuda_forward at 8192 tokens and 32 heads, 25 us for 268 MB: other tiles hide most of
+/// carry is from bench_cuda_kernel at 8192 tokens and 32 heads, 25 us for 268 MB: other tiles hide most of
 /// it.
 inline ComputeModel h100() {
   return {.forward_flops = 654e12,
