@@ -8,6 +8,7 @@
 #include <random>
 #include <string>
 
+#include "lightseq/core/json_reader.hpp"
 #include "support/data.hpp"
 
 using namespace lightseq;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "lightseq/core/error.hpp"
-#include "lightseq/core/json.hpp"
+#include "lightseq/core/json_reader.hpp"
 #include "lightseq/predict/compute_model.hpp"
 
 namespace lightseq {
