@@ -64,3 +64,19 @@ expect_line("NDEBUG: a header neither" core/a.hpp "#ifndef NDEBUG")
 expect_line("does not say what extra/ may include" extra/a.hpp "")
 expect_line("only .hpp and .cuh files" core/a.inl "")
 expect("begins with its SPDX line and #pragma once" core/a.hpp "#pragma once\n")
+
+# A type parameter of kernel/ whose members are used is constrained.
+foreach(use IN ITEMS "void f(Block const& block) { block.size = 1 }" "void f(Block* block) { block->size = 1 }"
+                     "int f() { return Block::size }" "void f(int,\n       Block& block) {\n  block.size = 1\n}"
+                     "struct A {\n  Block const& block\n  int f() { return block.size }\n}")
+  expect_line("members of the type parameter Block are used, which no concept constrains" kernel/gpu/a.cuh
+              "template <int Size, class Block>\n${use}")
+  expect_line("members of the type parameter Block" kernel/a.hpp "template <int Size,\n          typename Block>\n${use}")
+  expect_line("headers keep to their layers" kernel/gpu/a.cuh "template <int Size, Sized Block>\n${use}")
+  expect_line("headers keep to their layers" core/a.hpp "template <class Block>\n${use}")
+  expect_line("headers keep to their layers" kernel/gpu/a.cuh "template <class Block>\nstruct B {\n}\n${use}")
+endforeach()
+expect_line("headers keep to their layers" kernel/gpu/a.cuh
+            "template <class Block>\nconcept Sized = requires(Block const& block) {\n  block.size\n}")
+expect_line("headers keep to their layers" kernel/gpu/a.cuh
+            "template <class T>\nvoid f(T const* from, Tensor<T> const& tensor) { tensor.from(from[0]) }")

@@ -38,10 +38,21 @@ struct Partial {
   }
 };
 
+template <class>
+inline constexpr bool is_forward_result = false;
+template <class Out, class Stat>
+inline constexpr bool is_forward_result<Finished<Out, Stat>> = true;
+template <class F>
+inline constexpr bool is_forward_result<Partial<F>> = true;
+
+/// What a forward call gives: Finished or Partial.
+template <class Result>
+concept ForwardResult = is_forward_result<Result>;
+
 /// Attention of some queries to some keys. Query head h uses key/value head h / (heads / kv_heads). `Result`
 /// is Finished or Partial<float>. If carried.o is not null the call continues from what was attended before;
 /// `carried` may be what is written. Rows that see what is not finite become so, and no others.
-template <class T, class Result = Finished<T>>
+template <class T, ForwardResult Result = Finished<T>>
 struct ForwardCall {
   Tensor<T const> q;     ///< [batch, queries.rows(), heads, dim]
   Tensor<T const> k, v;  ///< [batch, keys.rows(), kv_heads, dim]

@@ -45,7 +45,4 @@ TEST_CASE("a launch that CUDA refuses says so itself") {
   cudaError_t const error = launch_kernel(&count_blocks, {1, 4096}, nullptr, Count{counted.data()});
   CHECK(error == cudaErrorInvalidConfiguration);
   (void)cudaGetLastError();
-  Status const status = status_of(error, "the counting kernel");
-  CHECK(status.code == Code::device_failed);
-  CHECK(status.native == error);
 }

@@ -49,7 +49,7 @@ struct RowPair {
 };
 
 /// The elements of a forward call's result, and whether it is finished.
-template <class Result>
+template <ForwardResult Result>
 using OutputOf = std::remove_pointer_t<decltype(Result::o.data)>;
 template <class Result>
 inline constexpr bool is_finished = false;
@@ -119,7 +119,7 @@ __device__ __forceinline__ void store_sum(Finished<T> const& to, RowPair const& 
 }
 
 /// Ends a softmax that is added up: writes the rows' sums and divides o where the result is finished.
-template <class Result, int Size>
+template <ForwardResult Result, int Size>
 __device__ __forceinline__ void finish(OnlineSoftmax const& softmax, RowPair const& rows, Result const& to,
                                        float (&o)[Size]) {
   float inverse[2];

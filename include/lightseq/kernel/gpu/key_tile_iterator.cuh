@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <concepts>
+
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/range.hpp"
 #include "lightseq/kernel/gpu/fragment.cuh"
@@ -7,6 +9,15 @@
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
+
+/// What walks over key tiles: KeyTileIterator.
+template <class Walk>
+concept KeyWalk = requires(Walk walk) {
+  { walk.next() } -> std::same_as<bool>;
+  { walk.segment } -> std::convertible_to<int>;
+  { walk.first } -> std::convertible_to<int>;
+  { walk.tests } -> std::convertible_to<bool>;
+};
 
 /// The tiles of `KeyRows` keys that some queries see, in each segment from the last to the first: those that
 /// a mask cuts tend to come first. A whole warp walks, and asks the mask about 32 tiles at a time of those

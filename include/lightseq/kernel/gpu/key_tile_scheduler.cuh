@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 
 #include "lightseq/core/abi.hpp"
@@ -13,6 +14,14 @@
 /// In which order the backward kernels take tiles of keys, and for each of them tiles of queries.
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
+
+/// What is read of a backward call about the gradients of queries: BackwardCall.
+template <class Call>
+concept BackwardAttentionCall = AttentionCall<Call> && requires(Call const& call) {
+  call.dq;
+  call.dq_out;
+  { call.dq_zero } -> std::convertible_to<bool>;
+};
 
 /// The order in which a launch takes its key tiles, and how many there are.
 struct KeyTileScheduler {
@@ -58,7 +67,7 @@ struct KeyTileScheduler {
   /// queries see come first: each tile then finds the parts that it waits for done, if it takes the queries
   /// in their order. With `turns_back` the last section goes the other way, from the first keys and the last
   /// queries on: its longest tiles would otherwise come last and leave most multiprocessors idle.
-  template <class Call, Mask M>
+  template <AttentionCall Call, Mask M>
   static Status make(KeyTileScheduler& order, Call const& call, M const& mask, int head_dim, int key_rows,
                      int at_once, bool in_turns, bool turns_back = false) {
     bool uneven = false;
@@ -108,7 +117,7 @@ struct KeyTileScheduler {
 /// The tiles of `QueryRows` queries that see some keys, from the first to the last or `backwards`. A whole
 /// warp walks, and asks the mask about 32 tiles at a time of those within its bounds. Keys is what a Range
 /// can be made from.
-template <int QueryRows, Mask M, class Keys = Range>
+template <int QueryRows, Mask M, std::convertible_to<Range> Keys = Range>
 struct QueryTileIterator {
   M const& mask;
   LaunchSegment const* queries;  ///< two segments

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -13,6 +14,16 @@
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
+
+/// What schedulers read of a call: ForwardCall, BackwardCall.
+template <class Call>
+concept AttentionCall = requires(Call const& call) {
+  { call.queries } -> std::convertible_to<Positions const&>;
+  { call.keys } -> std::convertible_to<Positions const&>;
+  { call.batch } -> std::convertible_to<std::int64_t>;
+  { call.heads } -> std::convertible_to<std::int64_t>;
+  { call.kv_heads } -> std::convertible_to<std::int64_t>;
+};
 
 /// Where a query tile lies.
 struct TilePlace {
@@ -41,14 +52,14 @@ struct QueryTileScheduler {
   }
 
   /// The order of a call's tiles of `query_rows` queries.
-  template <class Call, Mask M>
+  template <AttentionCall Call, Mask M>
   static Status make(QueryTileScheduler& order, Call const& call, M const& mask, int head_dim,
                      int query_rows) {
     return make(order, call, std::span(&call.keys, 1), mask, head_dim, query_rows);
   }
 
   /// The same where these keys take the place of the call's.
-  template <class Call, Mask M>
+  template <AttentionCall Call, Mask M>
   static Status make(QueryTileScheduler& order, Call const& call, std::span<Positions const> chunks,
                      M const& mask, int head_dim, int query_rows) {
     bool uneven = false;

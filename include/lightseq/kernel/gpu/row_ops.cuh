@@ -201,7 +201,7 @@ struct Merged : Merge {
 
 /// A block takes a token's rows, and changes their statistics when all that read them are through: what is
 /// written may be what is read.
-template <int HeadDim, class Result>
+template <int HeadDim, ForwardResult Result>
 __global__ void __launch_bounds__(256)
     merge_rows(Partial<float const> own, Partial<float const> from, Result to, std::int64_t batch,
                std::int64_t tokens, int heads) {
@@ -248,13 +248,13 @@ __global__ void __launch_bounds__(256) finish_rows(Partial<float const> own, Fin
 }
 
 /// The result, its tensor of o with strides.
-template <class Result>
+template <ForwardResult Result>
 Result resolved(Result result, Shape const& shape) {
   result.o = result.o.resolved(shape);
   return result;
 }
 
-template <int HeadDim, class Result>
+template <int HeadDim, ForwardResult Result>
 cudaError_t launch_merge(Partial<float const> const& from, Partial<float const> const& own, Result const& to,
                          Shape const& shape, cudaStream_t stream) {
   std::int64_t const blocks = std::min<std::int64_t>(shape.batch * shape.tokens, 1 << 20);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <concepts>
 #include <cstdint>
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/gpu/fragment.cuh"
+#include "lightseq/kernel/gpu/key_tile_iterator.cuh"
 #include "lightseq/kernel/gpu/online_softmax.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
 #include "lightseq/mask/mask.hpp"
@@ -47,7 +49,8 @@ struct VisiblePairs {
   /// Mends o and the softmax, which is added up, if need be. make_walk() gives a KeyTileIterator that has not
   /// begun, segment(i) the KeyRows of a segment, and start(softmax, o) makes both what they were before the
   /// first key.
-  template <class MakeWalk, class SegmentOf, class Start>
+  template <std::invocable MakeWalk, std::invocable<int> SegmentOf,
+            std::invocable<OnlineSoftmax&, float (&)[HeadDim / 2]> Start>
   __device__ __forceinline__ void mend(MakeWalk const& make_walk, SegmentOf const& segment,
                                        Start const& start, OnlineSoftmax& softmax,
                                        float (&o)[HeadDim / 2]) const {
@@ -60,7 +63,7 @@ struct VisiblePairs {
  private:
   /// Whether a tile that the mask cuts has a value that is not finite. If not, what o holds is right. Notes
   /// in a softmax without weights whether its row has seen keys.
-  template <class Walk, class SegmentOf>
+  template <KeyWalk Walk, std::invocable<int> SegmentOf>
   __device__ __forceinline__ bool look(Walk walk, SegmentOf const& segment, OnlineSoftmax& softmax) const {
     int const lane = threadIdx.x % 32;
     int const query[2] = {rows.position(0), rows.position(1)};
@@ -102,7 +105,7 @@ struct VisiblePairs {
     return sum == 0;
   }
 
-  template <class Walk, class SegmentOf>
+  template <KeyWalk Walk, std::invocable<int> SegmentOf>
   __device__ __forceinline__ void attend(Walk walk, SegmentOf const& segment, OnlineSoftmax& softmax,
                                          float (&o)[HeadDim / 2]) const {
     int const query[2] = {rows.position(0), rows.position(1)};

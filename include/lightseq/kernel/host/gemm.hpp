@@ -20,11 +20,20 @@ struct Matrix {
   constexpr Matrix<Column, Row> transposed() const { return {data}; }
 };
 
+template <class>
+inline constexpr bool is_matrix = false;
+template <int Row, int Column>
+inline constexpr bool is_matrix<Matrix<Row, Column>> = true;
+
+/// A Matrix, whatever its strides.
+template <class M>
+concept IsMatrix = is_matrix<M>;
+
 /// What a product does to the matrix it is written to.
 enum class Store { assign, add };
 
 /// Rows x (Vectors * Width) elements of c, all sums in registers.
-template <int Width, Store How, int Rows, int Vectors, class A, class B, class C>
+template <int Width, Store How, int Rows, int Vectors, IsMatrix A, IsMatrix B, IsMatrix C>
 [[gnu::always_inline]] inline void multiply_block(int depth, A a, B b, C c) {
   simd::Floats<Width> sum[Rows][Vectors] = {};
   for (int i = 0; i < depth; ++i) {
@@ -58,7 +67,7 @@ constexpr bool fits(Tiling tile) {
 
 /// c = a b or c += a b, where c is rows x Columns and a is rows x depth. Rows are rounded up to a multiple of
 /// gemm_block(Width).rows, so a and c must have that many; Columns is a multiple of Width.
-template <int Width, Store How, int Columns, class A, class B, class C>
+template <int Width, Store How, int Columns, IsMatrix A, IsMatrix B, IsMatrix C>
 void gemm(int rows, int depth, A a, B b, C c) {
   static_assert(Columns % Width == 0 && B::column == 1 && C::column == 1);
   constexpr int block = gemm_block(Width).rows;
@@ -76,7 +85,7 @@ void gemm(int rows, int depth, A a, B b, C c) {
 
 /// c += a b as gemm(), but the products of visible pairs alone: visible(i, n) answers for element (i, n) of
 /// a. What gemm() gives where all hidden elements of a are zero and b is finite, up to roundings; slow.
-template <int Columns, class A, class B, class C, class Visible>
+template <int Columns, IsMatrix A, IsMatrix B, IsMatrix C, class Visible>
 void gemm_of_visible(int rows, int depth, A a, B b, C c, Visible const& visible) {
   for (int i = 0; i < rows; ++i) {
     float sums[Columns] = {};

@@ -116,7 +116,7 @@ void finish(Partial<float const> own, Finished<Out> to, Shape const& shape) noex
 }
 
 /// `to` becomes the merge of both, finished where it is of that kind; to.o may be own.o, and `to` own.
-template <class Result>
+template <ForwardResult Result>
 void merge_rows(Partial<float const> from, Partial<float const> own, Result to, Shape const& shape) noexcept {
   constexpr bool finishes = !std::is_same_v<Result, Partial<float>>;
   from.o = from.o.resolved(shape);

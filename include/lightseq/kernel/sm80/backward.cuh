@@ -27,7 +27,7 @@ class BackwardKernel {
                 "lightseq: the gradients of keys are of the element type or float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
   template <bool Large>
-  using Block = Backward<HeadDim, T, KeyGrad, M, Deterministic, Large>;
+  using Block = BackwardShared<HeadDim, T, KeyGrad, M, Deterministic, Large>;
 
  public:
   /// Device memory that a launch of at most this size needs to itself.

@@ -18,14 +18,14 @@
 #include "lightseq/mask/mask.hpp"
 
 /// What a thread block of the portable forward kernel does. All warps load together, the next key tile while
-/// they attend the present one, and each attends its thread queries. Thread blocks stay and take query tiles
+/// they attend the present one, and each attends its own queries. Thread blocks stay and take query tiles
 /// from a counter.
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 namespace sm80 {
 
 /// All that a launch is told. Element 0 and 1 of an array belong to the two segments of a shard.
-template <class T, class Result, Mask M>
+template <class T, ForwardResult Result, Mask M>
 struct ForwardLaunch {
   M mask;
   Tensor<T const> q = {}, k = {}, v = {};
@@ -37,7 +37,7 @@ struct ForwardLaunch {
   unsigned* counter = nullptr;
 };
 
-template <int HeadDim, class T, class Result, Mask M>
+template <int HeadDim, class T, ForwardResult Result, Mask M>
 struct Forward {
   using Out = OutputOf<Result>;
   static constexpr ForwardTile tile = forward_tile(HeadDim);
@@ -340,7 +340,7 @@ struct Forward {
   };
 };
 
-template <int HeadDim, class T, class Result, Mask M>
+template <int HeadDim, class T, ForwardResult Result, Mask M>
 __global__ void __launch_bounds__(Forward<HeadDim, T, Result, M>::threads, forward_tile(HeadDim).blocks)
     forward_kernel(__grid_constant__ ForwardLaunch<T, Result, M> const launch) {
 #if __CUDA_ARCH__ >= 800

@@ -41,7 +41,7 @@ struct DqZeroRound {
     return 2 + std::int64_t{2} * order.batch_heads * in_units.count;
   }
 
-  template <class Call, Mask M>
+  template <BackwardAttentionCall Call, Mask M>
   void describe(Call const& call, M const& mask, KeyTileScheduler const& order, int query_tiles, int key_rows,
                 int multiprocessors) {
     Shape const shape{call.batch, call.queries.rows(), call.heads, HeadDim};

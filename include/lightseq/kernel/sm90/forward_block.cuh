@@ -38,7 +38,7 @@ __device__ __forceinline__ void run_forward(Block const& block) {
   }
 }
 
-template <int HeadDim, class T, class Result, Mask M, int KeySegments>
+template <int HeadDim, class T, ForwardResult Result, Mask M, int KeySegments>
 __global__ void __launch_bounds__(ForwardShared<HeadDim, T, Result, M, KeySegments>::threads, 1)
     forward_kernel(__grid_constant__ ForwardLaunch<T, Result, M, KeySegments> const launch) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL

@@ -25,7 +25,7 @@ namespace sm90 {
 /// All that a launch is told. The elements of an array belong to the segments of the queries or, in the order
 /// in which they are attended, to those of the keys. A segment's maps begin at its first row: then TMA itself
 /// keeps to the segment.
-template <class T, class Result, Mask M, int KeySegments>
+template <class T, ForwardResult Result, Mask M, int KeySegments>
 struct ForwardLaunch {
   M mask;
   CUtensorMap q[2] = {}, o[2] = {}, carried_o[2] = {};
@@ -44,7 +44,7 @@ struct ForwardLaunch {
 };
 
 /// KeySegments is the most that a launch can have; beyond the two of a shard, they may arrive meanwhile.
-template <int HeadDim, class Element, class ResultType, Mask MaskType, int KeySegments>
+template <int HeadDim, class Element, ForwardResult ResultType, Mask MaskType, int KeySegments>
 struct ForwardShared {
   using T = Element;
   using Result = ResultType;
@@ -158,7 +158,7 @@ struct ForwardShared {
 
 template <class>
 inline constexpr bool is_forward_shared = false;
-template <int HeadDim, class T, class Result, Mask M, int KeySegments>
+template <int HeadDim, class T, ForwardResult Result, Mask M, int KeySegments>
 inline constexpr bool is_forward_shared<ForwardShared<HeadDim, T, Result, M, KeySegments>> = true;
 
 /// What the parts of the kernel work on: a ForwardShared.
