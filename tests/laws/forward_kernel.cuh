@@ -139,7 +139,7 @@ ForwardCase<HeadDim, T> some_case(std::uint64_t stream, std::int64_t longest) {
 
 /// What the kernel made of a case; the outputs are packed and were poisoned.
 template <class Result>
-struct ForwardResult {
+struct ForwardResults {
   std::vector<OutputOf<Result>> o;
   std::vector<float> lse;       ///< of a Finished result
   std::vector<float> top, sum;  ///< of a Partial one
@@ -147,13 +147,13 @@ struct ForwardResult {
 
 /// What a result says of a case's rows.
 template <class Case, class T>
-ForwardResult<Finished<T>> const& finished(Case const&, ForwardResult<Finished<T>> const& result) {
+ForwardResults<Finished<T>> const& finished(Case const&, ForwardResults<Finished<T>> const& result) {
   return result;
 }
 template <int HeadDim, class T>
-ForwardResult<Finished<float>> finished(ForwardCase<HeadDim, T> const& c,
-                                        ForwardResult<Partial<float>> const& part) {
-  ForwardResult<Finished<float>> result{part.o, {}, {}, {}};
+ForwardResults<Finished<float>> finished(ForwardCase<HeadDim, T> const& c,
+                                        ForwardResults<Partial<float>> const& part) {
+  ForwardResults<Finished<float>> result{part.o, {}, {}, {}};
   for (std::size_t row = 0; row < part.sum.size(); ++row) {
     double const sum = part.sum[row], lse = (part.top[row] + std::log2(sum)) * std::log(2.0);
     bool const empty = sum == 0 && part.top[row] == -INFINITY;
@@ -170,15 +170,15 @@ ForwardResult<Finished<float>> finished(ForwardCase<HeadDim, T> const& c,
 
 /// Runs the keys `first`, ..., `first + count - 1` of a case, from `carried` on if there is one.
 template <template <int, class, class, Mask> class Kernel, class Result, int HeadDim, class T, class M>
-ForwardResult<Result> run_forward(ForwardCase<HeadDim, T> const& c, M const& mask, std::int64_t first,
-                                  std::int64_t count, ForwardResult<Partial<float>> const* carried = nullptr,
+ForwardResults<Result> run_forward(ForwardCase<HeadDim, T> const& c, M const& mask, std::int64_t first,
+                                  std::int64_t count, ForwardResults<Partial<float>> const* carried = nullptr,
                                   int sm_margin = 0) {
   using Out = OutputOf<Result>;
   DeviceArray<T> const q(c.q), k(c.k), v(c.v);
   std::int64_t const o_size = c.extent(c.query_shape(), c.q_strides);
   DeviceArray<Out> const o(poisoned_vector<Out>(o_size));
   DeviceArray<float> const lse(poisoned_vector<float>(c.rows())), sum(poisoned_vector<float>(c.rows()));
-  ForwardResult<Partial<float>> const nothing{{0}, {}, {0}, {0}};
+  ForwardResults<Partial<float>> const nothing{{0}, {}, {0}, {0}};
   DeviceArray<float> const carried_o(carried != nullptr ? carried->o : nothing.o);
   DeviceArray<float> const carried_top(carried != nullptr ? carried->top : nothing.top);
   DeviceArray<float> const carried_sum(carried != nullptr ? carried->sum : nothing.sum);
@@ -204,7 +204,7 @@ ForwardResult<Result> run_forward(ForwardCase<HeadDim, T> const& c, M const& mas
   for (Status const& status :
        {kernel.prepare(), kernel.launch(call, mask, workspace.data(), nullptr, sm_margin)})
     if (!status.ok()) throw std::runtime_error(status.message());
-  ForwardResult<Result> result;
+  ForwardResults<Result> result;
   if constexpr (is_finished<Result>)
     result.lse = lse.values();
   else
@@ -220,14 +220,14 @@ ForwardResult<Result> run_forward(ForwardCase<HeadDim, T> const& c, M const& mas
 }
 
 template <template <int, class, class, Mask> class Kernel, class Result, int HeadDim, class T, class M>
-ForwardResult<Result> run_forward(ForwardCase<HeadDim, T> const& c, M const& mask) {
+ForwardResults<Result> run_forward(ForwardCase<HeadDim, T> const& c, M const& mask) {
   return run_forward<Kernel, Result>(c, mask, 0, c.keys.rows());
 }
 
 /// Runs a case in calls that continue from one another, and the last one with this result.
 template <template <int, class, class, Mask> class Kernel, class Result, int HeadDim, class T, class M>
-ForwardResult<Result> run_parts(ForwardCase<HeadDim, T> const& c, M const& mask, std::int64_t parts) {
-  ForwardResult<Partial<float>> carried;
+ForwardResults<Result> run_parts(ForwardCase<HeadDim, T> const& c, M const& mask, std::int64_t parts) {
+  ForwardResults<Partial<float>> carried;
   std::int64_t first = 0;
   for (std::int64_t part = 0; part + 1 < parts; ++part) {
     std::int64_t const count = (part + 1) * c.keys.rows() / parts - first;
@@ -250,7 +250,7 @@ std::string words(ForwardCase<HeadDim, T> const& c) {
 
 /// The result is what the oracle says, up to rounding in T.
 template <int HeadDim, class T, class Result, class M>
-void check_result(ForwardCase<HeadDim, T> const& c, M const& mask, ForwardResult<Result> const& result,
+void check_result(ForwardCase<HeadDim, T> const& c, M const& mask, ForwardResults<Result> const& result,
                   double slack = 1) {
   std::vector<double> o, lse;
   c.oracle(mask, o, lse);
@@ -605,7 +605,7 @@ void check_large_strides() {
   Kernel<128, bfloat16, Finished<bfloat16>, Causal> kernel;
   REQUIRE(kernel.prepare().ok());
   REQUIRE(kernel.launch(call, {}, workspace.data(), nullptr).ok());
-  ForwardResult<Finished<bfloat16>> got{std::vector<bfloat16>(rows * 128), lse.values(), {}, {}};
+  ForwardResults<Finished<bfloat16>> got{std::vector<bfloat16>(rows * 128), lse.values(), {}, {}};
   check_cuda(cudaMemcpy2D(got.o.data(), 256, part(3), row * 2, 256, rows, cudaMemcpyDeviceToHost));
   check_result(c, Causal{}, got);
 }

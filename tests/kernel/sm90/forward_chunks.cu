@@ -126,9 +126,9 @@ struct ChunkedRun {
                          sm_margin);
   }
 
-  ForwardResult<Result> result() const {
+  ForwardResults<Result> result() const {
     std::vector<Out> const strided = o.values();
-    ForwardResult<Result> packed;
+    ForwardResults<Result> packed;
     if constexpr (is_finished<Result>)
       packed.lse = lse.values();
     else
@@ -143,7 +143,7 @@ struct ChunkedRun {
   }
 
   /// The result where every chunk is there before the launch.
-  ForwardResult<Result> run_at_once() {
+  ForwardResults<Result> run_at_once() {
     poison(nullptr);
     for (std::size_t i = 0; i < chunks.size(); ++i) copy_chunk(i, nullptr);
     if (Status const status = launch(nullptr); !status.ok()) throw std::runtime_error(status.message());

@@ -39,7 +39,7 @@ void check_in_place(M const& mask, std::uint64_t stream) {
       call.keys = c.keys.slice(first, end - first);
       REQUIRE(kernel.launch(call, mask, workspace.data(), nullptr).ok());
     }
-    ForwardResult<Partial<float>> got{{}, {}, top.values(), sum.values()};
+    ForwardResults<Partial<float>> got{{}, {}, top.values(), sum.values()};
     auto const strided = o.values();
     for (std::int64_t b = 0; b < c.batch; ++b)
       for (std::int64_t t = 0; t < c.queries.rows(); ++t)
