@@ -201,7 +201,7 @@ class LlamaLayer {
   /// out = the layer of x. `attend(project)` gives the activations of attention.
   template <class Attend>
   void forward(bfloat16* x, bfloat16* out, Attend const& attend) {
-    until_hidden(x, attend);
+    static_cast<void>(until_hidden(x, attend));  // which has checked their status
     products_.forward(h_.data(), down_, out, tokens_);
     add<<<blocks(width), threads, 0, stream_>>>(pack(y_), pack(out), packs(width));
     check(cudaGetLastError());

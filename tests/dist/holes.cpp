@@ -14,8 +14,8 @@ struct Holes {
   static constexpr Cover cover(Range, Range) { return Cover::partial; }
 };
 
-/// Documents of different lengths behind each other; within one, every token sees every other.
-struct Documents {
+/// PackedDocuments of different lengths behind each other; within one, every token sees every other.
+struct PackedDocuments {
   static constexpr std::int64_t document(std::int64_t position) {
     return position < 5 ? 0 : position < 40 ? 1 : 2;
   }
@@ -39,6 +39,6 @@ TEST_CASE("a mask with holes and empty rows equals dense attention") {
 }
 
 TEST_CASE("packed documents equal dense attention") {
-  equals_dense<Ring>(Documents{});
-  equals_dense<ZigzagRing, NeighbourTraits>(Documents{});
+  equals_dense<Ring>(PackedDocuments{});
+  equals_dense<ZigzagRing, NeighbourTraits>(PackedDocuments{});
 }
