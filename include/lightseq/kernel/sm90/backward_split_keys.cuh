@@ -136,18 +136,14 @@ struct SplitKeys {
   using Products = SplitKeysProducts<Block>;
   static constexpr int head_dim = Block::head_dim, query_rows = Block::query_rows;
   static constexpr bool dq_late = Block::dq_late;
-  /// Whether a step reads what the next one must test while its last product runs. Known in time, it delays
-  /// nothing; where registers are short it is read when it is needed.
-  static constexpr bool looks_ahead = head_dim > 64;
-
   Block const& block;
   int group;
   std::uint32_t leads_warp, leads_warpgroup;
   Products products;
   std::uint32_t ds_own;  ///< where this group's gradients of scores go, of the first stage
   float scale;
-  int number = 0, puts = 0;                 ///< steps over all key tiles, and gradients of queries staged
-  int step = 0, steps = 0, next_tests = 0;  ///< of the key tile
+  int number = 0, puts = 0;  ///< steps over all key tiles, and gradients of queries staged
+  int step = 0, steps = 0;   ///< of the key tile
 
   /// What registers hold of a key tile. Arrays are no members of this: the compiler would keep the numbers
   /// beside them in memory until it has unrolled all loops, and find worse code.
@@ -179,7 +175,7 @@ struct SplitKeys {
       memory.control.kv_full.wait(tile_parity);
       held.k.load(ptx::shared_address(memory.k) + group * 64 * 128, Block::key_panel);
       held.v.load(ptx::shared_address(memory.v) + group * 64 * 128, Block::key_panel);
-      step = 0, next_tests = 0;
+      step = 0;
       // The loop that most steps take has no code for tests: with it, it would be too long for instructions
       // to be read ahead.
 #pragma unroll 1
@@ -187,8 +183,7 @@ struct SplitKeys {
         memory.control.q_full[number & 1].wait(number >> 1 & 1);
         attend<true>(held, key_tile, tile_parity);
 #pragma unroll 1
-        while (step < steps && (looks_ahead ? next_tests : tests_of(number)) == 0)
-          attend<false>(held, key_tile, tile_parity);
+        while (step < steps && tests_of(number) == 0) attend<false>(held, key_tile, tile_parity);
       }
       if constexpr (dq_late)
         if (steps > 0) end_dq();
@@ -253,8 +248,6 @@ struct SplitKeys {
       if constexpr (dq_late) control.ds_empty[dq_stage].arrive_if(leads_warpgroup);
       BackwardStore<Block>{block, group}.stage_dq(dq, puts++);
     }
-    if constexpr (looks_ahead)
-      if (step + 1 < steps) next_tests = tests_of(number + 1);
     wgmma_wait<0>();
     pin(held.dk);
     pin(ds);
