@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "lightseq/default_traits.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/kernel/reference.hpp"
 #include "lightseq/testing/data.hpp"
