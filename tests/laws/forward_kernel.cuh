@@ -152,7 +152,7 @@ ForwardResults<Finished<T>> const& finished(Case const&, ForwardResults<Finished
 }
 template <int HeadDim, class T>
 ForwardResults<Finished<float>> finished(ForwardCase<HeadDim, T> const& c,
-                                        ForwardResults<Partial<float>> const& part) {
+                                         ForwardResults<Partial<float>> const& part) {
   ForwardResults<Finished<float>> result{part.o, {}, {}, {}};
   for (std::size_t row = 0; row < part.sum.size(); ++row) {
     double const sum = part.sum[row], lse = (part.top[row] + std::log2(sum)) * std::log(2.0);
@@ -171,8 +171,9 @@ ForwardResults<Finished<float>> finished(ForwardCase<HeadDim, T> const& c,
 /// Runs the keys `first`, ..., `first + count - 1` of a case, from `carried` on if there is one.
 template <template <int, class, class, Mask> class Kernel, class Result, int HeadDim, class T, class M>
 ForwardResults<Result> run_forward(ForwardCase<HeadDim, T> const& c, M const& mask, std::int64_t first,
-                                  std::int64_t count, ForwardResults<Partial<float>> const* carried = nullptr,
-                                  int sm_margin = 0) {
+                                   std::int64_t count,
+                                   ForwardResults<Partial<float>> const* carried = nullptr,
+                                   int sm_margin = 0) {
   using Out = OutputOf<Result>;
   DeviceArray<T> const q(c.q), k(c.k), v(c.v);
   std::int64_t const o_size = c.extent(c.query_shape(), c.q_strides);
