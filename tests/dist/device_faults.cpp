@@ -12,7 +12,7 @@ namespace {
 /// How many operations of this thread's calls succeed; negative: all.
 thread_local int operations_left = -1;
 
-/// The step in which the operation behind them came; before the first step that is 0.
+/// The step in which the first operation failed; 0 before the first step.
 thread_local int failed_step = -1;
 
 /// The CPU with a queue that behaves as a GPU's: after an operation has failed the others do nothing.
@@ -22,9 +22,7 @@ struct Fragile : Host {
     using Base = Host::Kernels<HeadDim, M, Traits>;
     using Base::Base;
     struct Queue : Base::Queue {
-      template <class Transport>
-      Queue(Kernels& kernels, Stream const& stream, Transport& transport)
-          : Base::Queue(kernels, stream, transport) {}
+      using Base::Queue::Queue;
 
       Status const& status() const { return status_; }
       void fork() {

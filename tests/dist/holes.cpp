@@ -14,7 +14,7 @@ struct Holes {
   static constexpr Cover cover(Range, Range) { return Cover::partial; }
 };
 
-/// PackedDocuments of different lengths behind each other; within one, every token sees every other.
+/// Documents of different lengths, one after another; each token sees every token of its own document.
 struct PackedDocuments {
   static constexpr std::int64_t document(std::int64_t position) {
     return position < 5 ? 0 : position < 40 ? 1 : 2;

@@ -36,9 +36,7 @@ struct Sleeper : Host {
     using Base = Host::Kernels<HeadDim, M, Traits>;
     using Base::Base;
     struct Queue : Base::Queue {
-      template <class Transport>
-      Queue(Kernels& kernels, Stream const& stream, Transport& transport)
-          : Base::Queue(kernels, stream, transport) {}
+      using Base::Queue::Queue;
 
       template <class Call>
       static double pairs(Call const& call, M const& mask) {
