@@ -62,10 +62,12 @@ struct ForwardCall {
   std::int64_t batch = 1, heads = 1, kv_heads = 1;
   float scale = 1;
 
+  Shape query_shape(int head_dim) const { return {batch, queries.rows(), heads, head_dim}; }
+  Shape key_shape(int head_dim) const { return {batch, keys.rows(), kv_heads, head_dim}; }
+
   /// The call with the strides filled in of tensors that came from bare pointers. Kernels begin with it.
   ForwardCall resolved(int head_dim) const {
-    Shape const of_queries{batch, queries.rows(), heads, head_dim},
-        of_keys{batch, keys.rows(), kv_heads, head_dim};
+    Shape const of_queries = query_shape(head_dim), of_keys = key_shape(head_dim);
     ForwardCall call = *this;
     call.q = q.resolved(of_queries);
     call.k = k.resolved(of_keys);
@@ -105,10 +107,12 @@ struct BackwardCall {
   bool dq_zero = false;   ///< dq counts as zero at first, whatever it holds
   Tensor<T> dq_out = {};  ///< as q: where it is not null, it gets what dq then holds, rounded
 
+  Shape query_shape(int head_dim) const { return {batch, queries.rows(), heads, head_dim}; }
+  Shape key_shape(int head_dim) const { return {batch, keys.rows(), kv_heads, head_dim}; }
+
   /// As ForwardCall::resolved().
   BackwardCall resolved(int head_dim) const {
-    Shape const of_queries{batch, queries.rows(), heads, head_dim},
-        of_keys{batch, keys.rows(), kv_heads, head_dim};
+    Shape const of_queries = query_shape(head_dim), of_keys = key_shape(head_dim);
     BackwardCall call = *this;
     call.q = q.resolved(of_queries);
     call.d_o = d_o.resolved(of_queries);

@@ -56,7 +56,7 @@ class BackwardKernel {
   Status launch(BackwardCall<T, float, KeyGrad> const& call, M const& mask, void* workspace,
                 cudaStream_t stream, int sm_margin = 0) const {
     BackwardLaunch<T, KeyGrad, M> launch{.mask = mask};
-    if (Status const status = describe(call, launch); !status.ok()) return status;
+    if (Status const status = describe(call.resolved(HeadDim), launch); !status.ok()) return status;
     if (launch.order.tiles == 0) return {};
     launch.counter = static_cast<unsigned*>(workspace);
     launch.semaphores = launch.counter + 1;
@@ -78,14 +78,12 @@ class BackwardKernel {
     return status.ok() ? launcher_.fill_multiprocessors() : status;
   }
 
+  /// `call` is resolved.
   Status describe(BackwardCall<T, float, KeyGrad> const& call, BackwardLaunch<T, KeyGrad, M>& launch) const {
-    Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
-    Shape const key_shape{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
-    launch.q = call.q.resolved(query_shape), launch.d_o = call.d_o.resolved(query_shape);
-    launch.k = call.k.resolved(key_shape), launch.v = call.v.resolved(key_shape);
+    Shape const query_shape = call.query_shape(HeadDim), key_shape = call.key_shape(HeadDim);
+    launch.q = call.q, launch.k = call.k, launch.v = call.v, launch.d_o = call.d_o;
     launch.lse = call.lse, launch.delta = call.delta;
-    launch.dq = call.dq.resolved(query_shape);
-    launch.dk = call.dk.resolved(key_shape), launch.dv = call.dv.resolved(key_shape);
+    launch.dq = call.dq, launch.dk = call.dk, launch.dv = call.dv;
     for (int i = 0; i < 2; ++i) {
       Status status = narrow(call.queries.segments[i], launch.queries[i], "queries");
       if (status.ok()) status = narrow(call.keys.segments[i], launch.keys[i], "keys");

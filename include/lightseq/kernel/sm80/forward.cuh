@@ -45,7 +45,7 @@ class ForwardKernel {
   Status launch(ForwardCall<T, Result> const& call, M const& mask, void* workspace, cudaStream_t stream,
                 int sm_margin = 0) const {
     ForwardLaunch<T, Result, M> launch{.mask = mask};
-    if (Status const status = describe(call, launch); !status.ok()) return status;
+    if (Status const status = describe(call.resolved(HeadDim), launch); !status.ok()) return status;
     if (launch.order.tiles == 0) return {};
     launch.counter = static_cast<unsigned*>(workspace);
     cudaError_t const error = cudaMemsetAsync(workspace, 0, workspace_bytes, stream);
@@ -54,15 +54,11 @@ class ForwardKernel {
   }
 
  private:
+  /// `call` is resolved.
   static Status describe(ForwardCall<T, Result> const& call, ForwardLaunch<T, Result, M>& launch) {
-    Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
-    Shape const key_shape{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
-    launch.q = call.q.resolved(query_shape);
-    launch.k = call.k.resolved(key_shape), launch.v = call.v.resolved(key_shape);
-    launch.carried = call.carried;
-    launch.carried.o = call.carried.o.resolved(query_shape);
-    launch.out = call.out;
-    launch.out.o = call.out.o.resolved(query_shape);
+    Shape const query_shape = call.query_shape(HeadDim), key_shape = call.key_shape(HeadDim);
+    launch.q = call.q, launch.k = call.k, launch.v = call.v;
+    launch.carried = call.carried, launch.out = call.out;
     for (int i = 0; i < 2; ++i) {
       Status status = narrow(call.queries.segments[i], launch.queries[i], "queries");
       if (status.ok()) status = narrow(call.keys.segments[i], launch.keys[i], "keys");

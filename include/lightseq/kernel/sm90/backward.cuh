@@ -58,8 +58,9 @@ class BackwardKernel {
   }
 
   /// Enqueues the call, and leaves `sm_margin` multiprocessors to others.
-  Status launch(BackwardCall<T, float, KeyGrad> const& call, M const& mask, void* workspace,
+  Status launch(BackwardCall<T, float, KeyGrad> const& given, M const& mask, void* workspace,
                 cudaStream_t stream, int sm_margin = 0) const {
+    BackwardCall<T, float, KeyGrad> const call = given.resolved(HeadDim);
     BackwardLaunch<HeadDim, T, M> launch{.mask = mask};
     if (Status const status = describe(call, launch); !status.ok()) return status;
     launch.sums.describe(call, mask, launch.order, launch.query_tiles, Block::key_rows,
@@ -92,13 +93,9 @@ class BackwardKernel {
     return scales_weights<T> && scale >= 0x1p-60f && scale <= 0x1p60f;
   }
 
+  /// `call` is resolved.
   Status describe(BackwardCall<T, float, KeyGrad> const& call, BackwardLaunch<HeadDim, T, M>& launch) const {
-    Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
-    Shape const key_shape{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
-    Tensor const q = call.q.resolved(query_shape), d_o = call.d_o.resolved(query_shape);
-    Tensor const dq = call.dq.resolved(query_shape);
-    Tensor const k = call.k.resolved(key_shape), v = call.v.resolved(key_shape);
-    Tensor const dk = call.dk.resolved(key_shape), dv = call.dv.resolved(key_shape);
+    Shape const query_shape = call.query_shape(HeadDim), key_shape = call.key_shape(HeadDim);
     for (int i = 0; i < 2; ++i) {
       Segment const& queries = call.queries.segments[i];
       Segment const& keys = call.keys.segments[i];
@@ -111,16 +108,15 @@ class BackwardKernel {
         if (!status.ok() || shape.tokens == 0) return;
         status = maps_.make(to, tensor.from(i * positions.segments[0].rows), shape, rows, name);
       };
-      map(launch.q[i], q, query_shape, call.queries, Block::query_rows, "q");
-      map(launch.d_o[i], d_o, query_shape, call.queries, Block::query_rows, "d_o");
-      map(launch.dq[i], dq, query_shape, call.queries, Block::dq_rows, "dq");
-      map(launch.k[i], k, key_shape, call.keys, Block::key_rows, "k");
-      map(launch.v[i], v, key_shape, call.keys, Block::key_rows, "v");
-      map(launch.dk[i], dk, key_shape, call.keys, 64, "dk");
-      map(launch.dv[i], dv, key_shape, call.keys, 64, "dv");
+      map(launch.q[i], call.q, query_shape, call.queries, Block::query_rows, "q");
+      map(launch.d_o[i], call.d_o, query_shape, call.queries, Block::query_rows, "d_o");
+      map(launch.dq[i], call.dq, query_shape, call.queries, Block::dq_rows, "dq");
+      map(launch.k[i], call.k, key_shape, call.keys, Block::key_rows, "k");
+      map(launch.v[i], call.v, key_shape, call.keys, Block::key_rows, "v");
+      map(launch.dk[i], call.dk, key_shape, call.keys, 64, "dk");
+      map(launch.dv[i], call.dv, key_shape, call.keys, 64, "dv");
       CUtensorMap checked;
-      if (call.dq_out.data != nullptr)
-        map(checked, call.dq_out.resolved(query_shape), query_shape, call.queries, 64, "dq_out");
+      if (call.dq_out.data != nullptr) map(checked, call.dq_out, query_shape, call.queries, 64, "dq_out");
       if (!status.ok()) return status;
       launch.query_tiles += (launch.queries[i].count + Block::query_rows - 1) / Block::query_rows;
     }

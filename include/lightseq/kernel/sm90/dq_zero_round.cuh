@@ -44,9 +44,8 @@ struct DqZeroRound {
   template <BackwardAttentionCall Call, Mask M>
   void describe(Call const& call, M const& mask, KeyTileScheduler const& order, int query_tiles, int key_rows,
                 int multiprocessors) {
-    Shape const shape{call.batch, call.queries.rows(), call.heads, HeadDim};
-    sums = call.dq.resolved(shape);
-    rounded = call.dq_out.resolved(shape);
+    sums = call.dq;
+    rounded = call.dq_out;
     zeroes = call.dq_zero;
     if (!zeroes && rounded.data == nullptr) return;
     for (int i = 0; i < 2; ++i) rows[i] = static_cast<int>(call.queries.segments[i].rows);

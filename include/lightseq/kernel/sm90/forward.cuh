@@ -82,7 +82,7 @@ class ForwardKernel {
                  std::span<KeyChunk<T> const> chunks, M const& mask, void* workspace, cudaStream_t stream,
                  int sm_margin) const {
     Launch<KeySegments> launch{.mask = mask};
-    if (Status const status = describe(call, chunks, launch); !status.ok()) return status;
+    if (Status const status = describe(call.resolved(HeadDim), chunks, launch); !status.ok()) return status;
     if (launch.order.tiles == 0) return {};
     launch.counter = static_cast<unsigned*>(workspace);
     cudaError_t const error = cudaMemsetAsync(workspace, 0, workspace_bytes, stream);
@@ -90,17 +90,14 @@ class ForwardKernel {
     return launcher.launch(launch, launch.order.tiles, sm_margin, stream);
   }
 
+  /// `call` is resolved, `chunks` are not.
   template <int KeySegments>
   Status describe(ForwardCall<T, Result> const& call, std::span<KeyChunk<T> const> chunks,
                   Launch<KeySegments>& launch) const {
     using Block = Kernel<KeySegments>;
-    Shape const query_shape{call.batch, call.queries.rows(), call.heads, HeadDim};
-    Tensor const q = call.q.resolved(query_shape);
-    launch.queries_at = q;
-    launch.carried = call.carried;
-    launch.carried.o = call.carried.o.resolved(query_shape);
-    launch.out = call.out;
-    launch.out.o = call.out.o.resolved(query_shape);
+    Shape const query_shape = call.query_shape(HeadDim);
+    launch.queries_at = call.q;
+    launch.carried = call.carried, launch.out = call.out;
     for (int i = 0; i < 2; ++i) {
       Segment const& queries = call.queries.segments[i];
       if (Status const status = narrow(queries, launch.queries[i], "queries"); !status.ok()) return status;
@@ -108,7 +105,7 @@ class ForwardKernel {
       std::int64_t const skip = i * call.queries.segments[0].rows;
       Shape shape = query_shape;
       shape.tokens = queries.rows;
-      Status status = maps_.make(launch.q[i], q.from(skip), shape, Block::query_rows, "q");
+      Status status = maps_.make(launch.q[i], call.q.from(skip), shape, Block::query_rows, "q");
       if (status.ok() && (Block::stages_o || Block::o_over_q))
         status = maps_.make(launch.o[i], launch.out.o.from(skip), shape, 64, "o");
       if (status.ok() && Block::stages_o && launch.carried.o.data != nullptr)
