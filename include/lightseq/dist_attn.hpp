@@ -43,7 +43,8 @@ class DistAttn {
       "lightseq: ranks cannot compare this schedule, as it holds floats, padding or containers: give "
       "it 'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
   static_assert(laws::Proof<S, M>::holds > 0);
-  using Kernels = typename Traits::Device::template Kernels<HeadDim, M, Traits>;
+  using View = MaskView<M>;
+  using Kernels = typename Traits::Device::template Kernels<HeadDim, View, Traits>;
   using Queue = typename Kernels::Queue;
 
  public:
@@ -60,7 +61,7 @@ class DistAttn {
       SoundAbilities<Transport>,
       "lightseq: a member of the transport has the name of an ability of transport.hpp, but takes or "
       "returns something else");
-  static_assert(lightseq::Device<Device, HeadDim, M, Traits>,
+  static_assert(lightseq::Device<Device, HeadDim, View, Traits>,
                 "lightseq: the device is no model of lightseq::Device: see exec/device.hpp");
 
   /// Plans both passes for this rank; `transport` is borrowed. Throws Error, with the numbers, on a problem
@@ -135,8 +136,9 @@ class DistAttn {
     Exchange<Partition, Transport> exchange(forward_plan_, shard_, forward_layout_.messages, base,
                                             *transport_, record_, object_);
     Queue queue(kernels_, stream, *transport_);
-    ForwardPass<Queue, Element, M, Partition, Transport> pass(queue, exchange, forward_layout_, base, mask_,
-                                                              inputs, outputs);
+    View const mask = place_mask(queue, mask_, base + forward_layout_.mask.offset);
+    ForwardPass<Queue, Element, View, Partition, Transport> pass(queue, exchange, forward_layout_, base, mask,
+                                                                 inputs, outputs);
     if constexpr (Traits::one_launch && Kernels::max_chunks > 0)
       if (one_launch_ && !queue.captures())
         return ended(execute_in_one_launch(forward_plan_, queue, exchange, pass, trace));
@@ -171,8 +173,9 @@ class DistAttn {
     Exchange<Partition, Transport> exchange(backward_plan_, shard_, backward_layout_.messages, base,
                                             *transport_, record_, object_);
     Queue queue(kernels_, stream, *transport_);
-    BackwardPass<Queue, Element, M, Partition, Transport> pass(queue, exchange, backward_layout_, base, mask_,
-                                                               inputs, outputs);
+    View const mask = place_mask(queue, mask_, base + backward_layout_.mask.offset);
+    BackwardPass<Queue, Element, View, Partition, Transport> pass(queue, exchange, backward_layout_, base,
+                                                                  mask, inputs, outputs);
     return ended(execute(backward_plan_, queue, exchange, pass, trace));
   }
 
@@ -212,10 +215,12 @@ class DistAttn {
       one_launch_ = own_queries_only(planner(schedule), Kernels::max_chunks);
       if (one_launch_) kernels_.prepare_chunks();
     }
-    forward_layout_ =
-        ForwardLayout(forward_plan_, shard_, max_rows_, kernels_.forward_scratch_bytes(), one_launch_);
+    std::int64_t const of_mask = mask_bytes<Queue>(mask_);
+    forward_layout_ = ForwardLayout(forward_plan_, shard_, max_rows_, kernels_.forward_scratch_bytes(),
+                                    of_mask, one_launch_);
     if constexpr (!Traits::inference)
-      backward_layout_ = BackwardLayout(backward_plan_, shard_, max_rows_, kernels_.backward_scratch_bytes());
+      backward_layout_ =
+          BackwardLayout(backward_plan_, shard_, max_rows_, kernels_.backward_scratch_bytes(), of_mask);
   } catch (...) {
     if (transport.world() == 1) throw;
     Fingerprint failed = fingerprint(transport, problem, mask, schedule);

@@ -7,6 +7,7 @@
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/kernel/reference.hpp"
 #include "lightseq/mask/catalogue.hpp"
+#include "lightseq/mask/documents.hpp"
 #include "lightseq/partition/catalogue.hpp"
 #include "lightseq/schedule/catalogue.hpp"
 #include "lightseq/schedule/laws.hpp"

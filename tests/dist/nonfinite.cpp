@@ -53,7 +53,7 @@ TEST_CASE("a query whose scores are all -inf has no softmax, which is not to see
                                                                  some_worlds);
   scores_may_be_minus_infinity<8, Balanced>(Causal{}, {.seqlen = 400}, {1, 2, 3});
   // On 3 ranks these queries' tiles are full.
-  scores_may_be_minus_infinity<8, Ring>(Documents{25, false}, problem, {1, 3, 6});
+  scores_may_be_minus_infinity<8, Ring>(EqualDocuments{25, false}, problem, {1, 3, 6});
 }
 
 TEST_CASE("what nobody sees may hold anything") {

@@ -13,10 +13,6 @@ using namespace lightseq::test;
 
 namespace {
 
-struct GpuLike : DefaultTraits {
-  using Element = bfloat16;
-  using Device = GpuLikeHost;
-};
 struct RelayedGpuLike : GpuLike {
   static constexpr Route route = Route::neighbour;
 };

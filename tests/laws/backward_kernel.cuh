@@ -328,7 +328,7 @@ void check_gradients_of_masks(std::uint64_t stream) {
   check_gradients<Kernel, HeadDim, bfloat16, bfloat16, Deterministic>(Causal{}, 8, stream + 1000);
   check_gradients<Kernel, HeadDim, bfloat16, float, Deterministic>(SlidingWindow{70, 0}, 4, stream + 2000);
   check_gradients<Kernel, HeadDim, bfloat16, float, Deterministic>(SlidingWindow{5, 260}, 4, stream + 3000);
-  check_gradients<Kernel, HeadDim, bfloat16, bfloat16, Deterministic>(Documents{90}, 4, stream + 4000);
+  check_gradients<Kernel, HeadDim, bfloat16, bfloat16, Deterministic>(EqualDocuments{90}, 4, stream + 4000);
 }
 
 /// So it does for float16 and for gradients of keys and values in float.
@@ -338,7 +338,7 @@ void check_gradient_types(std::uint64_t stream) {
   check_gradients<Kernel, 128, float16, float16, false>(Full{}, 4, stream + 1000);
   check_gradients<Kernel, 128, float16, float, true>(Causal{}, 4, stream + 2000);
   check_gradients<Kernel, 64, bfloat16, float, false>(Causal{}, 4, stream + 3000);
-  check_gradients<Kernel, 128, bfloat16, float, false>(Documents{200}, 4, stream + 4000);
+  check_gradients<Kernel, 128, bfloat16, float, false>(EqualDocuments{200}, 4, stream + 4000);
 }
 
 /// So it does for every head dim of `16 * (N + 1)`.
@@ -600,9 +600,9 @@ template <template <int, class, class, Mask, bool> class Kernel, int HeadDim, cl
           bool Deterministic>
 void check_gradients_beside_nan(std::uint64_t stream) {
   check_poisoned_row<Kernel, HeadDim, T, KeyGrad, Deterministic>(Causal{}, 32, stream);
-  check_poisoned_row<Kernel, HeadDim, T, KeyGrad, Deterministic>(Documents{90}, 32, stream + 1000);
+  check_poisoned_row<Kernel, HeadDim, T, KeyGrad, Deterministic>(EqualDocuments{90}, 32, stream + 1000);
   check_poisoned_row<Kernel, HeadDim, T, KeyGrad, Deterministic>(BlindRows{}, 32, stream + 2000);
-  check_unseen_rows<Kernel, HeadDim, T, KeyGrad, Deterministic>(Documents{90}, 4, stream + 3000);
+  check_unseen_rows<Kernel, HeadDim, T, KeyGrad, Deterministic>(EqualDocuments{90}, 4, stream + 3000);
   check_unseen_rows<Kernel, HeadDim, T, KeyGrad, Deterministic>(BlindRows{}, 4, stream + 4000);
 }
 

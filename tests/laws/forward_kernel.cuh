@@ -33,7 +33,7 @@ constexpr double lse_tolerance = 1e-5;
 
 /// Which documents tokens belong to decides what they see, and no key that is a multiple of 5 is seen: rows
 /// without keys, tiles without pairs, and no tile that is full.
-struct Documents {
+struct EqualDocuments {
   std::int64_t length;
   LIGHTSEQ_HD constexpr bool visible(std::int64_t query, std::int64_t key) const {
     return query / length == key / length && key % 5 != 0;
@@ -44,7 +44,7 @@ struct Documents {
     return apart ? Cover::none : Cover::partial;
   }
 };
-static_assert(Mask<Documents>);
+static_assert(Mask<EqualDocuments>);
 
 /// A window whose cover never helps: its bounds do, those of queries more than those of keys.
 struct LazyWindow {
@@ -278,7 +278,7 @@ void check_masks(std::uint64_t stream) {
   check_many<Kernel, HeadDim, bfloat16, Finished<bfloat16>>(Causal{}, 16, stream + 1000);
   check_many<Kernel, HeadDim, bfloat16, Finished<bfloat16>>(SlidingWindow{70, 0}, 6, stream + 2000);
   check_many<Kernel, HeadDim, bfloat16, Finished<bfloat16>>(SlidingWindow{5, 260}, 6, stream + 3000);
-  check_many<Kernel, HeadDim, bfloat16, Finished<bfloat16>>(Documents{90}, 8, stream + 4000);
+  check_many<Kernel, HeadDim, bfloat16, Finished<bfloat16>>(EqualDocuments{90}, 8, stream + 4000);
 }
 
 /// So it does for float16 and for partial results.
@@ -288,7 +288,7 @@ void check_types(std::uint64_t stream) {
   check_many<Kernel, 128, float16, Finished<float16>>(Full{}, 8, stream + 1000);
   check_many<Kernel, 128, float16, Partial<float>>(Causal{}, 8, stream + 2000);
   check_many<Kernel, 64, bfloat16, Partial<float>>(Causal{}, 8, stream + 3000);
-  check_many<Kernel, 128, bfloat16, Partial<float>>(Documents{200}, 8, stream + 4000);
+  check_many<Kernel, 128, bfloat16, Partial<float>>(EqualDocuments{200}, 8, stream + 4000);
 }
 
 /// So it does for every head dim of `16 * (N + 1)`.
@@ -478,7 +478,7 @@ template <template <int, class, class, Mask> class Kernel, int HeadDim>
 void check_poison(std::uint64_t stream) {
   check_poison<Kernel, HeadDim, bfloat16>(Causal{}, stream);
   check_poison<Kernel, HeadDim, bfloat16>(SlidingWindow{20, 0}, stream + 1000);
-  check_poison<Kernel, HeadDim, bfloat16>(Documents{90}, stream + 2000);
+  check_poison<Kernel, HeadDim, bfloat16>(EqualDocuments{90}, stream + 2000);
   check_poison<Kernel, HeadDim, float16>(Causal{}, stream + 3000);
   check_padding<Kernel, HeadDim, bfloat16>(Causal{}, stream + 4000);
   check_padding<Kernel, HeadDim, float16>(Causal{}, stream + 5000);

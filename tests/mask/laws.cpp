@@ -341,7 +341,7 @@ TEST_CASE("what is seen from the queries' side is seen from the keys' side, even
       CHECK(agree(WithKeys{{{left, right}}}));
       CHECK(agree(WithQueries{{{left, right}}}));
     }
-  CHECK(agree(test::Documents{5, true}));
+  CHECK(agree(test::EqualDocuments{5, true}));
 }
 
 TEST_CASE("masks by their definition, pair by pair") {

@@ -92,7 +92,7 @@ namespace {
 
 /// Documents, and a cover() that never says that all is visible.
 struct NeverFull {
-  test::Documents documents = {};
+  test::EqualDocuments documents = {};
   bool visible(std::int64_t query, std::int64_t key) const { return documents.visible(query, key); }
   Cover cover(Range queries, Range keys) const {
     Cover const cover = documents.cover(queries, keys);

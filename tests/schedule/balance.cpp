@@ -230,8 +230,8 @@ TEST_CASE("no more is asked of cover() than is allowed, whatever the mask and th
 
 TEST_CASE("masks that are never full take bounded time; their idle time counts tiles") {
   auto const begin = std::chrono::steady_clock::now();
-  test::Documents const documents{300, true};
-  Unknown<test::Documents> const lazy{documents, true};
+  test::EqualDocuments const documents{300, true};
+  Unknown<test::EqualDocuments> const lazy{documents, true};
   for (int const world : {1, 8, 64}) {
     // Striped tiles span many documents and are all visible in part; a ring of whole chunks has few tiles.
     Planner const striped(StripedRing{}, lazy, world, int64_t{1} << 20);

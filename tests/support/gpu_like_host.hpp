@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cstddef>
+#include <cstring>
+#include <span>
 #include <vector>
 
 #include "lightseq/lightseq.hpp"
@@ -7,8 +10,9 @@
 
 namespace lightseq::test {
 
-/// The host with the abilities of a GPU's queue: it can write final gradients of keys and values, and take
-/// gradients for zero and round them by itself. So the paths of a pass that only a GPU goes need none.
+/// The host with the abilities of a GPU's queue: it can write final gradients of keys and values, take
+/// gradients for zero and round them by itself, and reads the data of masks in the workspace. So the paths of
+/// a pass that only a GPU goes need none.
 struct GpuLikeHost : Host {
   template <int HeadDim, Mask M, class Traits>
   struct Kernels : Host::Kernels<HeadDim, M, Traits> {
@@ -20,6 +24,10 @@ struct GpuLikeHost : Host {
       static constexpr bool writes_key_gradients = true;
       static constexpr bool zeroes_and_rounds = true;
       using Base::Queue::Queue;
+
+      static void write(std::span<std::byte const> bytes, std::byte* to) noexcept {
+        std::memcpy(to, bytes.data(), bytes.size());
+      }
 
       static void backward(BackwardCall<T> const& call, M const& mask, std::byte* scratch) noexcept {
         Shape const queries{call.batch, call.queries.rows(), call.heads, HeadDim},
@@ -60,6 +68,11 @@ struct GpuLikeHost : Host {
       }
     };
   };
+};
+
+struct GpuLike : DefaultTraits {
+  using Element = bfloat16;
+  using Device = GpuLikeHost;
 };
 
 }  // namespace lightseq::test

@@ -38,8 +38,8 @@ static_assert(BoundedMask<PrefixLm> && HasPairs<PrefixLm>);
 
 /// Documents of `length` tokens, one behind the other: a query sees its own document, all of it or, if
 /// `causal`, up to itself.
-struct Documents {
-  static constexpr char const* name = "Documents";
+struct EqualDocuments {
+  static constexpr char const* name = "EqualDocuments";
   std::int64_t length = 1;
   bool causal = false;
 
@@ -55,7 +55,7 @@ struct Documents {
   }
   constexpr std::int64_t digest() const { return digest_of(length, causal); }
 };
-static_assert(Mask<Documents>);
+static_assert(Mask<EqualDocuments>);
 
 /// Every query sees the keys that are at least `distance` back, so never itself.
 struct FarBack {
@@ -105,7 +105,7 @@ inline std::vector<PrefixLm> samples<PrefixLm>() {
   return {{10}};
 }
 template <>
-inline std::vector<Documents> samples<Documents>() {
+inline std::vector<EqualDocuments> samples<EqualDocuments>() {
   return {{7, false}, {30, true}};
 }
 template <>
@@ -118,7 +118,7 @@ inline std::vector<Within> samples<Within>() {
 }
 
 /// Masks as a user would write them.
-using UsersMasks = std::tuple<PrefixLm, Documents, FarBack, Within>;
+using UsersMasks = std::tuple<PrefixLm, EqualDocuments, FarBack, Within>;
 
 /// Calls `f(mask, name)` with every sample of every mask.
 template <class F>

@@ -32,9 +32,10 @@ inline namespace LIGHTSEQ_ABI {
 struct BackwardLayout {
   BackwardLayout() = default;
 
-  /// For a rank with `shard`, whose kernels need `scratch_bytes`.
+  /// For a rank with `shard`, whose kernels need `scratch_bytes` and whose mask `mask_bytes`.
   template <Partition P>
-  BackwardLayout(Plan const& plan, Shard<P> const& shard, std::int64_t max_rows, std::int64_t scratch_bytes) {
+  BackwardLayout(Plan const& plan, Shard<P> const& shard, std::int64_t max_rows, std::int64_t scratch_bytes,
+                 std::int64_t mask_bytes) {
     Arena arena;
     Accumulators const sums(shard.extents, shard.rows());
     messages = MessageBuffers(plan, shard.extents, shard.rows(), max_rows, arena);
@@ -43,6 +44,7 @@ struct BackwardLayout {
     dk = arena.take(sums.kv_bytes);
     dv = arena.take(sums.kv_bytes);
     scratch = arena.take(scratch_bytes);
+    mask = arena.take(mask_bytes);
     bytes = arena.bytes();
   }
 
@@ -51,6 +53,7 @@ struct BackwardLayout {
   Buffer delta;
   Buffer dq, dk, dv;  ///< the float accumulators, where the gradients themselves cannot be them
   Buffer scratch;     ///< the kernel's
+  Buffer mask;        ///< its data
 };
 
 /// One backward of one rank; see execute(). Gradients of the rank's own keys and values that one work alone

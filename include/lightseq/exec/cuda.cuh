@@ -22,6 +22,7 @@
 #include "lightseq/kernel/gpu/attention_kernel.cuh"
 #include "lightseq/kernel/gpu/launch_limits.hpp"
 #include "lightseq/kernel/gpu/row_ops.cuh"
+#include "lightseq/kernel/gpu/write_bytes.cuh"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/schedule/plan.hpp"
 #include "lightseq/trace/nvtx.cuh"
@@ -97,6 +98,7 @@ struct Cuda {
            {partial_.prepare(), final_.prepare(), add_gradients_.prepare(), write_gradients_.prepare()})
         if (!status.ok()) fail(status.message());
       check_cuda("the kernels of rows", row_ops::prepare<HeadDim, T, !Traits::inference>());
+      check_cuda("the kernel of the mask's data", load_kernel(&write_words));
     }
 
     /// The chunks of keys and values that one launch can attend as they arrive.
@@ -195,6 +197,10 @@ struct Cuda {
         cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
         cudaError_t const error = cudaStreamIsCapturing(stream_.compute, &status);
         return error == cudaErrorStreamCaptureImplicit || status != cudaStreamCaptureStatusNone;
+      }
+
+      void write(std::span<std::byte const> bytes, std::byte* to) noexcept {
+        run("the mask's data", [&] { return write_bytes(bytes, to, stream_.compute); });
       }
 
       template <class From, class To>

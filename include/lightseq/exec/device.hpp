@@ -10,6 +10,8 @@
 #include "lightseq/core/status.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/call.hpp"
+#include "lightseq/mask/data.hpp"
+#include "lightseq/mask/mask.hpp"
 #include "lightseq/schedule/plan.hpp"
 
 namespace lightseq {
@@ -60,6 +62,30 @@ concept Queue = RowQueue<Q, T> &&
   queue.forward(part, mask, scratch);
   queue.backward(backward, mask, scratch);
 };
+
+/// A queue of a device that does not read the host's memory: write() writes bytes of the host to memory of
+/// the device, at a multiple of 16 bytes and padded to one.
+template <class Q>
+concept WritesBytes = requires(Q& queue, std::span<std::byte const> bytes, std::byte* to) {
+  queue.write(bytes, to);
+};
+
+/// The bytes of a workspace that a mask needs for its data.
+template <class Q, Mask M>
+std::int64_t mask_bytes(M const& mask) {
+  return WritesBytes<Q> ? std::ssize(data_of(mask)) : 0;
+}
+
+/// What kernels see of a mask, with its data in `memory` of the device, if the device needs them there.
+template <class Q, Mask M>
+MaskView<M> place_mask(Q& queue, M const& mask, std::byte* memory) noexcept {
+  if constexpr (HasData<M> && WritesBytes<Q>) {
+    queue.write(mask.data(), memory);
+    return mask.view(memory);
+  } else {
+    return view_of(mask, data_of(mask).data());
+  }
+}
 
 /// A queue that attends chunks of keys and values in one launch, as they arrive: at most max_chunks of them.
 /// lower() clears flags on the device, raise() sets one once the messages before it have come, and stream()

@@ -35,11 +35,11 @@ inline namespace LIGHTSEQ_ABI {
 struct ForwardLayout {
   ForwardLayout() = default;
 
-  /// For a rank with `shard`, whose kernels need `scratch_bytes`; `keeps_all` where one launch attends all
-  /// chunks.
+  /// For a rank with `shard`, whose kernels need `scratch_bytes` and whose mask `mask_bytes`; `keeps_all`
+  /// where one launch attends all chunks.
   template <Partition P>
   ForwardLayout(Plan const& plan, Shard<P> const& shard, std::int64_t max_rows, std::int64_t scratch_bytes,
-                bool keeps_all) {
+                std::int64_t mask_bytes, bool keeps_all) {
     Arena arena;
     Accumulators const sums(shard.extents, shard.rows());
     messages = MessageBuffers(plan, shard.extents, shard.rows(), max_rows, arena, keeps_all);
@@ -48,6 +48,7 @@ struct ForwardLayout {
     top = arena.take(sums.stats_bytes);
     sum = arena.take(sums.stats_bytes);
     scratch = arena.take(scratch_bytes);
+    mask = arena.take(mask_bytes);
     bytes = arena.bytes();
   }
 
@@ -57,6 +58,7 @@ struct ForwardLayout {
   Buffer top, sum;  ///< the accumulator's
   Buffer arrived;   ///< a flag for each step's chunk, where one launch attends all of them
   Buffer scratch;   ///< the kernel's
+  Buffer mask;      ///< its data
 };
 
 /// One forward of one rank; see execute(). Whatever touches rows for the last time writes o and lse; what

@@ -91,10 +91,10 @@ TEST_CASE("the sm_90 backward kernel starts from zero and rounds the gradients o
   check_finished<64, bfloat16, true>(Full{}, 111000, 4);
   check_finished<128, bfloat16, false>(Full{}, 112000, 4);
   check_finished<128, bfloat16, true>(Causal{}, 113000, 4);
-  check_finished<128, float16, false>(Documents{90}, 114000, 4);
+  check_finished<128, float16, false>(EqualDocuments{90}, 114000, 4);
   check_finished<96, bfloat16, false>(SlidingWindow{70, 0}, 115000, 4);
   check_finished<256, bfloat16, false>(Causal{}, 116000, 2);
-  check_finished<128, bfloat16, true>(Documents{90}, 118000, 4);
+  check_finished<128, bfloat16, true>(EqualDocuments{90}, 118000, 4);
 }
 
 TEST_CASE("gradients of queries that meet no keys are zeros") {

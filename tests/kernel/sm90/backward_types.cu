@@ -17,5 +17,5 @@ TEST_CASE("parts of queries and of keys add up to the sm_90 backward of the whol
   check_gradient_parts<sm90::BackwardKernel, 128, false>(Full{}, 71000);
   check_gradient_parts<sm90::BackwardKernel, 128, true>(Causal{}, 72000);
   check_gradient_parts<sm90::BackwardKernel, 192, false>(Causal{}, 73000);
-  check_gradient_parts<sm90::BackwardKernel, 64, true>(Documents{90}, 74000);
+  check_gradient_parts<sm90::BackwardKernel, 64, true>(EqualDocuments{90}, 74000);
 }

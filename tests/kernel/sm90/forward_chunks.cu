@@ -234,7 +234,7 @@ TEST_CASE("a list of key chunks gives on sm_90 what the oracle says, however the
   check_lists<128, bfloat16, Finished<bfloat16>>(Full{}, 100);
   check_lists<128, bfloat16, Finished<bfloat16>>(Causal{}, 300);
   check_lists<128, bfloat16, Partial<float>>(SlidingWindow{70, 20}, 500);
-  check_lists<128, float16, Finished<float16>>(Documents{150}, 700);
+  check_lists<128, float16, Finished<float16>>(EqualDocuments{150}, 700);
   check_lists<64, bfloat16, Finished<bfloat16>>(Causal{}, 900);
   check_lists<64, float16, Partial<float>>(Full{}, 1100);
   check_lists<192, bfloat16, Finished<bfloat16>>(Causal{}, 1300);

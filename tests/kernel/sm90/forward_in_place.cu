@@ -56,13 +56,13 @@ void check_in_place(M const& mask, std::uint64_t stream) {
 TEST_CASE("the sm_90 forward kernel may continue in place, from nothing too") {
   REQUIRE(compute_capability() == 90);
   check_in_place<128, bfloat16>(Full{}, 100);
-  check_in_place<128, bfloat16>(Documents{60}, 200);
+  check_in_place<128, bfloat16>(EqualDocuments{60}, 200);
   check_in_place<128, float16>(SlidingWindow{50, 0}, 300);
   check_in_place<64, bfloat16>(Causal{}, 400);
-  check_in_place<64, bfloat16>(Documents{60}, 500);
+  check_in_place<64, bfloat16>(EqualDocuments{60}, 500);
   check_in_place<80, bfloat16>(Causal{}, 600);
-  check_in_place<16, float16>(Documents{60}, 700);
-  check_in_place<192, bfloat16>(Documents{60}, 800);
+  check_in_place<16, float16>(EqualDocuments{60}, 700);
+  check_in_place<192, bfloat16>(EqualDocuments{60}, 800);
 }
 
 TEST_CASE("the sm_90 forward kernel says which float output or input TMA does not take") {

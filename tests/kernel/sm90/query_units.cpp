@@ -59,7 +59,7 @@ TEST_CASE("units of queries and of keys know of each other, for every mask and s
     check_units(SlidingWindow{n / 2, n}, shard, shard, true);
     check_units(Causal{}, shard, shard, true);
     check_units(PrefixLm{n / 3}, shard, shard, true);
-    check_units(Documents{70, true}, shard, shard, false);
+    check_units(EqualDocuments{70, true}, shard, shard, false);
   }
   check_units(window, zigzag, other, true);
   check_units(Causal{}, other, zigzag, true);

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "lightseq/core/error.hpp"
+#include "lightseq/core/fingerprint.hpp"
+#include "lightseq/core/value.hpp"
+#include "lightseq/mask/causal.hpp"
+#include "lightseq/mask/data.hpp"
+#include "lightseq/mask/mask.hpp"
+
+namespace lightseq {
+
+/// Documents packed one after another: what Documents is, over ends that lie elsewhere.
+template <Mask Inner = Causal>
+class DocumentsView {
+ public:
+  DocumentsView() = default;
+  LIGHTSEQ_HD constexpr DocumentsView(std::int64_t const* ends, int count, Inner const& inner)
+      : ends_(ends), count_(count), inner_(inner) {}
+
+  /// How many documents there are.
+  LIGHTSEQ_HD constexpr int count() const { return count_; }
+
+  /// The document of a position, which is not negative; count() after the last one.
+  LIGHTSEQ_HD constexpr int document_of(std::int64_t position) const {
+    int low = 0, high = count_;
+    while (low < high) {
+      int const middle = low + (high - low) / 2;
+      if (ends_[middle] > position)
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    return low;
+  }
+
+  /// The positions of a document.
+  LIGHTSEQ_HD constexpr Range positions(int document) const {
+    return {document == 0 ? 0 : ends_[document - 1], ends_[document]};
+  }
+
+  LIGHTSEQ_HD constexpr bool visible(std::int64_t query, std::int64_t key) const {
+    int const document = document_of(query);
+    if (document == count_) return false;
+    Range const own = positions(document);
+    return own.begin <= key && key < own.end && inner_.visible(query - own.begin, key - own.begin);
+  }
+
+  LIGHTSEQ_HD constexpr Cover cover(Range queries, Range keys) const {
+    // The documents that have queries here, and keys.
+    int const first = document_of(later(queries.begin, keys.begin));
+    int const last = document_of(earlier(queries.end, keys.end) - 1);
+    if (first == count_ || last < first) return Cover::none;
+    Cover const cover_of_first = cover_in(first, queries, keys);
+    if (first == last) {
+      Range const own = positions(first);
+      bool const within =
+          own.begin <= earlier(queries.begin, keys.begin) && later(queries.end, keys.end) <= own.end;
+      return cover_of_first == Cover::full && !within ? Cover::partial : cover_of_first;
+    }
+    bool const shown = cover_of_first != Cover::none || last > first + 1 ||
+                       (last < count_ && cover_in(last, queries, keys) != Cover::none);
+    return shown ? Cover::partial : Cover::none;
+  }
+
+  LIGHTSEQ_HD constexpr Range keys_of(Range queries) const {
+    return bound(queries, [this](Range of) { return keys_within(inner_, of); });
+  }
+  LIGHTSEQ_HD constexpr Range queries_of(Range keys) const {
+    return bound(keys, [this](Range of) { return queries_within(inner_, of); });
+  }
+
+ private:
+  LIGHTSEQ_HD static constexpr std::int64_t earlier(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+  LIGHTSEQ_HD static constexpr std::int64_t later(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+
+  /// What of a range lies in a document, counted from its first position.
+  LIGHTSEQ_HD static constexpr Range part(Range const& range, Range const& own) {
+    return {later(range.begin, own.begin) - own.begin, earlier(range.end, own.end) - own.begin};
+  }
+
+  /// What `Inner` says of a document that has queries and keys here.
+  LIGHTSEQ_HD constexpr Cover cover_in(int document, Range const& queries, Range const& keys) const {
+    Range const own = positions(document);
+    return inner_.cover(part(queries, own), part(keys, own));
+  }
+
+  /// From what the first document of a range sees to what the last one sees, by a bound of `Inner`.
+  template <std::invocable<Range> Of>
+  LIGHTSEQ_HD constexpr Range bound(Range const& range, Of inner_bound) const {
+    int const first = document_of(range.begin), end = document_of(range.end - 1);
+    if (first == count_) return {range.begin, range.begin};
+    Range const head = positions(first), tail = positions(end < count_ ? end : count_ - 1);
+    std::int64_t const begin = inner_bound(part(range, head)).begin,
+                       last = inner_bound(part(range, tail)).end;
+    return {head.begin + earlier(later(begin, 0), head.size()),
+            tail.begin + earlier(later(last, 0), tail.size())};
+  }
+
+  std::int64_t const* ends_ = nullptr;
+  int count_ = 0;
+  [[no_unique_address]] Inner inner_ = {};
+};
+
+/// Documents packed one after another: a query sees keys of its own document alone, namely those that `Inner`
+/// shows it, a mask whose positions count from the document's first token. The first document begins at
+/// position 0, and each one where the one before it ends. Positions after the last one belong to none: they
+/// see nothing, nobody sees them, and they cost nothing. All answers take O(log count) steps, and are as
+/// exact as those of `Inner` if under it each query sees a key.
+template <Mask Inner = Causal>
+class Documents {
+ public:
+  static constexpr char const* name = "Documents";
+  using View = DocumentsView<Inner>;
+
+  /// The positions at which the documents end, in rising order; a 0 before them is passed over, so that what
+  /// others call cu_seqlens is taken as it is. Throws Error where there are none, or a document has no token.
+  explicit Documents(std::span<std::int64_t const> ends, Inner const& inner = {}) : inner_(inner) {
+    take(ends);
+  }
+  explicit Documents(std::span<std::int32_t const> ends, Inner const& inner = {}) : inner_(inner) {
+    take(ends);
+  }
+
+  std::span<std::int64_t const> ends() const { return ends_; }
+  Inner const& inner() const { return inner_; }
+
+  /// The same mask over this one's own list.
+  View view() const { return {ends_.data(), static_cast<int>(ends_.size()), inner_}; }
+
+  bool visible(std::int64_t query, std::int64_t key) const { return view().visible(query, key); }
+  Cover cover(Range queries, Range keys) const { return view().cover(queries, keys); }
+  Range keys_of(Range queries) const { return view().keys_of(queries); }
+  Range queries_of(Range keys) const { return view().queries_of(keys); }
+
+  std::span<std::byte const> data() const { return std::as_bytes(ends()); }
+  View view(std::byte const* data) const {
+    return {reinterpret_cast<std::int64_t const*>(data), static_cast<int>(ends_.size()), inner_};
+  }
+
+  std::int64_t digest() const { return digest_of(ends_, inner_); }
+  void name_values(Fingerprint& fingerprint) const {
+    fingerprint.add("the number of documents", static_cast<std::int64_t>(ends_.size()));
+  }
+
+ private:
+  template <std::integral Int>
+  void take(std::span<Int const> ends) {
+    if (!ends.empty() && ends.front() == 0) ends = ends.subspan(1);
+    if (ends.empty()) fail("Documents: there is no document");
+    if (ends.size() > static_cast<std::size_t>(std::numeric_limits<int>::max()))
+      fail("Documents: ", ends.size(), " documents are too many");
+    ends_.reserve(ends.size());
+    std::int64_t begin = 0;
+    for (std::int64_t const end : ends) {
+      if (end <= begin)
+        fail("Documents: document ", ends_.size(), " ends at position ", end,
+             ", and not after the position at which it begins, ", begin);
+      ends_.push_back(begin = end);
+    }
+  }
+
+  std::vector<std::int64_t> ends_;
+  [[no_unique_address]] Inner inner_;
+};
+static_assert(HasData<Documents<>> && BoundedMask<Documents<>> && BoundedMask<DocumentsView<>> &&
+              Comparable<Documents<>> && NamesValues<Documents<>>);
+
+}  // namespace lightseq
