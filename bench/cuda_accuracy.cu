@@ -16,8 +16,7 @@ namespace {
 constexpr int head_dim = 128;
 
 template <class S>
-void report(char const* name, Problem const& problem, testing::Sequence<bfloat16> const& fresh,
-            testing::Dense const& dense) {
+void report(Problem const& problem, testing::Sequence<bfloat16> const& fresh, testing::Dense const& dense) {
   for (int const ranks : {1, 2, 4, 8}) {
     testing::Streams const streams(ranks);
     CudaLocalWorld world(streams);
@@ -25,7 +24,7 @@ void report(char const* name, Problem const& problem, testing::Sequence<bfloat16
     std::string const failure =
         testing::run_world<DistAttn<head_dim, Causal, S, CudaTraits>>(world, problem, Causal{}, S{}, got);
     if (!failure.empty()) fail(failure);
-    bench::Row()("schedule", name)("ranks", ranks)("seqlen", problem.seqlen)(
+    bench::Row()("schedule", name_of<S>())("ranks", ranks)("seqlen", problem.seqlen)(
         "o", testing::relative_error(got.o, dense.o))("lse", testing::lse_error(got.lse, dense.lse))(
         "dq", testing::relative_error(got.dq, dense.dq))("dk", testing::relative_error(got.dk, dense.dk))(
         "dv", testing::relative_error(got.dv, dense.dv))
@@ -47,8 +46,7 @@ int main(int argc, char** argv) {
                           .kv_heads = options.whole("--kv-heads", 1, 1024)};
     auto const fresh = testing::random_sequence<bfloat16>(problem, head_dim, 1);
     auto const dense = testing::dense<head_dim>(fresh, Causal{});
-    report<Balanced>("Balanced", problem, fresh, dense);
-    report<ZigzagRing>("ZigzagRing", problem, fresh, dense);
+    for_each_type<FlatSchedules>([&]<class S>() { report<S>(problem, fresh, dense); });
     return 0;
   });
 }

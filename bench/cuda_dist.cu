@@ -164,7 +164,7 @@ std::vector<double> measure(std::vector<std::function<void(cudaStream_t)>> const
 }
 
 template <class S, bool OneLaunch>
-void compare(char const* name, Case const& c, Pass pass) {
+void compare(Case const& c, Pass pass) {
   testing::Streams const main(1);
   World<S, false> dense(1, c.problem, pass);
   World<S, OneLaunch> split(c.ranks, c.problem, pass);
@@ -175,9 +175,10 @@ void compare(char const* name, Case const& c, Pass pass) {
   auto const tokens = static_cast<double>(c.problem.seqlen);
   double const products = pass == Pass::forward ? 2 : 5;
   double const flop = products * tokens * tokens * static_cast<double>(c.problem.heads) * head_dim;
-  bench::Row()("pass", lightseq::name(pass))("schedule", name)("ranks", c.ranks)("seqlen", c.problem.seqlen)(
-      "heads", c.problem.heads)("kv_heads", c.problem.kv_heads)("dense_ms", ms[0])(
-      "dense_tflops", 1e-9 * flop / ms[0])("in_turn_ms", ms[1])("side_by_side_ms", ms[2])(
+  bench::Row()("pass", lightseq::name(pass))(
+      "schedule", sentence(name_of<S>(), OneLaunch ? " in one launch" : ""))("ranks", c.ranks)(
+      "seqlen", c.problem.seqlen)("heads", c.problem.heads)("kv_heads", c.problem.kv_heads)(
+      "dense_ms", ms[0])("dense_tflops", 1e-9 * flop / ms[0])("in_turn_ms", ms[1])("side_by_side_ms", ms[2])(
       "in_turn_ratio", ms[1] / ms[0])("side_by_side_ratio", ms[2] / ms[0])
       .print();
 }
@@ -197,10 +198,10 @@ int main(int argc, char** argv) {
                     .seqlen = seqlen,
                     .heads = options.whole("--heads", 1, 1024),
                     .kv_heads = options.whole("--kv-heads", 1, 1024)}};
-      compare<ZigzagRing, true>("ZigzagRing in one launch", c, Pass::forward);
+      compare<ZigzagRing, true>(c, Pass::forward);
       for (Pass const pass : {Pass::forward, Pass::backward}) {
-        compare<Balanced, false>("Balanced", c, pass);
-        compare<ZigzagRing, false>("ZigzagRing", c, pass);
+        compare<Balanced, false>(c, pass);
+        compare<ZigzagRing, false>(c, pass);
       }
     }
     return 0;

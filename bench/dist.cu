@@ -388,10 +388,8 @@ bool run_case(Process const& process, Case const& c, Expected const* expected) {
     Part part(B::positions(process.rank, process.world, c.seqlen), c.heads, c.kv_heads);
     run(B::name, part, B(process.comm, process.world, c.seqlen, part));
   };
-  for_each_type<Schedules>([&]<class S>() {
-    if constexpr (!HasNodes<S>)  // the GPUs of one machine are one node
-      distributed.template operator()<S>(std::string(S::name).c_str());
-  });
+  for_each_type<FlatSchedules>(
+      [&]<class S>() { distributed.template operator()<S>(std::string(S::name).c_str()); });
   // Without the environment that it needs it would wait for its messages until the time-out.
   constexpr char const* one_launch = "ZigzagRingOneLaunch";
   if (process.wanted.only == one_launch) distributed.template operator()<ZigzagRing, true>(one_launch);

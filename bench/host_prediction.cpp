@@ -72,7 +72,7 @@ Simulation predict(int ranks, Pass pass, Topology const& topology, ComputeModel 
 }
 
 template <Schedule S>
-void compare(char const* name, double bytes_per_second, ComputeModel const& compute) {
+void compare(double bytes_per_second, ComputeModel const& compute) {
   int const ranks = 2;
   Measured const measured = measure<S>(
       ranks, {.link_latency = std::chrono::milliseconds(1), .link_bytes_per_second = bytes_per_second});
@@ -81,9 +81,9 @@ void compare(char const* name, double bytes_per_second, ComputeModel const& comp
   for (Pass const pass : {Pass::forward, Pass::backward}) {
     Simulation const s = predict<S>(ranks, pass, topology, compute);
     double const found = pass == Pass::forward ? measured.forward : measured.backward;
-    bench::Row()("schedule", name)("pass", lightseq::name(pass))("link_mb_s", 1e-6 * bytes_per_second)(
-        "predicted_ms", 1e3 * s.makespan)("measured_ms", 1e3 * found)("ratio", found / s.makespan)(
-        "waits_for_messages", s.exposed_fraction())
+    bench::Row()("schedule", name_of<S>())("pass", lightseq::name(pass))(
+        "link_mb_s", 1e-6 * bytes_per_second)("predicted_ms", 1e3 * s.makespan)("measured_ms", 1e3 * found)(
+        "ratio", found / s.makespan)("waits_for_messages", s.exposed_fraction())
         .print();
   }
 }
@@ -97,9 +97,6 @@ int main() {
   compute.backward_flops = predict<Ring>(1, Pass::backward, {}, {}).flops / alone.backward;
   compute.memory_bytes = 4e9;  // of this machine's merges
   for (double const bytes_per_second : {50e6, 500e6}) {
-    compare<Ring>("Ring", bytes_per_second, compute);
-    compare<Balanced>("Balanced", bytes_per_second, compute);
-    compare<ZigzagRing>("ZigzagRing", bytes_per_second, compute);
-    compare<StripedRing>("StripedRing", bytes_per_second, compute);
+    for_each_type<FlatSchedules>([&]<class S>() { compare<S>(bytes_per_second, compute); });
   }
 }

@@ -31,7 +31,7 @@ double seconds(F const& f) {
 
 /// The microseconds in which one rank plans: the mean over the ranks, the best of some rounds.
 template <Schedule S>
-void plan(char const* name, int world, std::int64_t seqlen) {
+void plan(int world, std::int64_t seqlen) {
   std::size_t steps = 0;
   double best = 1e9;
   for (int round = 0; round < 5; ++round)
@@ -42,7 +42,7 @@ void plan(char const* name, int world, std::int64_t seqlen) {
                           steps += planner.plan(rank, pass).steps.size();
                       }
                     }));
-  bench::Row()("schedule", name)("world", world)("seqlen", seqlen)("plan_us", 1e6 * best / world)(
+  bench::Row()("schedule", name_of<S>())("world", world)("seqlen", seqlen)("plan_us", 1e6 * best / world)(
       "steps", steps / 10 / static_cast<std::size_t>(world))
       .print();
 }
@@ -56,8 +56,8 @@ int main(int argc, char** argv) {
     auto const worlds = options.whole_numbers("--world", 1, 1 << 16);
     std::int64_t const seqlen = options.whole("--seqlen", 1, 1e9);
     for (std::int64_t const world : worlds) {
-      plan<Balanced>("Balanced", static_cast<int>(world), seqlen);
-      plan<ZigzagRing>("ZigzagRing", static_cast<int>(world), seqlen);
+      plan<Balanced>(static_cast<int>(world), seqlen);
+      plan<ZigzagRing>(static_cast<int>(world), seqlen);
     }
     for (std::int64_t const world : worlds) {
       auto const ranks = static_cast<int>(world);

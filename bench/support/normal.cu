@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <curand_kernel.h>
 #include <thrust/system/cuda/execution_policy.h>
 #include <thrust/tabulate.h>
 
@@ -9,19 +10,15 @@ namespace lightseq::bench {
 
 namespace {
 
-/// A normal number by Box and Muller's method, from a hash of its index.
+/// A normal number for each index.
 template <class T>
 struct Normal {
   unsigned seed;
 
   __device__ T operator()(std::int64_t i) const {
-    auto word = (static_cast<std::uint64_t>(i) + 1 + (std::uint64_t{seed} << 40)) * 0x9e3779b97f4a7c15u;
-    word = (word ^ (word >> 30)) * 0xbf58476d1ce4e5b9u;
-    word = (word ^ (word >> 27)) * 0x94d049bb133111ebu;
-    word ^= word >> 31;
-    float const u = (static_cast<float>(word >> 40) + 1.0f) * 0x1p-24f;
-    float const angle = static_cast<float>(word & 0xffffffu) * 0x1p-23f;
-    return T(sqrtf(-2.0f * logf(u)) * cospif(angle));
+    curandStatePhilox4_32_10_t state;
+    curand_init(seed, static_cast<unsigned long long>(i), 0, &state);
+    return T(curand_normal(&state));
   }
 };
 

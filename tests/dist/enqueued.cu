@@ -69,7 +69,7 @@ TEST_CASE_TEMPLATE(
     auto const got = run<Attn>(ranks, fresh, [&](Attn& attn, auto& part, cudaStream_t compute, cudaStream_t) {
       auto const rank = static_cast<std::size_t>(attn.plan(Pass::forward).rank);
       // Long enough for a call to be over on the host, and different for each rank.
-      spin<<<1, 1, 0, compute>>>(300'000'000u + 7'000'000u * static_cast<unsigned>(rank));
+      keep_busy(compute, 300'000'000u + 7'000'000u * static_cast<unsigned>(rank));
       attend(attn, part, compute);
       early[rank] = cudaStreamQuery(compute) == cudaErrorNotReady;
     });

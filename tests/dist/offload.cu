@@ -284,7 +284,7 @@ TEST_CASE("a step with offload is enqueued before the device begins with it") {
       brief.longest = 1000;
       chain.offloaded_step(offload, brief);
       check_cuda(cudaStreamSynchronize(chain.compute()));
-      spin<<<1, 1, 0, chain.compute()>>>(500'000'000);
+      keep_busy(chain.compute(), 500'000'000);
       chain.offloaded_step(offload, still);
       bool const busy = cudaStreamQuery(chain.compute()) == cudaErrorNotReady;
       chain.gradients();

@@ -185,7 +185,7 @@ TEST_CASE("a trace whose events have not happened, or were captured, says so") {
   check_cuda(cudaEventRecord(origin[0].get(), compute[0]));
   check_cuda(cudaDeviceSynchronize());
 
-  spin<<<1, 1, 0, compute[0]>>>(300'000'000u);
+  keep_busy(compute[0], 300'000'000u);
   CudaTrace early(rank.memory, rank.events, origin[0].get());
   CHECK(rank.run(Pass::forward, compute[0], early).message() == "ok");
   Status const status = early.read();

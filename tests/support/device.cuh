@@ -19,4 +19,7 @@ inline int compute_capability() {
   return known ? 10 * properties.major + properties.minor : 0;
 }
 
+/// Enqueues a kernel that keeps a stream busy for about this many nanoseconds; main_cuda.cu has it.
+void keep_busy(cudaStream_t stream, unsigned nanoseconds);
+
 }  // namespace lightseq::test

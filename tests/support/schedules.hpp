@@ -61,17 +61,13 @@ auto kept(std::tuple<S...>*)
     -> decltype(std::tuple_cat(std::conditional_t<Keep<S>::value, std::tuple<S>, std::tuple<>>()...));
 
 template <class S>
-using KnowsNoNodes = std::bool_constant<!HasNodes<S>>;
-template <class S>
 using ServesEveryMask = std::bool_constant<laws::proved_complete<S, Full>()>;
 
 /// Every schedule of the catalogue.
 using EverySchedule = decltype(in_any_world(static_cast<Schedules*>(nullptr)));
 
-/// Those that know no nodes.
-using FlatSchedules = decltype(kept<KnowsNoNodes>(static_cast<Schedules*>(nullptr)));
-
-/// Of these, those that serve every mask; the others serve masks under which no query sees a later shard.
+/// Of the schedules for one node, those that serve every mask; the others serve masks under which no query
+/// sees a later shard.
 using AnyMaskSchedules = decltype(kept<ServesEveryMask>(static_cast<FlatSchedules*>(nullptr)));
 
 /// Calls `f.operator()<S>()` for each schedule of a list that serves the mask.

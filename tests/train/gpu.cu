@@ -83,8 +83,8 @@ struct Case {
   double gradients, curve, worlds;  ///< bounds
 };
 
-// bfloat16 keeps 8 bits: what is rounded once is off by up to 2e-3 of its value, and a gradient has some 50
-// roundings behind it. GRADIENTS_MEASURED
+// bfloat16 keeps 8 bits: what is rounded once is off by up to 2e-3 of its value, and a gradient comes
+// after some 50 roundings.
 std::vector<Case> cases() {
   train_lm::ModelSize const size{.layers = 2, .dim = 48, .heads = 4, .kv_heads = 2};
   train_lm::ModelSize const odd{.layers = 1, .dim = 31, .heads = 3, .kv_heads = 1};

@@ -151,7 +151,7 @@ TEST_CASE("a group is enqueued without waiting for the device") {
     CHECK(relay.enqueue(world) == "");
     CHECK(relay.wrong() == "");
     relay.refill();
-    for (int rank = 0; rank < size; ++rank) spin<<<1, 1, 0, streams[rank]>>>(300000000u);
+    for (int rank = 0; rank < size; ++rank) keep_busy(streams[rank], 300000000u);
     CHECK(relay.enqueue(world) == "");
     for (int rank = 0; rank < size; ++rank) CHECK(cudaStreamQuery(streams[rank]) == cudaErrorNotReady);
     CHECK(relay.wrong() == "");

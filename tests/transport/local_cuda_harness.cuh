@@ -13,20 +13,9 @@
 
 namespace lightseq::test {
 
-/// Keeps a stream busy for about this many nanoseconds.
-static __global__ void spin(unsigned nanoseconds) {
-  unsigned long long begin = 0, now = 0;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(begin));
-  do {
-    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-  } while (now - begin < nanoseconds);
-}
-
 /// Puts up to `longest` nanoseconds of nothing on a stream.
 inline void delay(std::minstd_rand& random, unsigned longest, cudaStream_t stream) {
-  if (longest == 0) return;
-  spin<<<1, 1, 0, stream>>>(static_cast<unsigned>(random()) % longest);
-  check_cuda(cudaGetLastError());
+  if (longest > 0) keep_busy(stream, static_cast<unsigned>(random()) % longest);
 }
 
 /// Memory of the device that is read and written beside the ranks' streams, not on them.

@@ -7,12 +7,14 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "examples/support/options.hpp"
 #include "lightseq/lightseq.hpp"
+#include "lightseq/schedule/catalogue.hpp"
 #include "parameters.hpp"
 
 /// The program around a training, on whatever device: its flags, the text it reads and what it reports.
@@ -36,7 +38,7 @@ inline lightseq::support::Options known_options() {
        {"--kv-heads", text(o.size.kv_heads), "key/value heads, a divisor of the query heads"},
        {"--lr", text(o.lr), "learning rate"},
        {"--seed", text(o.seed), "of the first weights and the choice of text"},
-       {"--schedule", "balanced", "balanced, ring or zigzag"}},
+       {"--schedule", "Balanced", lightseq::names_of<lightseq::FlatSchedules>()}},
       "[FILE of text; without any, this project's headers]...");
 }
 
@@ -118,8 +120,9 @@ class Progress {
 template <class Train>
 int run(lightseq::support::Options const& given, Train const& train) {
   Options const o = training_options(given);
-  auto const schedule = given.choice<std::string>(
-      "--schedule", {{"balanced", "balanced"}, {"ring", "ring"}, {"zigzag", "zigzag"}});
+  std::map<std::string, std::string> schedules;
+  lightseq::for_each_type<lightseq::FlatSchedules>([&]<class S>() { schedules.emplace(S::name, S::name); });
+  std::string const schedule = given.choice("--schedule", schedules);
   std::vector<std::filesystem::path> const asked(given.operands().begin(), given.operands().end());
   auto const files = asked.empty() ? own_headers() : asked;
   std::vector<std::uint8_t> const text = read(files);
@@ -130,12 +133,9 @@ int run(lightseq::support::Options const& given, Train const& train) {
 
   Progress progress(o);
   std::span<std::uint8_t const> const corpus = text;
-  if (schedule == "balanced")
-    train(lightseq::Balanced{}, o, corpus, progress);
-  else if (schedule == "ring")
-    train(lightseq::Ring{}, o, corpus, progress);
-  else
-    train(lightseq::ZigzagRing{}, o, corpus, progress);
+  lightseq::for_each_type<lightseq::FlatSchedules>([&]<class S>() {
+    if (S::name == schedule) train(S{}, o, corpus, progress);
+  });
 
   std::printf("the loss went from %.4f to %.4f nats a byte\n", progress.first(), progress.latest());
   return progress.latest() < progress.first() ? 0 : 1;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <tuple>
+#include <type_traits>
 
 #include "lightseq/core/catalogue.hpp"
 #include "lightseq/schedule/balanced.hpp"
@@ -14,6 +15,14 @@ namespace lightseq {
 /// header and its name here.
 using Schedules = std::tuple<Balanced, Ring, ZigzagRing, StripedRing, TwoLevelRing, TwoLevelZigzagRing,
                              TwoLevelStripedRing, PassQ>;
+
+/// A list without the schedules that know nodes, given and returned by a pointer that is null.
+template <class... S>
+auto without_nodes(std::tuple<S...>*)
+    -> decltype(std::tuple_cat(std::conditional_t<HasNodes<S>, std::tuple<>, std::tuple<S>>()...));
+
+/// The schedules for ranks of one node.
+using FlatSchedules = decltype(without_nodes(static_cast<Schedules*>(nullptr)));
 
 /// Calls `visit(schedule)` for every schedule of a list. Those of two levels have `ranks_per_node` ranks in a
 /// node, and are left out where a node holds one rank or all of a world.

@@ -10,6 +10,7 @@
 #include "lightseq/core/event.cuh"
 #include "lightseq/core/status.hpp"
 #include "lightseq/trace/timeline.hpp"
+#include "lightseq/trace/trace.hpp"
 
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
@@ -91,6 +92,7 @@ class CudaTrace {
   std::size_t noted_ = 0;
   cudaError_t error_ = cudaSuccess;
 };
+static_assert(Trace<CudaTrace, int>);
 
 }  // namespace LIGHTSEQ_ABI
 }  // namespace lightseq

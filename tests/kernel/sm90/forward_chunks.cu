@@ -41,23 +41,9 @@ std::vector<Piece> even_pieces(std::int64_t rows, int pieces) {
   return result;
 }
 
-__global__ void spin(long long nanoseconds) {
-  long long begin, now;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(begin));
-  do asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-  while (now - begin < nanoseconds);
-}
-
 __global__ void set_flag(std::uint32_t* flag) {
   asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(flag), "r"(1) : "memory");
 }
-
-struct Stream {
-  cudaStream_t handle = nullptr;
-  Stream() { check_cuda(cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking)); }
-  Stream(Stream const&) = delete;
-  ~Stream() { cudaStreamDestroy(handle); }
-};
 
 /// A case on the device, its keys in chunks of which each has memory of its own.
 template <int HeadDim, class T, class Result, class M>
@@ -204,20 +190,21 @@ void check_late(M const& mask, std::uint64_t seed, SetFlag const& set) {
   check_result(c, mask, want);
 
   // What is loaded only now would wait for the kernel that waits for it.
-  Stream const attention, arrivals;
-  spin<<<1, 1, 0, arrivals.handle>>>(1);
-  set(run.flags.data(), arrivals.handle);
+  Streams const streams(2);
+  cudaStream_t const attention = streams[0], arrivals = streams[1];
+  keep_busy(arrivals, 1);
+  set(run.flags.data(), arrivals);
   run.use_flags();
   for (int i = 0; i < 3; ++i) {
-    run.poison(attention.handle);
-    run.copy_chunk(0, attention.handle);
-    check_cuda(cudaStreamSynchronize(attention.handle));
-    REQUIRE(run.launch(attention.handle, 1).ok());
+    run.poison(attention);
+    run.copy_chunk(0, attention);
+    check_cuda(cudaStreamSynchronize(attention));
+    REQUIRE(run.launch(attention, 1).ok());
     for (std::size_t j = 1; j < run.chunks.size(); ++j) {
-      spin<<<1, 1, 0, arrivals.handle>>>(1'000'000);
-      CHECK(cudaStreamQuery(attention.handle) == cudaErrorNotReady);
-      run.copy_chunk(j, arrivals.handle);
-      set(run.flags.data() + j, arrivals.handle);
+      keep_busy(arrivals, 1'000'000);
+      CHECK(cudaStreamQuery(attention) == cudaErrorNotReady);
+      run.copy_chunk(j, arrivals);
+      set(run.flags.data() + j, arrivals);
     }
     auto const got = run.result();
     CHECK(got.o == want.o);
@@ -284,27 +271,28 @@ TEST_CASE("late: a captured sm_90 forward and the arrivals it waits for give the
   check_result(c, Causal{}, want);
   run.use_flags();
 
-  Stream const attention, arrivals;
+  Streams const streams(2);
+  cudaStream_t const attention = streams[0], arrivals = streams[1];
   Event const forked = make_event(), joined = make_event();
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t replay = nullptr;
-  check_cuda(cudaStreamBeginCapture(attention.handle, cudaStreamCaptureModeGlobal));
-  run.poison(attention.handle);
-  run.copy_chunk(0, attention.handle);
-  check_cuda(cudaEventRecord(forked.get(), attention.handle));
-  check_cuda(cudaStreamWaitEvent(arrivals.handle, forked.get()));
+  check_cuda(cudaStreamBeginCapture(attention, cudaStreamCaptureModeGlobal));
+  run.poison(attention);
+  run.copy_chunk(0, attention);
+  check_cuda(cudaEventRecord(forked.get(), attention));
+  check_cuda(cudaStreamWaitEvent(arrivals, forked.get()));
   for (std::size_t i = 1; i < run.chunks.size(); ++i) {
-    spin<<<1, 1, 0, arrivals.handle>>>(300'000);
-    run.copy_chunk(i, arrivals.handle);
-    set_flag<<<1, 1, 0, arrivals.handle>>>(run.flags.data() + i);
+    keep_busy(arrivals, 300'000);
+    run.copy_chunk(i, arrivals);
+    set_flag<<<1, 1, 0, arrivals>>>(run.flags.data() + i);
   }
-  REQUIRE(run.launch(attention.handle, 1).ok());
-  check_cuda(cudaEventRecord(joined.get(), arrivals.handle));
-  check_cuda(cudaStreamWaitEvent(attention.handle, joined.get()));
-  check_cuda(cudaStreamEndCapture(attention.handle, &graph));
+  REQUIRE(run.launch(attention, 1).ok());
+  check_cuda(cudaEventRecord(joined.get(), arrivals));
+  check_cuda(cudaStreamWaitEvent(attention, joined.get()));
+  check_cuda(cudaStreamEndCapture(attention, &graph));
   check_cuda(cudaGraphInstantiate(&replay, graph, 0));
   for (int i = 0; i < 3; ++i) {
-    check_cuda(cudaGraphLaunch(replay, attention.handle));
+    check_cuda(cudaGraphLaunch(replay, attention));
     auto const got = run.result();
     CHECK(got.o == want.o);
     CHECK(got.lse == want.lse);
