@@ -201,6 +201,12 @@ TEST_CASE("the sentences' numbers are those of the bytes, against the best by it
   CHECK(other > 0);
 }
 
+TEST_CASE("where nothing takes time, or it takes for ever, the sentences name no numbers that are none") {
+  for (Topology const& topology : {Topology{}, {.inside = {1e-320, 0}}, {.inside = {1e9, 1e308}}})
+    for (Advice const& a : advise(mha, 128, 2, Causal{}, 4, topology, ComputeModel{}))
+      for (char const* const none : {"nan", "-9", " inf"}) CHECK(a.why.find(none) == a.why.npos);
+}
+
 TEST_CASE("a problem or a cluster that makes no sense is refused") {
   CHECK_THROWS_AS(ask({.seqlen = 0}, 8, {}, Causal{}), Error);
   CHECK_THROWS_AS(ask({.seqlen = 64, .heads = 3, .kv_heads = 2}, 8, {}, Causal{}), Error);

@@ -513,8 +513,15 @@ TEST_CASE("impossible clusters and models are refused, with the numbers") {
   refused({}, {.backward_flops = -1}, "lightseq: the backward rate is -1 FLOP/s, it must be positive");
   refused({}, {.carry_bytes = nan}, "lightseq: the carry rate is nan bytes/s, it must be positive");
   refused({}, {.memory_bytes = 0}, "lightseq: the memory rate is 0 bytes/s, it must be positive");
-  refused({}, {.launch = -1}, "lightseq: a launch takes -1 s, it must not be negative");
+  refused({}, {.launch = -1}, "lightseq: a launch takes -1 s, it must be finite and not negative");
+  refused({}, {.launch = infinity}, "lightseq: a launch takes inf s, it must be finite and not negative");
   refused({}, {.units = -1}, "lightseq: there are -1 multiprocessors and tiles of 128 rows");
   refused({.exchange_units = 4}, {.units = 4},
           "lightseq: the exchange takes 4 of 4 multiprocessors, which leaves none");
+
+  Planner const planner(Ring{}, Full{}, 12, 24);
+  for (Extents const& sizes : {Extents{0, 1, 1, 8, 4}, {1, 0, 1, 8, 4}, {1, 1, -1, 8, 4}, {1, 1, 1, 0, 4}})
+    CHECK_THROWS_AS(simulate(planner, Pass::forward, sizes, {}, {}), Error);
+  CHECK_THROWS_WITH_AS(simulate(planner, Pass::forward, {1, 1, 1, 8, -4}, {}, {}),
+                       "lightseq: bytes of an element: -4, must be at least 1", Error);
 }

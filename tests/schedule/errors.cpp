@@ -208,6 +208,33 @@ TEST_CASE("a shard outside the world is refused") {
                    " and keys of shard ", bad.kv, "; there are 2 shards"));
 }
 
+namespace {
+
+/// A mask that knows 16 tokens, as one with a table does.
+struct Of16 {
+  static bool visible(std::int64_t, std::int64_t) { return true; }
+  static Cover cover(Range queries, Range keys) {
+    for (Range const& range : {queries, keys}) CHECK((range.begin >= 0 && range.end <= 16));
+    return Cover::partial;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a mask is not asked about a shard outside the world, by no rank") {
+  for (int const outside : {-1, 4, 99})
+    for (Work const& work : {Work{1, outside}, {outside, 1}}) {
+      Works works(4);
+      for (int rank = 0; rank < 4; ++rank)
+        for (int step = 0; step < 4; ++step)
+          works[static_cast<std::size_t>(rank)].push_back(Ring::at(rank, step, 4));
+      works[1][1] = work;
+      for (Pass const pass : {Pass::forward, Pass::backward})
+        for (int rank = 0; rank < 4; ++rank)
+          CHECK(complaint(works, Of16{}, rank, pass).empty() == (rank != 1));
+    }
+}
+
 TEST_CASE("rows that are neither all nor a half are refused") {
   for (int const bad : {-1, 3, 7})
     CHECK(complaint(Works{{Work{0, 0}, Work{0, 1, static_cast<Rows>(bad)}}, {Work{1, 1}, Work{1, 0}}}, Full{},

@@ -150,7 +150,7 @@ TEST_CASE("a picture shows every span once, inside, in its rank's row and at its
       CHECK(boxes["wait"] == both(Activity::wait) + legend);
       CHECK(boxes["merge"] == both(Activity::merge) + legend);
       CHECK(count(svg, "prefers-color-scheme:dark") == 1);
-      CHECK(count(svg, "Ring &lt;of> &amp; more") == 1);
+      CHECK(count(svg, "Ring &lt;of&gt; &amp; more") == 1);
       CHECK(count(svg, ">rank 0<") == 2);
     }
 }
@@ -237,6 +237,18 @@ TEST_CASE("a Chrome trace is JSON that holds every span, those of a track one be
       for (Span const& span : timeline) expected += 1e6 * (span.end - span.begin);
       CHECK(std::abs(total - expected) <= 1e-3 * static_cast<double>(timeline.size()));
     }
+}
+
+TEST_CASE("a Chrome trace has the spans that begin before its origin, those of one time side by side") {
+  Span const early{Activity::send, 0, 0, -2e-6, 1e-6, {}, {}};
+  std::string const trace = chrome_trace({early, early});
+  CHECK(trace.find("\"tid\": 1, \"ts\": -2") != trace.npos);
+  CHECK(trace.find("\"tid\": 2, \"ts\": -2") != trace.npos);
+}
+
+TEST_CASE("a picture's title may be any text") {
+  std::string const picture = Gantt::svg({{"a & b <c> ]]>", 1, {}}});
+  CHECK(picture.find("a &amp; b &lt;c&gt; ]]&gt;<") != picture.npos);
 }
 
 TEST_CASE("an empty timeline gives an empty picture and trace") {

@@ -51,6 +51,9 @@ concept Comparable = std::is_empty_v<T> || HasDigest<T> || std::has_unique_objec
 /// the bytes.
 template <class T>
 constexpr void add_value(Checksum& sum, T const& value) {
+  static_assert(
+      HasDigest<T> || !requires(T own) { own.digest(); },
+      "lightseq: digest() of a mask or schedule is constant and returns a std::int64_t");
   if constexpr (HasDigest<T>) {
     sum.add(value.digest());
   } else if constexpr (std::is_enum_v<T> || std::is_integral_v<T>) {
@@ -90,6 +93,9 @@ constexpr std::int64_t digest_of(Values const&... values) {
 /// Throws Error, in its own words, on a value that finds itself senseless.
 template <class T>
 void check_value(T const& value) {
+  static_assert(
+      HasFault<T> || !requires(T own) { own.fault(); },
+      "lightseq: fault() of a mask or schedule is constant and returns a std::string");
   if constexpr (HasFault<T>)
     if (std::string const fault = value.fault(); !fault.empty()) fail(fault);
 }

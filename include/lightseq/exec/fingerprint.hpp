@@ -73,6 +73,9 @@ std::int64_t checksum(M const& mask, std::int64_t seqlen) {
 /// else by its checksum. `plural` is what it goes by.
 template <class T>
 void add_fingerprint(Fingerprint& fingerprint, char const* plural, T const& value, std::int64_t checksum) {
+  static_assert(
+      NamesValues<T> || !requires(T own) { own.name_values(fingerprint); },
+      "lightseq: name_values(lightseq::Fingerprint&) of a mask or schedule is constant");
   Fingerprint own;
   if constexpr (NamesValues<T>) value.name_values(own);
   Checksum names;

@@ -40,10 +40,10 @@ concept BoundedMask = Mask<M> && requires(M const mask, Range range) {
 
 /// Whether a mask has one of the two, or what has their name.
 template <class M>
-concept HasBound = requires(M const mask, Range range) {
+concept HasBound = requires(M mask, Range range) {
   mask.keys_of(range);
 }
-|| requires(M const mask, Range range) { mask.queries_of(range); };
+|| requires(M mask, Range range) { mask.queries_of(range); };
 
 /// Whether a mask has both; one that has half of them does not compile.
 template <Mask M>

@@ -55,22 +55,25 @@ inline std::string share_of_bytes(std::int64_t bytes, std::int64_t others) {
 /// The sentence on one advice: the best says how it compares with the runner-up, the others what they lose
 /// against the best.
 inline std::string reason(Advice const& one, Advice const& best, bool is_best, Extents const& extents) {
-  auto const percent = [](double share) { return sentence(std::lround(100 * share), " %"); };
+  double const time = one.seconds();
+  auto const percent_of_time = [&](double seconds) {
+    double const share = seconds / time;  // NaN where nothing takes time
+    return sentence(std::isnan(share) ? 0 : std::lround(100 * share), " %");
+  };
   std::string bytes =
       sentence("its busiest rank sends ", share_of_bytes(one.bytes_sent, best.bytes_sent), best.name());
   if (one.bytes_between != best.bytes_between)
     bytes += sentence(", between nodes ", share_of_bytes(one.bytes_between, best.bytes_between), best.name());
   std::int64_t const group = extents.heads / extents.kv_heads;
   bytes += sentence(", at ", group, group == 1 ? " query head" : " query heads", " per kv head");
-  double const time = one.seconds();
   std::string const waits =
-      sentence("ranks wait ", percent(one.message_wait / time), " of the time for messages and ",
-               percent(one.idle / time), " for late peers");
+      sentence("ranks wait ", percent_of_time(one.message_wait), " of the time for messages and ",
+               percent_of_time(one.idle), " for late peers");
   std::string const name = one.schedule + (one.route == Route::owner ? "" : ", relayed");
   if (is_best) return sentence(name, ": the fastest; ", bytes, "; ", waits);
   double const ratio = time / best.seconds();
   std::string const start =
-      name + (ratio < 1.0005 ? ": as fast; " : sentence(": ", rounded(ratio), " times the fastest; "));
+      name + (ratio >= 1.0005 ? sentence(": ", rounded(ratio), " times the fastest; ") : ": as fast; ");
   std::pair<double, std::string> const losses[] = {
       {one.message_wait - best.message_wait, sentence(waits, "; ", bytes)},
       {one.idle - best.idle, sentence(waits, ": work or messages fall unevenly")},
@@ -80,7 +83,7 @@ inline std::string reason(Advice const& one, Advice const& best, bool is_best, E
                 best.name())}};
   auto const worst = std::max_element(std::begin(losses), std::end(losses),
                                       [](auto const& a, auto const& b) { return a.first < b.first; });
-  if (worst->first <= 1e-3 * best.seconds()) return start + bytes;
+  if (!(worst->first > 1e-3 * best.seconds())) return start + bytes;
   return start + worst->second;
 }
 

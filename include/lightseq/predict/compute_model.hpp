@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <utility>
@@ -69,7 +70,8 @@ struct ComputeModel {
       if (!(rate > 0)) fail("the ", what, " rate is ", rate, " FLOP/s, it must be positive");
     for (auto const& [what, rate] : {std::pair{"carry", carry_bytes}, {"memory", memory_bytes}})
       if (!(rate > 0)) fail("the ", what, " rate is ", rate, " bytes/s, it must be positive");
-    if (!(launch >= 0)) fail("a launch takes ", launch, " s, it must not be negative");
+    if (!(launch >= 0) || std::isinf(launch))
+      fail("a launch takes ", launch, " s, it must be finite and not negative");
     if (units < 0 || tile < 1) fail("there are ", units, " multiprocessors and tiles of ", tile, " rows");
     if (units > 0 && exchange_units >= units)
       fail("the exchange takes ", exchange_units, " of ", units, " multiprocessors, which leaves none");

@@ -111,7 +111,8 @@ inline constexpr std::int64_t max_simulated_seqlen = std::int64_t{1} << 31;
 template <class Steps>
 class Simulator {
  public:
-  /// Throws Error on an impossible topology or model, and on a sequence or messages that are too long.
+  /// Throws Error on an impossible topology or model, on sizes below 1, and on a sequence or messages that
+  /// are too long.
   Simulator(Steps const& steps, Extents const& extents, Topology const& topology, ComputeModel const& compute,
             bool with_timeline = false)
       : steps_(steps),
@@ -137,6 +138,12 @@ class Simulator {
     }
     if (seqlen > max_simulated_seqlen)
       fail("the sequence has ", seqlen, " tokens, at most ", max_simulated_seqlen, " can be simulated");
+    for (auto const& [what, size] : {std::pair{"batch", extents.batch},
+                                     {"heads", extents.heads},
+                                     {"kv_heads", extents.kv_heads},
+                                     {"head dim", extents.head_dim},
+                                     {"bytes of an element", extents.element_bytes}})
+      if (size < 1) fail(what, ": ", size, ", must be at least 1");
     std::int64_t const heads = std::max(extents.heads, extents.kv_heads);
     std::int64_t const element = std::max(most_bytes_an_element, 64 * extents.element_bytes);
     if (checked_product(extents.batch, max_rows_, heads, extents.head_dim, element) < 0)

@@ -22,6 +22,15 @@ namespace lightseq {
 /// - steps at the end in which a rank has nothing to do are cut.
 template <Schedule S, Mask M>
 class Planner {
+  static_assert(
+      HasReader<S> || !requires(S own, int i) { own.reader(i, i, i); },
+      "lightseq: reader(shard, step, world) of a schedule is constant and returns an int");
+  static_assert(
+      HasRelay<S> || !(
+                         requires(S own, int i) { own.predecessor(i, i, i); } ||
+                         requires(S own, int i) { own.successor(i, i, i); }),
+      "lightseq: predecessor and successor of a schedule come together, are constant and return an int");
+
  public:
   /// `world` ranks share `seqlen` tokens, both at least 1. Throws Error on a mask or schedule whose values
   /// make no sense to itself.
@@ -53,11 +62,12 @@ class Planner {
     return false;
   }
 
-  /// What a rank really computes at a step: the schedule's work unless the mask hides it.
+  /// What a rank really computes at a step: the schedule's work unless the mask hides it. A work of a shard
+  /// that does not exist is none: check() refuses it on that rank, and no mask is asked about such tokens.
   constexpr std::optional<Work> work(int rank, int step) const {
     if (step < 0 || step >= schedule_steps()) return std::nullopt;
     std::optional<Work> const work = schedule_.at(rank, step, world_);
-    return work && visible(*work) ? work : std::nullopt;
+    return work && names_shards(*work) && visible(*work) ? work : std::nullopt;
   }
 
   /// Calls `visit(rank)` for every other rank that may touch at `step` what `shard` owns.
@@ -139,6 +149,10 @@ class Planner {
   }
 
  private:
+  constexpr bool names_shards(Work const& work) const {
+    return work.q >= 0 && work.q < world_ && work.kv >= 0 && work.kv < world_;
+  }
+
   /// The inputs that a rank lacks for its work at `step`, each with the peer that sends it.
   template <class Visit>
   constexpr void for_each_input(int rank, int step, Visit visit) const {
@@ -209,7 +223,7 @@ class Planner {
   void check_work(int rank, int step) const {
     std::optional<Work> const w = schedule_.at(rank, step, world_);
     if (!w) return;
-    if (w->q < 0 || w->q >= world_ || w->kv < 0 || w->kv >= world_)
+    if (!names_shards(*w))
       fail("the schedule gives rank ", rank, " at step ", step, " queries of shard ", w->q,
            " and keys of shard ", w->kv, "; there are ", world_, " shards");
     check_rows(rank, step, *w);

@@ -30,7 +30,7 @@ inline std::string chrome_trace(Timeline timeline) {
                         : span.activity == Activity::exchange ? first_exchange
                                                               : 0;
     if (track > 0)
-      while (busy_until[{span.rank, track}] > span.begin) ++track;
+      while (busy_until.contains({span.rank, track}) && busy_until[{span.rank, track}] > span.begin) ++track;
     busy_until[{span.rank, track}] = span.end;
     events.add(JsonObject()
                    .add("ph", "X")

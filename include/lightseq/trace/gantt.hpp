@@ -59,6 +59,8 @@ class Gantt {
     for (char const c : plain)
       if (c == '<')
         safe += "&lt;";
+      else if (c == '>')
+        safe += "&gt;";
       else if (c == '&')
         safe += "&amp;";
       else
