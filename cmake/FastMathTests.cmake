@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Flags that let a compiler break IEEE 754 are refused by a sentence, or do no harm where no macro tells of them:
 # tests/fast_math, built with each and run where it builds. As a script this judges one:
-#   cmake -D REFUSED=<ON or OFF> -D COMPILE=<compiler, flags and source, a list> -D PROGRAM=<to write>
+#   cmake -D REFUSED=<ON, OFF or at_start> -D COMPILE=<compiler, flags and source, a list> -D PROGRAM=<to write>
 #         -P FastMathTests.cmake
 cmake_minimum_required(VERSION 3.25)
 
@@ -33,6 +33,9 @@ if(NOT CMAKE_SCRIPT_MODE_FILE)
       endforeach()
       lightseq_fast_math_test(${compiler} ${has_macros} -funsafe-math-optimizations)
       lightseq_fast_math_test(${compiler} ${has_macros} -fassociative-math -fno-signed-zeros -fno-trapping-math)
+      if(NOT has_macros)
+        lightseq_fast_math_test(${compiler} at_start -fno-honor-infinities)
+      endif()
       if(has_macros)  # these are harmless; elsewhere -funsafe-math-optimizations holds them
         lightseq_fast_math_test(${compiler} OFF -freciprocal-math -fno-signed-zeros -fno-trapping-math)
       endif()
@@ -43,7 +46,7 @@ endif()
 
 set(sentence "lightseq is wrong under -ffast-math")
 execute_process(COMMAND ${COMPILE} -Wfatal-errors -o ${PROGRAM} RESULT_VARIABLE result ERROR_VARIABLE output)
-if(REFUSED)
+if(REFUSED STREQUAL "ON")
   string(FIND "${output}" "${sentence}" found)
   if(result EQUAL 0 OR found EQUAL -1)
     message(FATAL_ERROR "this compiles, or fails without saying '${sentence}':\n${output}")
@@ -54,6 +57,13 @@ if(NOT result EQUAL 0)
   message(FATAL_ERROR "this does not compile:\n${output}")
 endif()
 execute_process(COMMAND ${PROGRAM} RESULT_VARIABLE result OUTPUT_VARIABLE output)
+if(REFUSED STREQUAL "at_start")
+  string(FIND "${output}" "-fno-honor-infinities, under which the results are wrong" found)
+  if(NOT result EQUAL 3 OR found EQUAL -1)
+    message(FATAL_ERROR "this is not refused when an object is constructed (${result}):\n${output}")
+  endif()
+  return()
+endif()
 if(NOT result EQUAL 0)
   message(FATAL_ERROR "the results are wrong (${result}):\n${output}")
 endif()

@@ -90,10 +90,13 @@ void keeps_nan(int ranks, std::uint32_t bits) {
 
 }  // namespace
 
-int main() {
+int main() try {
   for (int const ranks : {1, 3}) {
     equals_dense(ranks);
     keeps_nan(ranks, 0x7fc00000u);
   }
   return faults > 0 ? 1 : 0;
+} catch (Error const& error) {
+  std::printf("%s\n", error.what());
+  return 3;
 }

@@ -57,17 +57,21 @@ struct Lazy : Causal {
 
 /// Bounds that miss the diagonal, that are too wide, and that shrink where a range grows.
 struct TooNarrow : Causal {
+  static constexpr bool exact_rows = false;
   static Range keys_of(Range queries) { return {0, queries.end - 1}; }
 };
 struct TooWide : Causal {
+  static constexpr bool exact_rows = false;
   static Range queries_of(Range) { return Range::everything(); }
 };
 struct Shrinking : Causal {
+  static constexpr bool exact_rows = false;
   static Range keys_of(Range queries) { return {0, queries.end + (queries.size() == 1 ? 2 : 0)}; }
 };
 
 /// One that says partial whenever it is asked, with bounds that tell more, and two of which one alone does.
 struct LazyWindow : SlidingWindow {
+  static constexpr bool exact_rows = false;
   static Cover cover(Range, Range) { return Cover::partial; }
 };
 struct WithKeys : LazyWindow {
@@ -137,6 +141,28 @@ struct Misbound : SlidingWindow {
 };
 
 }  // namespace
+
+namespace {
+
+/// A window that says of its rows what holds of a wider one's.
+struct NotExact : SlidingWindow {
+  Range keys_of(Range of) const { return SlidingWindow{left + 1, right}.keys_of(of); }
+};
+struct NotExactOfKeys : SlidingWindow {
+  Range queries_of(Range of) const { return SlidingWindow{left, right + 1}.queries_of(of); }
+};
+
+}  // namespace
+
+TEST_CASE("first_fault() finds rows that are not exact") {
+  for (int64_t const positions : {int64_t{5000}, int64_t{1} << 40}) {
+    std::string const keys = laws::first_fault(NotExact{{1000, 7}}, positions, test::run_seed());
+    CHECK_MESSAGE(keys.starts_with("exact_rows is true, but query "), keys);
+    CHECK_MESSAGE(keys.find("which lies in keys_of([") != keys.npos, keys);
+    std::string const queries = laws::first_fault(NotExactOfKeys{{1000, 7}}, positions, test::run_seed());
+    CHECK_MESSAGE(queries.find("which lies in queries_of([") != queries.npos, queries);
+  }
+}
 
 TEST_CASE("first_fault() finds bounds that leave out what is visible") {
   CHECK(laws::first_fault(TooNarrow{}, 6) == "keys_of([0, 1)) is [0, 0), but query 0 sees key 0");

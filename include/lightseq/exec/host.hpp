@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "lightseq/core/abi.hpp"
+#include "lightseq/core/error.hpp"
 #include "lightseq/core/problem.hpp"
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/host/attention.hpp"
@@ -29,7 +32,12 @@ struct Host {
   struct Kernels {
     static constexpr int max_chunks = 0;  ///< that one launch can attend as they arrive
 
-    Kernels(Problem const&, std::int64_t /*max_rows*/) {}
+    /// Throws Error where the compiler was told that there are no infinities.
+    Kernels(Problem const&, std::int64_t /*max_rows*/) {
+      float volatile const nothing = -std::numeric_limits<float>::infinity();
+      if (!std::isinf(nothing))
+        fail("this was compiled with a flag like -fno-honor-infinities, under which the results are wrong");
+    }
 
     static constexpr std::int64_t forward_scratch_bytes() { return host::forward_scratch_bytes<HeadDim>(); }
     static constexpr std::int64_t backward_scratch_bytes() { return host::backward_scratch_bytes<HeadDim>(); }

@@ -7,6 +7,7 @@ namespace lightseq {
 /// A query sees itself and every earlier key.
 struct Causal {
   static constexpr char const* name = "Causal";
+  static constexpr bool exact_rows = true;
 
   LIGHTSEQ_HD static constexpr bool visible(std::int64_t query, std::int64_t key) { return key <= query; }
   LIGHTSEQ_HD static constexpr Cover cover(Range queries, Range keys) {

@@ -21,6 +21,8 @@ namespace lightseq {
 template <Mask Inner = Causal>
 class DocumentsView {
  public:
+  static constexpr bool exact_rows = HasExactRows<Inner>;
+
   DocumentsView() = default;
   LIGHTSEQ_HD constexpr DocumentsView(std::int64_t const* ends, int count, Inner const& inner)
       : ends_(ends), count_(count), inner_(inner) {}
@@ -118,6 +120,7 @@ template <Mask Inner = Causal>
 class Documents {
  public:
   static constexpr char const* name = "Documents";
+  static constexpr bool exact_rows = HasExactRows<Inner>;
   using View = DocumentsView<Inner>;
 
   /// The positions at which the documents end, in rising order; a 0 before them is passed over, so that what

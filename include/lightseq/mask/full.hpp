@@ -7,6 +7,7 @@ namespace lightseq {
 /// Every query sees every key.
 struct Full {
   static constexpr char const* name = "Full";
+  static constexpr bool exact_rows = true;
 
   LIGHTSEQ_HD static constexpr bool visible(std::int64_t, std::int64_t) { return true; }
   LIGHTSEQ_HD static constexpr Cover cover(Range, Range) { return Cover::full; }

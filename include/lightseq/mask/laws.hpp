@@ -41,6 +41,8 @@ class MaskSearch {
       search_edge();
     }
     search_chunks();
+    if constexpr (HasExactRows<M>)
+      for (int i = 0; i < samples; ++i) search_row(below(positions_));
     return fault_;
   }
 
@@ -72,6 +74,27 @@ class MaskSearch {
     bool const open = judge == Judge::keys_of ? keys_within(mask_, queries).touches(keys)
                                               : queries_within(mask_, keys).touches(queries);
     return open ? Cover::partial : Cover::none;
+  }
+
+  /// Looks for keys in the bound of one query that it does not see, where the mask says that there are none,
+  /// and for such queries in the bound of one key.
+  void search_row(std::int64_t position) {
+    if (!fault_.empty()) return;
+    Range const row{position, position + 1};
+    for (bool const of_query : {true, false}) {
+      Range const bound = of_query ? keys_within(mask_, row) : queries_within(mask_, row);
+      Range const here{std::max<std::int64_t>(bound.begin, 0), std::min(bound.end, positions_)};
+      for (int i = 0; i < 4 && !here.empty(); ++i) {
+        std::int64_t const other = i == 0   ? here.begin
+                                   : i == 1 ? here.end - 1
+                                            : here.begin + below(here.size());
+        if (of_query ? mask_.visible(position, other) : mask_.visible(other, position)) continue;
+        fault_ = sentence("exact_rows is true, but query ", of_query ? position : other, " does not see key ",
+                          of_query ? other : position, ", which lies in ",
+                          of_query ? "keys_of" : "queries_of", "([", row.begin, ", ", row.end, "))");
+        return;
+      }
+    }
   }
 
   /// Whether a pair is what was said of a rectangle around it that none of its pairs were.

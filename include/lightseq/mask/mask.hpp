@@ -78,6 +78,14 @@ LIGHTSEQ_HD constexpr Cover cover_within(M const& mask, Range const& queries, Ra
   return mask.cover(queries, keys);
 }
 
+/// A mask of which the bounds of a single position are exactly what is visible says so: `static constexpr
+/// bool exact_rows = true`. A mask without bounds that says it shows everything. One that derives from
+/// another and widens a bound must say that they are not.
+template <class M>
+concept HasExactRows = Mask<M> && requires {
+  requires M::exact_rows;
+};
+
 /// A query at position i sees the keys i - left, ..., i + right, and no others.
 struct Reach {
   static constexpr std::int64_t far = INT64_MAX;  ///< as far as there are positions
@@ -98,6 +106,47 @@ concept HasReach = Mask<M> && requires(M const mask) {
 template <class M>
 concept HasPairs = Mask<M> && requires(M const mask, Range range) {
   { mask.pairs(range, range) } -> std::same_as<std::int64_t>;
+};
+
+/// Whether a mask is asked about whole rows: where its rows are ranges, and a pair is dearer than a
+/// comparison.
+template <Mask M>
+inline constexpr bool is_asked_by_rows = HasExactRows<M>&& is_bounded<M> && !HasReach<M>;
+
+/// Which keys a query sees.
+template <Mask M>
+struct KeysSeen {
+  M const& mask;
+  std::int64_t query;
+  LIGHTSEQ_HD constexpr bool operator()(std::int64_t key) const { return mask.visible(query, key); }
+};
+template <Mask M>
+requires is_asked_by_rows<M>
+struct KeysSeen<M> {
+  Range range;
+  LIGHTSEQ_HD constexpr KeysSeen(M const& mask, std::int64_t query)
+      : range(mask.keys_of({query, query + 1})) {}
+  LIGHTSEQ_HD constexpr bool operator()(std::int64_t key) const {
+    return range.begin <= key && key < range.end;
+  }
+};
+
+/// Which queries see a key.
+template <Mask M>
+struct SeeingQueries {
+  M const& mask;
+  std::int64_t key;
+  LIGHTSEQ_HD constexpr bool operator()(std::int64_t query) const { return mask.visible(query, key); }
+};
+template <Mask M>
+requires is_asked_by_rows<M>
+struct SeeingQueries<M> {
+  Range range;
+  LIGHTSEQ_HD constexpr SeeingQueries(M const& mask, std::int64_t key)
+      : range(mask.queries_of({key, key + 1})) {}
+  LIGHTSEQ_HD constexpr bool operator()(std::int64_t query) const {
+    return range.begin <= query && query < range.end;
+  }
 };
 
 }  // namespace lightseq

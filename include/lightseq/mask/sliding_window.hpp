@@ -12,6 +12,7 @@ namespace lightseq {
 /// A query at position i sees the keys i - left, ..., i + right: left + right + 1 of them.
 struct SlidingWindow {
   static constexpr char const* name = "SlidingWindow";
+  static constexpr bool exact_rows = true;
 
   std::int64_t left = 0;   ///< earlier keys in sight, not negative
   std::int64_t right = 0;  ///< later keys in sight, not negative; 0 is causal

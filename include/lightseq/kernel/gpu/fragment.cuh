@@ -56,7 +56,7 @@ __device__ __forceinline__ RowSum load_sum(Partial<float const> const& from, Row
 template <int Size, Mask M>
 __device__ __forceinline__ void hide(float (&scores)[Size], RowPair const& rows, LaunchSegment const& keys,
                                      M const& mask) {
-  int const query[2] = {rows.position(0), rows.position(1)};
+  KeysSeen<M> const sees[2] = {{mask, rows.position(0)}, {mask, rows.position(1)}};
   int const column = threadIdx.x % 4 * 2;
   int const columns = keys.count - column;
   int const position = keys.position(column), last_position = keys.position(keys.count - 1);
@@ -64,7 +64,7 @@ __device__ __forceinline__ void hide(float (&scores)[Size], RowPair const& rows,
   for (int i = 0; i < Size; ++i) {
     int const step = i / 4 * 8 + i % 2;
     int const key = min(position + step * keys.stride, last_position);
-    bool const visible = mask.visible(query[i / 2 % 2], key) & (step < columns);
+    bool const visible = sees[i / 2 % 2](key) & (step < columns);
     scores[i] = visible ? scores[i] : -OnlineSoftmax::infinity;
   }
 }
@@ -74,14 +74,14 @@ __device__ __forceinline__ void hide(float (&scores)[Size], RowPair const& rows,
 template <int Size, Mask M>
 __device__ __forceinline__ void hide_keys(float (&scores)[Size], RowPair const& keys,
                                           LaunchSegment const& queries, int first, M const& mask) {
-  int const key[2] = {keys.position(0), keys.position(1)};
+  SeeingQueries<M> const seen_by[2] = {{mask, keys.position(0)}, {mask, keys.position(1)}};
   bool const exists[2] = {keys.exists(0), keys.exists(1)};
   int const position = queries.position(first + static_cast<int>(threadIdx.x) % 4 * 2);
   int const last_position = queries.position(queries.count - 1);
 #pragma unroll
   for (int i = 0; i < Size; ++i) {
     int const query = min(position + (i / 4 * 8 + i % 2) * queries.stride, last_position);
-    bool const visible = mask.visible(query, key[i / 2 % 2]) & exists[i / 2 % 2];
+    bool const visible = seen_by[i / 2 % 2](query) & exists[i / 2 % 2];
     scores[i] = visible ? scores[i] : -OnlineSoftmax::infinity;
   }
 }

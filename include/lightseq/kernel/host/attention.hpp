@@ -43,13 +43,13 @@ struct ScaleFactors {
   }
 };
 
-/// Calls f(visible, i * Columns + j) for row i of `rows` and row j of `columns`; `visible` takes their
-/// positions in this order.
-template <int Columns, class Visible, class F>
-void for_each_pair(ShardTile const& rows, ShardTile const& columns, Visible const& visible, F const& f) {
+/// Calls f(visible, i * Columns + j) for row i of `rows` and row j of `columns`: Row{mask, position of i}
+/// says of the position of j whether it is.
+template <int Columns, class Row, Mask M, class F>
+void for_each_pair(M const& mask, ShardTile const& rows, ShardTile const& columns, F const& f) {
   for (int i = 0; i < rows.rows; ++i) {
-    std::int64_t const at = rows.positions.position(i);
-    for (int j = 0; j < columns.rows; ++j) f(visible(at, columns.positions.position(j)), i * Columns + j);
+    Row const visible{mask, rows.positions.position(i)};
+    for (int j = 0; j < columns.rows; ++j) f(visible(columns.positions.position(j)), i * Columns + j);
   }
 }
 
@@ -164,13 +164,11 @@ class Forward {
   void attend_visible(Kept& kept, ShardTile const& queries, ShardTile const& keys,
                       std::optional<bool>& finite) {
     multiply_queries(kept, keys);
-    for_each_pair<tile.stationary>(
-        keys, queries, [&](std::int64_t key, std::int64_t query) { return mask_.visible(query, key); },
-        [&](bool visible, int index) {
-          float& score = scratch_.scores[index];
-          float const seen = score < Merge::least ? Merge::least : score;
-          score = visible ? seen : -infinity;
-        });
+    for_each_pair<tile.stationary, SeeingQueries<M>>(mask_, keys, queries, [&](bool visible, int index) {
+      float& score = scratch_.scores[index];
+      float const seen = score < Merge::least ? Merge::least : score;
+      score = visible ? seen : -infinity;
+    });
     softmax(kept, keys.rows, -infinity);
     if (!finite) finite = all_finite<Width>(scratch_.v, tile.streaming * pitch<HeadDim>);
     if (*finite) return add_values(kept, queries, keys);
@@ -371,12 +369,10 @@ class Backward {
     gemm<Width, Store::assign, tile.stationary>(queries.rows, HeadDim, d_o, Transposed{kept.v_transposed},
                                                 d_scores);
     if (cover == Cover::partial)
-      for_each_pair<tile.stationary>(
-          queries, keys, [&](std::int64_t query, std::int64_t key) { return mask_.visible(query, key); },
-          [&](bool visible, int index) {
-            weights.data[index] = visible ? weights.data[index] : -infinity;
-            d_scores.data[index] = visible ? d_scores.data[index] : 0.0f;
-          });
+      for_each_pair<tile.stationary, KeysSeen<M>>(mask_, queries, keys, [&](bool visible, int index) {
+        weights.data[index] = visible ? weights.data[index] : -infinity;
+        d_scores.data[index] = visible ? d_scores.data[index] : 0.0f;
+      });
     softmax(queries.rows);
     if (cover == Cover::partial && !(kept.finite && queries_finite_)) return add_visible(kept, queries, keys);
     gemm<Width, Store::add, columns>(keys.rows, queries.rows, weights.transposed(), d_o, Rows{kept.dv});
