@@ -87,7 +87,7 @@ TEST_CASE_TEMPLATE_DEFINE("the losses are those of a single rank, however the te
     }
   }
 }
-TEST_CASE_TEMPLATE_APPLY(losses_agree, test::FlatSchedules);
+TEST_CASE_TEMPLATE_APPLY(losses_agree, FlatSchedules);
 
 TEST_CASE("two trainings are the same bits") {
   CAPTURE(test::run_seed());
