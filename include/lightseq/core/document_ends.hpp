@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <ranges>
 #include <span>
 
 #include "lightseq/core/text.hpp"
@@ -21,6 +23,13 @@ class DocumentEnds {
   constexpr DocumentEnds(std::span<std::int32_t const> ends) : short_(ends.data()), size_(ends.size()) {
     skip_leading_zero();
   }
+
+  /// A vector of either type, or what else a span can view.
+  template <std::ranges::contiguous_range List>
+  requires(
+      std::same_as<std::ranges::range_value_t<List>, std::int64_t> ||
+      std::same_as<std::ranges::range_value_t<List>, std::int32_t>) constexpr DocumentEnds(List const& ends)
+      : DocumentEnds(std::span<std::ranges::range_value_t<List> const>(ends)) {}
 
   /// How many documents there are.
   constexpr std::int64_t count() const { return static_cast<std::int64_t>(size_) - leading_; }

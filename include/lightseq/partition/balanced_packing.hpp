@@ -31,7 +31,8 @@ struct PackingOptions {
   /// Tokens that each rank is to own: as many numbers as ranks, whose sum is the tokens of the pack. A rank's
   /// share of the cost is its share of these. None: equally many.
   std::span<std::int64_t const> targets = {};
-  /// A rank may own up to so many tokens more or fewer; then few short documents are cut.
+  /// A rank may own up to so many tokens more or fewer, so that few short documents are cut. More than an
+  /// eighth of a rank's mean number of tokens counts as that.
   std::int64_t slack = 0;
   PackingCost cost = {};
 };
@@ -63,16 +64,21 @@ class BalancedPacking {
     if (!fault.empty()) return pieces.clear(), fault;
     TileCost const cost(options.cost);
     sort(documents, cost);
-    improve({options.targets.empty() ? even_targets(documents.tokens()) : options.targets, options.slack},
+    std::int64_t const tokens = documents.tokens();
+    improve({.tokens = options.targets.empty() ? even_targets(tokens) : options.targets,
+             .slack = std::min(options.slack, tokens / limits_.world / 8)},
             cost);
     list(documents);
     return pieces.assign(documents, table_);
   }
 
  private:
-  /// Where the costliest rank has at most this much more than its share no better partition is looked for.
+  /// The costliest rank over the mean at which no better partition is looked for.
   static constexpr double good_enough = 1.01;
   static constexpr int max_tries = 3;
+  /// The costliest rank over its share above which dealing out without windows is tried too: among many ranks
+  /// it takes longer, and is seldom better.
+  static constexpr double uneven = 1.02, uneven_for_many = 1.06;
   static constexpr int few_ranks = 16;
 
   static PackingLimits const& checked(PackingLimits const& limits) {
@@ -141,24 +147,27 @@ class BalancedPacking {
   }
 
   /// Deals out some times, each told how much the cuts of the time before have added, and keeps the evenest.
-  /// Among few ranks, where there are few windows to choose from, the last time deals out without windows.
+  /// Where all these are uneven, as there are few windows to choose from, the last time deals out without
+  /// them.
   void improve(PackingFill::Targets const& targets, TileCost const& cost) {
-    std::int64_t waste = 0;
+    double const whole = static_cast<double>(sorted_.cost());
     double least = 0;
+    std::int64_t waste = 0;
     auto const attempt = [&](bool windows) {
       fill_.fill(sorted_, targets, cost, waste, windows, next_);
       double const worst = unevenness(targets, next_);
-      waste = std::max<std::int64_t>(0, next_.cost() - sorted_.cost()) / limits_.world;
+      waste = (next_.cost() - sorted_.cost()) / limits_.world;
       if (least > 0 && worst >= (windows ? least : least * 0.99)) return;
       least = worst;
       std::swap(best_, next_);
     };
-    for (int i = 0; i < max_tries && (i == 0 || least > good_enough); ++i) {
+    auto const max_over_mean = [&] { return least * whole / static_cast<double>(best_.cost()); };
+    for (int i = 0; i < max_tries && (i == 0 || max_over_mean() > good_enough); ++i) {
       std::int64_t const before = waste;
       attempt(true);
       if (std::abs(waste - before) * limits_.world < sorted_.cost() / 50000) break;
     }
-    if (limits_.world <= few_ranks && least > 1.02) attempt(false);
+    if (least > (limits_.world <= few_ranks ? uneven : uneven_for_many)) attempt(false);
   }
 
   /// The cost of the costliest rank over its share of what uncut documents cost.

@@ -28,7 +28,7 @@ struct PartCut {
 
   constexpr PartCut(DocumentPart const& part, std::int64_t rows, bool nested, std::int64_t tile) {
     std::int64_t first = nested && rows < part.size() ? rows / 2 : 0;
-    if (first > 2 * tile) first = (first + tile / 2) / tile * tile;
+    if (rows >= tile) first = first / tile * tile;
     head = {part.head, part.head + first};
     tail = {part.tail - (rows - first), part.tail};
   }
