@@ -76,10 +76,8 @@ class BalancedPacking {
   /// The costliest rank over the mean at which no better partition is looked for.
   static constexpr double good_enough = 1.01;
   static constexpr int max_tries = 3;
-  /// The costliest rank over its share above which dealing out without windows is tried too: among many ranks
-  /// it takes longer, and is seldom better.
-  static constexpr double uneven = 1.02, uneven_for_many = 1.06;
-  static constexpr int few_ranks = 16;
+  /// The costliest rank over its share above which dealing out without windows is tried too.
+  static constexpr double uneven = 1.05;
 
   static PackingLimits const& checked(PackingLimits const& limits) {
     constexpr std::int64_t most = largest<std::int32_t>;
@@ -167,7 +165,7 @@ class BalancedPacking {
       attempt(true);
       if (std::abs(waste - before) * limits_.world < sorted_.cost() / 50000) break;
     }
-    if (least > (limits_.world <= few_ranks ? uneven : uneven_for_many)) attempt(false);
+    if (least > uneven) attempt(false);
   }
 
   /// The cost of the costliest rank over its share of what uncut documents cost.
