@@ -76,8 +76,13 @@ class BalancedPacking {
   /// The costliest rank over the mean at which no better partition is looked for.
   static constexpr double good_enough = 1.01;
   static constexpr int max_tries = 3;
-  /// The costliest rank over its share above which dealing out without windows is tried too.
-  static constexpr double uneven = 1.05;
+
+  /// Documents times ranks above which there is a try less, as it takes 0.3 ms.
+  static constexpr std::int64_t large = 1 << 17;
+  /// Where the costliest rank has more than this of its share dealing out without windows is tried too; among
+  /// many ranks that takes longer, and seldom helps.
+  static constexpr double uneven = 1.025, uneven_for_many = 1.05;
+  static constexpr int many_ranks = 17;
 
   static PackingLimits const& checked(PackingLimits const& limits) {
     constexpr std::int64_t most = largest<std::int32_t>;
@@ -160,12 +165,13 @@ class BalancedPacking {
       std::swap(best_, next_);
     };
     auto const max_over_mean = [&] { return least * whole / static_cast<double>(best_.cost()); };
-    for (int i = 0; i < max_tries && (i == 0 || max_over_mean() > good_enough); ++i) {
+    int const tries = sorted_.size() * limits_.world > large ? max_tries - 1 : max_tries;
+    for (int i = 0; i < tries && (i == 0 || max_over_mean() > good_enough); ++i) {
       std::int64_t const before = waste;
       attempt(true);
       if (std::abs(waste - before) * limits_.world < sorted_.cost() / 50000) break;
     }
-    if (least > uneven) attempt(false);
+    if (least > (limits_.world < many_ranks ? uneven : uneven_for_many)) attempt(false);
   }
 
   /// The cost of the costliest rank over its share of what uncut documents cost.
