@@ -31,7 +31,10 @@ struct Packed {
       : packing({documents, tokens, world}), pieces(world, Pieces::most_balanced(documents, world)) {}
   Packed(Ends const& ends, int world, PackingOptions const& options = {})
       : Packed(std::ssize(ends), ends.back(), world) {
-    REQUIRE(fault(ends, options) == "");
+    test::AllocationCounter const counter;
+    Text const fault = packing.partition(ends, pieces, options);
+    REQUIRE(counter.count() == 0);
+    REQUIRE(fault.view() == "");
   }
   std::string fault(DocumentEnds const& documents, PackingOptions const& options = {}) {
     return std::string(packing.partition(documents, pieces, options).view());
@@ -199,6 +202,19 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("packs of 2^31 - 1 tokens are served") {
+  Random random(6);
+  INFO("LIGHTSEQ_SEED=", test::run_seed());
+  for (int const world : {1, 2, 7, 64})
+    for (int64_t const longest : {int64_t{1} << 31, int64_t{1} << 24, int64_t{1} << 20})
+      for (double const piece : {0., 1., 9999.}) {
+        Ends const ends = bench::ends_of(INT32_MAX, [&] { return longest - random.below(longest / 2); });
+        Packed const packed(ends, world, {.slack = random.below(2) * 1000, .cost = {.piece = piece}});
+        for (int rank = 0; rank < world; ++rank)
+          CHECK(std::abs(packed.pieces.rows(rank) - INT32_MAX / world) <= 1001);
+      }
+}
+
 TEST_CASE("what cannot be served is told with the numbers, and leaves no pieces") {
   Packed packed(3, 20, 2);
   auto const refusal = [&](Ends const& ends, PackingOptions const& options = {}) {
@@ -222,10 +238,12 @@ TEST_CASE("what cannot be served is told with the numbers, and leaves no pieces"
   CHECK(refusal({1, 7}, {.slack = -1}) == "a slack of -1 tokens is negative");
   CHECK(refusal({1, 7}, {.cost = {.rows = 96}}) ==
         "a tile of 96 queries and 128 keys: both must be powers of two");
+  CHECK(Packed(1, INT32_MAX, 1).fault(Ends{INT32_MAX}, {.cost = {.rows = 64}}) ==
+        "a pack of 2147483647 tokens has too many tiles of 64 queries and 128 keys");
   CHECK(refusal({1, 7}, {.cost = {.tile = 0}}) ==
-        "a tile's cost must be positive, and a piece's between 0 and a million tiles");
+        "a tile's cost must be positive, and a piece's between 0 and ten thousand tiles");
   CHECK(refusal({1, 7}, {.cost = {.piece = NAN}}) ==
-        "a tile's cost must be positive, and a piece's between 0 and a million tiles");
+        "a tile's cost must be positive, and a piece's between 0 and ten thousand tiles");
   Pieces other(3, 9);
   CHECK(packed.packing.partition(Ends{1, 7}, other).view() ==
         "the table of pieces is for 3 ranks, the packing for 2");

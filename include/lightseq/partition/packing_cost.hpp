@@ -26,11 +26,11 @@ struct PackingCost {
     };
     if (!is_power_of_two(rows) || !is_power_of_two(keys))
       return Text("a tile of ") + rows + " queries and " + keys + " keys: both must be powers of two";
-    if (!(tile > 0 && tile < 1e30 && piece >= 0 && piece < 1e6 * tile))
-      return "a tile's cost must be positive, and a piece's between 0 and a million tiles";
+    if (!(tile > 0 && tile < 1e30 && piece >= 0 && piece < 1e4 * tile))
+      return "a tile's cost must be positive, and a piece's between 0 and ten thousand tiles";
     double const square = static_cast<double>(tokens) / static_cast<double>(rows) *
                           static_cast<double>(tokens) / static_cast<double>(keys);
-    if (square > 1e15)
+    if (square > 4e14)
       return Text("a pack of ") + tokens + " tokens has too many tiles of " + rows + " queries and " + keys +
              " keys";
     return {};

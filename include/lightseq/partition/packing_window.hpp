@@ -57,22 +57,31 @@ class WindowSearch {
   /// The best choice; with no_score where there is none.
   WindowChoice best() {
     if (!enough_) return {};
-    for_windows(6, [this](WindowChoice const& window) {
+    for_windows(windows_before, [this](WindowChoice const& window) {
       complete(window);
       if (window.stop > window.first) complete({.first = window.first, .stop = window.stop - 1});
     });
     if (best_.score < WindowChoice::no_score && best_.cuts(pool_))
-      for_windows(2, [this](WindowChoice const& window) { exchange(window); });
+      for_windows(windows_after, [this](WindowChoice const& window) { exchange(window); });
     return best_;
   }
 
  private:
-  /// Visits the longest windows that begin at most `before` parts before the densest, and 2 after it.
+  // Fewer windows made packs of 4 to 64 ranks less even: 3 before the densest 1.0276 in the mean over all
+  // kinds, 4 1.0271, 6 1.0266.
+  static constexpr std::int64_t windows_before = 6, windows_after = 2, most_exchanges = 64;
+
+  /// What a cut counts for, in thousandths of the rank's share of the cost; what a short document that is
+  /// left or taken adds to it; and what a cut counts for where tokens have slack, as it is to spare cuts.
+  static constexpr std::int64_t cut_penalty = 3, short_penalty = 5, slack_penalty = 15;
+
+  /// Visits the longest windows that begin at most `before` parts before the densest, and windows_after after
+  /// it.
   template <class Visit>
   void for_windows(std::int64_t before, Visit visit) const {
     std::int64_t first = std::max<std::int64_t>(0, densest_ - before);
     std::int64_t stop = std::min(end_, pool_.whole_until(first, need_.most));
-    for (; first < std::min(end_, densest_ + 3); ++first) {
+    for (; first < std::min(end_, densest_ + windows_after + 1); ++first) {
       stop = std::max(first, stop);
       while (stop < end_ && pool_.tokens(first, stop + 1) <= need_.most) ++stop;
       visit(WindowChoice{.first = first, .stop = stop});
@@ -99,7 +108,7 @@ class WindowSearch {
   void exchange(WindowChoice choice) {
     std::int64_t const tokens = pool_.tokens(choice.first, choice.stop);
     std::int64_t const rest = need_.cost - pool_.cost(choice.first, choice.stop);
-    std::int64_t const stop = std::min(choice.stop, choice.first + 64);
+    std::int64_t const stop = std::min(choice.stop, choice.first + most_exchanges);
     std::int64_t extra = -1;
     for (choice.without = choice.first; choice.without < stop; ++choice.without) {
       std::int64_t const length = pool_.length(choice.without);
@@ -128,8 +137,8 @@ class WindowSearch {
     std::int64_t moved = 0, cost = pool_.cost(extra);
     if (left > 0) {
       cost = PartCut(pool_.part(extra), rows, nested, cost_.tile_rows()).cost(cost_);
-      std::int64_t const thousandths =
-          (need_.most > need_.least ? 15 : 3) + (cost_.is_short(std::min(rows, left)) ? 5 : 0);
+      std::int64_t const thousandths = (need_.most > need_.least ? slack_penalty : cut_penalty) +
+                                       (cost_.is_short(std::min(rows, left)) ? short_penalty : 0);
       moved =
           need_.share * thousandths / 1000 + PackingPool::proportion(need_.share / 100, left, need_.target);
     }

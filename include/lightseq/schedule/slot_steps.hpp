@@ -52,12 +52,14 @@ class SlotSteps {
     return 2 * (pieces.max_pieces() + pieces.world()) + 2 * shape.steps + pieces.tokens() / shape.rows;
   }
 
-  /// Fills the steps of `rank`. The shape's numbers must be positive.
+  /// Fills the steps of `rank`; there are none if it needs nothing. Else the shape's numbers must be
+  /// positive.
   template <class KeysOf = CausalKeys>
   void assign(Pieces const& pieces, int rank, SlotShape const& shape, KeysOf keys_of = {}) {
     ranges_.clear(), needed_.clear(), ends_.clear();
     for (int distance = 1; distance < pieces.world(); ++distance)
       add_needed_rows(pieces, rank, (rank - distance + pieces.world()) % pieces.world(), needed_, keys_of);
+    if (needed_.empty()) return;
     auto const tiles_a_row = [&](Piece const& keys) {
       std::int64_t tiles = 0;
       for (Piece const& q : queries_of(pieces.shared(rank), keys.document))
@@ -69,7 +71,7 @@ class SlotSteps {
     std::int64_t const share = std::max<std::int64_t>(1, cost / shape.steps);
     Filling filling;
     for (Piece const& keys : needed_) add(keys, tiles_a_row(keys), share, shape, filling);
-    if (!ranges_.empty()) end_step();
+    end_step();
   }
 
   std::int64_t size() const { return std::ssize(ends_); }
