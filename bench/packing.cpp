@@ -47,7 +47,7 @@ struct Planner {
   Pieces pieces;
 
   Planner(std::int64_t documents, std::int64_t tokens, int world)
-      : packing({documents, tokens, world}), pieces(world, Pieces::most_balanced(documents, world)) {}
+      : packing({documents, tokens, world}), pieces(world, BalancedPacking::max_pieces(documents, world)) {}
 };
 
 /// The means over some packs, and the worst balance and the longest planning.

@@ -28,7 +28,7 @@ struct Packed {
   Pieces pieces;
 
   Packed(int64_t documents, int64_t tokens, int world)
-      : packing({documents, tokens, world}), pieces(world, Pieces::most_balanced(documents, world)) {}
+      : packing({documents, tokens, world}), pieces(world, BalancedPacking::max_pieces(documents, world)) {}
   Packed(Ends const& ends, int world, PackingOptions const& options = {})
       : Packed(std::ssize(ends), ends.back(), world) {
     test::AllocationCounter const counter;

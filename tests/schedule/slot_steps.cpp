@@ -166,7 +166,7 @@ TEST_CASE("steps come from the nearest owner on, and there are few more than slo
   for (std::string_view const kind : bench::random_packs) {
     constexpr int world = 8;
     auto const ends = bench::pack(kind, 8192 * world, world, random);
-    Pieces pieces(world, Pieces::most_balanced(std::ssize(ends), world));
+    Pieces pieces(world, BalancedPacking::max_pieces(std::ssize(ends), world));
     BalancedPacking packing({std::ssize(ends), ends.back(), world});
     REQUIRE(packing.partition(ends, pieces).empty());
     for (int rank = 0; rank < world; ++rank) {

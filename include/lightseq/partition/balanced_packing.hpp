@@ -43,6 +43,11 @@ struct PackingOptions {
 /// same on every machine; the object is storage, allocated once, for one call at a time.
 class BalancedPacking {
  public:
+  /// The room that Pieces need for a pack of so many documents.
+  static constexpr std::int64_t max_pieces(std::int64_t documents, int world) {
+    return documents + 4 * std::int64_t{world};
+  }
+
   /// Throws Error, with the numbers, where a limit is not positive or too large.
   explicit BalancedPacking(PackingLimits const& limits)
       : limits_(checked(limits)),

@@ -45,11 +45,6 @@ struct Piece {
 /// `for (Piece const& piece : pieces.shard(rank))`.
 class Pieces {
  public:
-  /// How many pieces balanced packing makes at most.
-  static constexpr std::int64_t most_balanced(std::int64_t documents, int world) {
-    return documents + 4 * std::int64_t{world};
-  }
-
   /// An empty table with room for `max_pieces`. Throws Error where a number is not positive.
   Pieces(int world, std::int64_t max_pieces) : world_(world), max_pieces_(max_pieces) {
     if (world < 1 || max_pieces < 1)
