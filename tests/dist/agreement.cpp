@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "laws/agreement.hpp"
+#include "lightseq/mask/laws.hpp"
 
 #include <array>
 #include <cmath>
@@ -347,4 +348,44 @@ TEST_CASE("schedules are compared by what they do, and by what they hold, even w
   CHECK(checksum(ListRing{{}, {1}}, 4) != checksum(ListRing{{}, {2}}, 4));
   CHECK(checksum(Ring{}, 4) != checksum(StripedRing{}, 4));
   CHECK(checksum(TwoLevelRing{3}, 4) != checksum(TwoLevelRing{5}, 4));
+}
+
+namespace {
+
+/// A mask and a schedule that divide by what they hold: asked with a 0, the process dies.
+struct InChunks {
+  std::int64_t size = 1;
+  bool visible(std::int64_t query, std::int64_t key) const { return query / size == key / size; }
+  Cover cover(Range queries, Range keys) const {
+    return visible(queries.begin, keys.begin) && visible(queries.end - 1, keys.end - 1) &&
+                   visible(queries.begin, queries.end - 1)
+               ? Cover::full
+               : Cover::partial;
+  }
+  std::string fault() const { return size > 0 ? "" : "InChunks: size is 0"; }
+};
+struct DividingRing : Ring {
+  int size = 1;
+  std::optional<Work> at(int rank, int step, int world) const { return Ring::at(rank, step / size, world); }
+  std::string fault() const { return size > 0 ? "" : "DividingRing: size is 0"; }
+};
+
+}  // namespace
+
+TEST_CASE("a mask or schedule that makes no sense to itself is asked nothing else") {
+  for (int const ranks : {1, 2, 5}) {
+    LocalWorld masks(ranks), schedules(ranks);
+    run_ranks(masks, [](Local& comm) {
+      std::string const said = outcome<16, Ring, DefaultTraits>(comm, agreed_problem, InChunks{0});
+      CHECK_MESSAGE(said.find("InChunks: size is 0") != said.npos, said);
+    });
+    run_ranks(schedules, [](Local& comm) {
+      DividingRing schedule;
+      schedule.size = 0;
+      std::string const said =
+          outcome<16, DividingRing, DefaultTraits>(comm, agreed_problem, Full{}, schedule);
+      CHECK_MESSAGE(said.find("DividingRing: size is 0") != said.npos, said);
+    });
+  }
+  CHECK(laws::first_fault(InChunks{0}, 100) == "InChunks: size is 0");
 }

@@ -105,3 +105,12 @@ TEST_CASE("ends that are none are refused, with the document and the numbers") {
         "Documents: document 0 ends at position -4, and not after the position at which it begins, 0");
   CHECK(fault_of(std::vector<int64_t>{1}) == "");
 }
+
+TEST_CASE("documents have the faults of their inner mask, and name its values") {
+  std::vector<int64_t> const ends{5, 40};
+  CHECK(Documents<>(ends).fault() == "");
+  CHECK(Documents<SlidingWindow>(ends, {-3, 0}).fault() == SlidingWindow{-3, 0}.fault());
+  Fingerprint names;
+  Documents<SlidingWindow>(ends, {3, 0}).name_values(names);
+  CHECK(names.count == Fingerprint{}.count + 3);
+}

@@ -38,7 +38,7 @@ concept HasDigest = requires(T const value) {
 /// empty. Ranks ask once, when they are built.
 template <class T>
 concept HasFault = requires(T const value) {
-  { value.fault() } -> std::convertible_to<std::string>;
+  { value.fault() } -> std::same_as<std::string>;
 };
 
 /// What ranks can compare: nothing, bytes that all count, or a digest(). Padding, floats (of which 0 and -0
@@ -90,14 +90,22 @@ constexpr std::int64_t digest_of(Values const&... values) {
   return sum.value();
 }
 
-/// Throws Error, in its own words, on a value that finds itself senseless.
+/// What a value finds wrong with itself; empty where it makes sense.
 template <class T>
-void check_value(T const& value) {
+std::string fault_of(T const& value) {
   static_assert(
       HasFault<T> || !requires(T own) { own.fault(); },
       "lightseq: fault() of a mask or schedule is constant and returns a std::string");
   if constexpr (HasFault<T>)
-    if (std::string const fault = value.fault(); !fault.empty()) fail(fault);
+    return value.fault();
+  else
+    return {};
+}
+
+/// Throws Error, in its own words, on a value that finds itself senseless.
+template <class T>
+void check_value(T const& value) {
+  if (std::string const fault = fault_of(value); !fault.empty()) fail(fault);
 }
 
 }  // namespace lightseq

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "lightseq/core/error.hpp"
@@ -25,22 +26,22 @@ class DocumentsView {
 
   DocumentsView() = default;
   LIGHTSEQ_HD constexpr DocumentsView(std::int64_t const* ends, int count, Inner const& inner)
-      : ends_(ends), count_(count), inner_(inner) {}
+      : ends_(ends), count_(count), inner_(inner) {
+    while (first_step_ <= count / 2) first_step_ *= 2;
+  }
 
   /// How many documents there are.
   LIGHTSEQ_HD constexpr int count() const { return count_; }
 
   /// The document of a position, which is not negative; count() after the last one.
   LIGHTSEQ_HD constexpr int document_of(std::int64_t position) const {
-    int low = 0, high = count_;
-    while (low < high) {
-      int const middle = low + (high - low) / 2;
-      if (ends_[middle] > position)
-        high = middle;
-      else
-        low = middle + 1;
+    // The same steps for every position: the threads of a warp do not part.
+    int document = 0;
+    for (int step = first_step_; step > 0; step /= 2) {
+      int const next = document + step;
+      if (next <= count_ && ends_[next - 1] <= position) document = next;
     }
-    return low;
+    return document;
   }
 
   /// The positions of a document.
@@ -108,6 +109,7 @@ class DocumentsView {
 
   std::int64_t const* ends_ = nullptr;
   int count_ = 0;
+  int first_step_ = 1;  ///< a power of 2, at most the count
   [[no_unique_address]] Inner inner_ = {};
 };
 
@@ -119,7 +121,6 @@ class DocumentsView {
 template <Mask Inner = Causal>
 class Documents {
  public:
-  static constexpr char const* name = "Documents";
   static constexpr bool exact_rows = HasExactRows<Inner>;
   using View = DocumentsView<Inner>;
 
@@ -151,6 +152,13 @@ class Documents {
   std::int64_t digest() const { return digest_of(ends_, inner_); }
   void name_values(Fingerprint& fingerprint) const {
     fingerprint.add("the number of documents", static_cast<std::int64_t>(ends_.size()));
+    if constexpr (NamesValues<Inner>) inner_.name_values(fingerprint);
+  }
+
+  /// What is wrong with the inner mask's values.
+  std::string fault() const {
+    if constexpr (HasFault<Inner>) return inner_.fault();
+    return {};
   }
 
  private:

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "lightseq/core/error.hpp"
+#include "lightseq/core/value.hpp"
 #include "lightseq/mask/mask.hpp"
 #include "lightseq/mask/pairs.hpp"
 
@@ -323,14 +324,15 @@ class MaskSearch {
 
 /// The first contradiction that is found between a mask's visible() and its cover(), its bounds, its reach()
 /// or its pairs(), as a sentence: "cover([0, 8), [8, 16)) is none, but query 3 sees key 9", "keys_of([3, 4))
-/// is [0, 3), but query 3 sees key 3". Empty if there is none. A mask of one's own is tested so, with the
-/// values and as many positions as it is used with, at least 1. Small rectangles, and those of tiles, shards
-/// and any other size at places of all kinds, are judged pair by pair up to 256 x 256 and by samples beyond:
-/// some 4 million questions however many positions there are. `seed` chooses the places; a test that gives
-/// another each time finds more.
+/// is [0, 3), but query 3 sees key 3"; or what its fault() says. Empty if there is none. A mask of one's own
+/// is tested so, with the values and as many positions as it is used with, at least 1. Small rectangles, and
+/// those of tiles, shards and any other size at places of all kinds, are judged pair by pair up to 256 x 256
+/// and by samples beyond: some 4 million questions however many positions there are. `seed` chooses the
+/// places; a test that gives another each time finds more.
 template <Mask M>
 std::string first_fault(M const& mask, std::int64_t positions, std::uint64_t seed = 1) {
   if (positions < 1) fail("a mask is tested with ", positions, " positions, it must be at least 1");
+  if (std::string fault = fault_of(mask); !fault.empty()) return fault;
   return MaskSearch<M>(mask, positions, seed).run();
 }
 

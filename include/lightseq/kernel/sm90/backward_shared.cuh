@@ -90,9 +90,7 @@ struct BackwardShared {
   struct KeyTile : TilePlace {
     int unit, turn;  ///< unit of DqZeroRound
     bool from_last;  ///< whether later keys were taken earlier; if not, its queries are taken backwards
-    int steps;       ///< query tiles of all heads; negative: no more key tiles
-    int head_steps;  ///< query tiles of one head
-    int whole_begin, whole_end;  ///< a head's first steps in a row that need no tests
+    int steps;       ///< query tiles of all heads, or -1: no more key tiles
   };
   /// A query tile.
   struct Step {
@@ -198,6 +196,11 @@ struct BackwardShared {
     __syncwarp();
     memory.control.tile_empty.arrive_if(threadIdx.x % 32 == 0);
     return key_tile;
+  }
+
+  /// What of a step must be tested. Its queries have come.
+  __device__ __forceinline__ int tests(int number) const {
+    return ptx::uniform(memory.control.steps[number % steps_known].tests);
   }
 };
 
