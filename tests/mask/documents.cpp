@@ -95,14 +95,14 @@ TEST_CASE("documents that differ have other digests") {
 }
 
 TEST_CASE("ends that are none are refused, with the document and the numbers") {
-  CHECK(fault_of(std::vector<int64_t>{}) == "Documents: there is no document");
-  CHECK(fault_of(std::vector<std::int32_t>{0}) == "Documents: there is no document");
+  CHECK(fault_of(std::vector<int64_t>{}) == "Documents: the list of documents is empty");
+  CHECK(fault_of(std::vector<std::int32_t>{0}) == "Documents: the list of documents is empty");
   CHECK(fault_of(std::vector<int64_t>{7, 7}) ==
-        "Documents: document 1 ends at position 7, and not after the position at which it begins, 7");
+        "Documents: document 1 ends at token 7, but begins at token 7");
   CHECK(fault_of(std::vector<std::int32_t>{0, 7, 12, 3}) ==
-        "Documents: document 2 ends at position 3, and not after the position at which it begins, 12");
+        "Documents: document 2 ends at token 3, but begins at token 12");
   CHECK(fault_of(std::vector<int64_t>{-4, 3}) ==
-        "Documents: document 0 ends at position -4, and not after the position at which it begins, 0");
+        "Documents: document 0 ends at token -4, but begins at token 0");
   CHECK(fault_of(std::vector<int64_t>{1}) == "");
 }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -9,8 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "lightseq/core/document_ends.hpp"
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/fingerprint.hpp"
+#include "lightseq/core/text.hpp"
 #include "lightseq/core/value.hpp"
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/data.hpp"
@@ -124,13 +125,13 @@ class Documents {
   static constexpr bool exact_rows = HasExactRows<Inner>;
   using View = DocumentsView<Inner>;
 
-  /// The positions at which the documents end, in rising order; a 0 before them is passed over, so that what
-  /// others call cu_seqlens is taken as it is. Throws Error where there are none, or a document has no token.
-  explicit Documents(std::span<std::int64_t const> ends, Inner const& inner = {}) : inner_(inner) {
-    take(ends);
-  }
-  explicit Documents(std::span<std::int32_t const> ends, Inner const& inner = {}) : inner_(inner) {
-    take(ends);
+  /// Throws Error where there are no documents, or one has no token, with its number.
+  explicit Documents(DocumentEnds const& ends, Inner const& inner = {}) : inner_(inner) {
+    constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+    if (Text const fault = ends.fault(std::numeric_limits<int>::max(), most); !fault.view().empty())
+      fail("Documents: ", fault.view());
+    ends_.reserve(static_cast<std::size_t>(ends.count()));
+    for (std::int64_t i = 0; i < ends.count(); ++i) ends_.push_back(ends.end(i));
   }
 
   std::span<std::int64_t const> ends() const { return ends_; }
@@ -162,22 +163,6 @@ class Documents {
   }
 
  private:
-  template <std::integral Int>
-  void take(std::span<Int const> ends) {
-    if (!ends.empty() && ends.front() == 0) ends = ends.subspan(1);
-    if (ends.empty()) fail("Documents: there is no document");
-    if (ends.size() > static_cast<std::size_t>(std::numeric_limits<int>::max()))
-      fail("Documents: ", ends.size(), " documents are too many");
-    ends_.reserve(ends.size());
-    std::int64_t begin = 0;
-    for (std::int64_t const end : ends) {
-      if (end <= begin)
-        fail("Documents: document ", ends_.size(), " ends at position ", end,
-             ", and not after the position at which it begins, ", begin);
-      ends_.push_back(begin = end);
-    }
-  }
-
   std::vector<std::int64_t> ends_;
   [[no_unique_address]] Inner inner_;
 };
