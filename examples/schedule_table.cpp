@@ -69,13 +69,14 @@ bool print_all(M const& mask) {
 }
 
 int run() {
-  bool found = false;
+  bool mask = false, schedule = false;
   for_each_type<Masks>([&]<class M>() {
-    if (options.text("--mask") == M::name) found = print_all(mask_seeing<M>(number("--window")));
+    if (options.text("--mask") != M::name) return;
+    mask = true, schedule = print_all(mask_seeing<M>(number("--window")));
   });
-  if (!found)
-    fail("there is no schedule ", options.text("--schedule"), " or no mask ", options.text("--mask"),
-         "; there are ", names_of<Schedules>(), "; and ", names_of<Masks>());
+  if (!mask) fail("there is no mask ", options.text("--mask"), "; there are ", names_of<Masks>());
+  if (!schedule)
+    fail("there is no schedule ", options.text("--schedule"), "; there are ", names_of<Schedules>());
   return 0;
 }
 
