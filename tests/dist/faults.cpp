@@ -69,6 +69,7 @@ TEST_CASE("a transport that fails in any step of any rank fails that rank's call
           std::string const payload = status.subject;
           bool const named =
               payload == "kv" || payload == "q" || payload == "out" || payload == "dq" || payload == "dkv";
+          INFO("rank ", rank, " said: ", status.message());
           // A step without messages has none to name.
           CHECK((named || (payload == "" && may_be_silent(rank, ranks, status.step))));
         }

@@ -231,10 +231,13 @@ inline Status Local::start(std::span<Send const> sends, std::span<Receive const>
 inline Status Local::finish() noexcept {
   auto const taken = [](Posted const& sent) { return sent.state == State::taken; };
   int yields = 0;
+  bool fetched = false;
   Lock lock(shared_.mutex_);
   turn_to(Doing::waiting);
   for (;;) {
-    if (shared_.failed_rank_ >= 0)
+    // Of a group whose last message came while the world broke nothing is missing: the next one will say so.
+    bool const done = recvs_.empty() && std::all_of(sends_.begin(), sends_.end(), taken);
+    if (shared_.failed_rank_ >= 0 && !(done && fetched))
       return broken(lock, recvs_.empty() && !sends_.empty() ? sends_.front().message.label
                                                             : label_of({}, recvs_, shared_.failed_rank_));
     auto next = recvs_.end();
@@ -251,8 +254,9 @@ inline Status Local::finish() noexcept {
       if (Status const status = mismatch(sent, receive); !status.ok()) return give_up(lock, status);
       recvs_.erase(next);
       fetch(lock, sent, receive);
+      fetched = true;
       turn_to(Doing::waiting);
-    } else if (recvs_.empty() && std::all_of(sends_.begin(), sends_.end(), taken)) {
+    } else if (done) {
       sends_.clear();
       open_ = false;
       turn_to(Doing::nothing);
