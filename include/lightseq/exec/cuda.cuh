@@ -98,7 +98,7 @@ struct Cuda {
            {partial_.prepare(), final_.prepare(), add_gradients_.prepare(), write_gradients_.prepare()})
         if (!status.ok()) fail(status.message());
       check_cuda("the kernels of rows", row_ops::prepare<HeadDim, T, !Traits::inference>());
-      check_cuda("the kernel of the mask's data", load_kernel(&write_words));
+      check_cuda("the kernel of the mask's data", load_kernel(&write_words<write_threads>));
     }
 
     /// The chunks of keys and values that one launch can attend as they arrive.

@@ -21,9 +21,12 @@ struct WordsToWrite {
   std::uint32_t words[1000] = {};
 };
 
-__global__ void __launch_bounds__(256) write_words(__grid_constant__ WordsToWrite const launch) {
-  for (int i = static_cast<int>(threadIdx.x); i < launch.count; i += 256) launch.to[i] = launch.words[i];
+/// Writes them, in one thread block.
+template <int Threads>
+__global__ void __launch_bounds__(Threads) write_words(__grid_constant__ WordsToWrite const launch) {
+  for (int i = static_cast<int>(threadIdx.x); i < launch.count; i += Threads) launch.to[i] = launch.words[i];
 }
+constexpr int write_threads = 256;
 
 /// Writes bytes of the host to `to`, device memory that is aligned and padded to 4 bytes. The launches carry
 /// them: they are read before this returns, no copy waits for pageable memory, and a CUDA graph keeps them.
@@ -34,7 +37,9 @@ inline cudaError_t write_bytes(std::span<std::byte const> bytes, std::byte* to, 
     std::memcpy(launch.words, bytes.data(), size);
     launch.to = reinterpret_cast<std::uint32_t*>(to);
     launch.count = static_cast<int>((size + 3) / 4);
-    if (cudaError_t const error = launch_kernel(&write_words, {1, 256}, stream, launch); error != cudaSuccess)
+    if (cudaError_t const error =
+            launch_kernel(&write_words<write_threads>, {1, write_threads}, stream, launch);
+        error != cudaSuccess)
       return error;
     bytes = bytes.subspan(size), to += size;
   }
