@@ -65,13 +65,11 @@ struct TooWide : Causal {
   static Range queries_of(Range) { return Range::everything(); }
 };
 struct Shrinking : Causal {
-  static constexpr bool exact_rows = false;
   static Range keys_of(Range queries) { return {0, queries.end + (queries.size() == 1 ? 2 : 0)}; }
 };
 
 /// One that says partial whenever it is asked, with bounds that tell more, and two of which one alone does.
 struct LazyWindow : SlidingWindow {
-  static constexpr bool exact_rows = false;
   static Cover cover(Range, Range) { return Cover::partial; }
 };
 struct WithKeys : LazyWindow {
