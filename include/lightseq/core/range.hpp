@@ -15,6 +15,9 @@ struct Range {
 
   LIGHTSEQ_HD constexpr std::int64_t size() const { return end - begin; }
   LIGHTSEQ_HD constexpr bool empty() const { return end <= begin; }
+  LIGHTSEQ_HD constexpr bool contains(std::int64_t position) const {
+    return begin <= position && position < end;
+  }
   LIGHTSEQ_HD constexpr bool touches(Range const& other) const {
     return begin < other.end && other.begin < end && !empty() && !other.empty();
   }

@@ -79,12 +79,12 @@ std::int64_t mask_bytes(M const& mask) {
 /// What kernels see of a mask, with its data in `memory` of the device, if the device needs them there.
 template <class Q, Mask M>
 MaskView<M> place_mask(Q& queue, M const& mask, std::byte* memory) noexcept {
+  std::byte const* data = data_of(mask).data();
   if constexpr (HasData<M> && WritesBytes<Q>) {
     queue.write(mask.data(), memory);
-    return mask.view(memory);
-  } else {
-    return view_of(mask, data_of(mask).data());
+    data = memory;
   }
+  return view_of(mask, data);
 }
 
 /// A queue that attends chunks of keys and values in one launch, as they arrive: at most max_chunks of them.

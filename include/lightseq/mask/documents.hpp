@@ -54,7 +54,7 @@ class DocumentsView {
     int const document = document_of(query);
     if (document == count_) return false;
     Range const own = positions(document);
-    return own.begin <= key && key < own.end && inner_.visible(query - own.begin, key - own.begin);
+    return own.contains(key) && inner_.visible(query - own.begin, key - own.begin);
   }
 
   LIGHTSEQ_HD constexpr Cover cover(Range queries, Range keys) const {

@@ -113,6 +113,12 @@ concept HasPairs = Mask<M> && requires(M const mask, Range range) {
 template <Mask M>
 inline constexpr bool is_asked_by_rows = HasExactRows<M>&& is_bounded<M> && !HasReach<M>;
 
+/// The answer for all of a row that is a range.
+struct RowRange {
+  Range range;
+  LIGHTSEQ_HD constexpr bool operator()(std::int64_t position) const { return range.contains(position); }
+};
+
 /// Which keys a query sees.
 template <Mask M>
 struct KeysSeen {
@@ -122,13 +128,9 @@ struct KeysSeen {
 };
 template <Mask M>
 requires is_asked_by_rows<M>
-struct KeysSeen<M> {
-  Range range;
+struct KeysSeen<M> : RowRange {
   LIGHTSEQ_HD constexpr KeysSeen(M const& mask, std::int64_t query)
-      : range(mask.keys_of({query, query + 1})) {}
-  LIGHTSEQ_HD constexpr bool operator()(std::int64_t key) const {
-    return range.begin <= key && key < range.end;
-  }
+      : RowRange{mask.keys_of({query, query + 1})} {}
 };
 
 /// Which queries see a key.
@@ -140,13 +142,9 @@ struct SeeingQueries {
 };
 template <Mask M>
 requires is_asked_by_rows<M>
-struct SeeingQueries<M> {
-  Range range;
+struct SeeingQueries<M> : RowRange {
   LIGHTSEQ_HD constexpr SeeingQueries(M const& mask, std::int64_t key)
-      : range(mask.queries_of({key, key + 1})) {}
-  LIGHTSEQ_HD constexpr bool operator()(std::int64_t query) const {
-    return range.begin <= query && query < range.end;
-  }
+      : RowRange{mask.queries_of({key, key + 1})} {}
 };
 
 }  // namespace lightseq
