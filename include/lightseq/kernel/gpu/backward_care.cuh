@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <concepts>
 #include <cstdint>
 #include <limits>
 #include <type_traits>
@@ -57,29 +58,29 @@ __device__ __forceinline__ std::uint32_t make_finite(std::uint32_t& pair) {
   return bad;
 }
 
-/// Makes finite every other 16 bytes of a row in shared memory, of which 128 bytes lie in each of the panels
-/// that are `Panel` bytes apart, and says whether it was not. `first` is where the row begins, plus 0 or 16
-/// bytes. Threads do not part in any branch: after one that does that, ptxas would keep the descriptors of
-/// matrices in vector registers.
-template <class T, int Panels, int Panel>
-__device__ __forceinline__ bool make_row_finite(std::uint32_t first) {
-  std::uint32_t bad = 0;
+/// Makes finite `Rows` rows in shared memory, of which 128 bytes lie in each of the panels that are `Panel`
+/// bytes apart, the first one at `from`. `Threads` threads share the pieces of 16 bytes, and `thread` tells
+/// `note` of each whether it was bad, with its row. Threads do not part in any branch: after one that does
+/// that, ptxas would keep the descriptors of matrices in vector registers.
+template <class T, int Rows, int Threads, int Panels, int Panel, std::invocable<std::uint32_t, bool> Note>
+__device__ __forceinline__ void make_rows_finite(std::uint32_t from, std::uint32_t thread, Note const& note) {
+  constexpr int rounds = Rows * 8 / Threads;
+  static_assert(rounds * Threads == Rows * 8);
 #pragma unroll 1
-  for (int i = 0; i < Panels * 4; ++i) {
-    std::uint32_t const at = first + i / 4 * Panel + i % 4 * 32;
+  for (int i = 0; i < Panels * rounds; ++i) {
+    std::uint32_t const piece = thread + i % rounds * Threads, at = from + i / rounds * Panel + piece * 16;
     std::uint32_t a, b, c, d;
     asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
                  : "r"(at)
                  : "memory");
-    std::uint32_t const found = make_finite<T>(a) | make_finite<T>(b) | make_finite<T>(c) | make_finite<T>(d);
+    std::uint32_t const bad = make_finite<T>(a) | make_finite<T>(b) | make_finite<T>(c) | make_finite<T>(d);
     asm volatile(
         "{.reg .pred p; setp.ne.u32 p, %5, 0; @p st.shared.v4.b32 [%0], {%1, %2, %3, %4};}" ::"r"(at), "r"(a),
-        "r"(b), "r"(c), "r"(d), "r"(found)
+        "r"(b), "r"(c), "r"(d), "r"(bad)
         : "memory");
-    bad |= found;
+    note(piece / 8, bad != 0);
   }
-  return bad != 0;
 }
 
 /// Makes finite `Bytes` of shared memory, whose first bytes have this address. A warp calls it.

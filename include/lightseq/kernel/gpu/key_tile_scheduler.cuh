@@ -149,16 +149,40 @@ struct QueryTileIterator {
     return visible != 0 && next();
   }
 
-  /// How many tiles there are to come.
-  __device__ __forceinline__ int count() {
-    int sum = 0;
-    do {
-      sum += __popc(visible);
-    } while (scan());
+  /// The tiles to come: how many there are, and which of them, from `begin` to before `end`, are the first in
+  /// a row of which the mask hides nothing.
+  struct Count {
+    int tiles, whole_begin, whole_end;
+  };
+  __device__ __forceinline__ Count count() {
+    Count sum{};
+    bool begun = false, ended = false;
+    while (scan()) {
+      // Bit i is tile i on the way, from the lowest.
+      unsigned const seen = backwards ? __brev(visible) : visible;
+      unsigned const part = backwards ? __brev(partial) : partial;
+      unsigned open = ~0u;  // not yet judged
+      if (!begun) {
+        unsigned const before = below(seen & ~part);
+        sum.whole_begin += __popc(seen & before);
+        sum.whole_end = sum.whole_begin;
+        begun = before != ~0u;
+        open = ~before;
+      }
+      if (begun && !ended) {
+        unsigned const before = below(seen & part & open);
+        sum.whole_end += __popc(seen & open & before);
+        ended = before != ~0u;
+      }
+      sum.tiles += __popc(seen);
+    }
     return sum;
   }
 
  private:
+  /// The bits below the lowest one of `bits`; all where there is none.
+  __device__ __forceinline__ static unsigned below(unsigned bits) { return ~bits & (bits - 1); }
+
   /// queries_within(), which the host calls too: there nvcc only warns of a mask's function that is the
   /// host's.
   __device__ __forceinline__ Range bound() const {
@@ -183,7 +207,8 @@ struct QueryTileIterator {
     Cover const cover =
         asked ? cover_within(mask, queries[segment].hull(row, rows), Range(keys)) : Cover::none;
     visible = __ballot_sync(~0u, cover != Cover::none);
-    partial = __ballot_sync(~0u, cover == Cover::partial);
+    // The rows that a short tile lacks are hidden too: zeros times a key that is not finite are NaN.
+    partial = __ballot_sync(~0u, cover == Cover::partial || (cover == Cover::full && rows < QueryRows));
     return true;
   }
 };

@@ -248,7 +248,7 @@ struct BackwardWarp {
     if (!Careful || !opens) {
       __syncthreads();
     } else if (__syncthreads_or(bad_keys)) {
-      if (bad_keys) Finite{block}.clean_keys(key_warp);
+      if (bad_keys) Finite{block}.clean_keys(key_warp, column);
       __syncthreads();
     }
     opens = false;

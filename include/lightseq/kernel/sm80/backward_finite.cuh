@@ -66,12 +66,11 @@ struct BackwardFinite {
     return __all_sync(~0u, finite);
   }
 
-  /// Makes finite this warp's keys.
-  __device__ __forceinline__ void clean_keys(int key_warp) const {
-    std::uint32_t const row = min(threadIdx.x % 32, Block::warp_keys - 1);
-    std::uint32_t const from = block.shared + (key_warp * Block::warp_keys + row) * 128;
-    make_row_finite<T, KeyTile::panels, key_panel>(from);
-    make_row_finite<T, KeyTile::panels, key_panel>(from + 16);
+  /// Makes finite a warp's part of the keys that it shares with the warps of other columns.
+  __device__ __forceinline__ void clean_keys(int key_warp, int column) const {
+    constexpr int rows = Block::warp_keys, threads = 32 * Block::columns;
+    make_rows_finite<T, rows, threads, KeyTile::panels, key_panel>(
+        block.shared + key_warp * rows * 128, column * 32 + threadIdx.x % 32, [](std::uint32_t, bool) {});
   }
 
   /// Whether a query of a stage asks for care.
@@ -87,20 +86,20 @@ struct BackwardFinite {
   /// Makes finite a step's queries and gradients of outputs, and all offsets numbers, and notes the largest
   /// score of each row: NaN for one that had a NaN as offset or was not finite. All threads call it.
   __device__ __forceinline__ void clean_queries(int stage, std::uint32_t q, std::uint32_t d_o) const {
-    std::uint32_t const row = min(threadIdx.x % 64, query_rows - 1);
+    std::uint32_t const row = min(threadIdx.x, query_rows - 1), owns = threadIdx.x < query_rows;
     std::uint32_t const offset = block.stats_at(stage) + row * 4;
-    std::uint32_t const largest = block.shared + Block::largest_offset + row * 4;
+    std::uint32_t const largest = block.shared + Block::largest_offset;
     float added;
     asm volatile("ld.shared.f32 %0, [%1];" : "=f"(added) : "r"(offset) : "memory");
     float const most = largest_score<T>(-added, exponent_scale(block.launch.scale));
-    std::uint32_t const from = (threadIdx.x / 64 % 2 == 0 ? q : d_o) + row * 128;
-    bool const low = make_row_finite<T, QueryTile::panels, query_panel>(from);
-    bool const high = make_row_finite<T, QueryTile::panels, query_panel>(from + 16);
+    store_if(largest + row * 4, most, owns);
     __syncthreads();
-    store_if(offset, 0, threadIdx.x < query_rows && most != most);
-    store_if(largest, most, threadIdx.x < query_rows);
-    __syncthreads();
-    store_if(largest, not_a_number, low | high);
+    store_if(offset, 0, owns && most != most);
+    auto const note = [&](std::uint32_t bad_row, bool bad) {
+      store_if(largest + bad_row * 4, not_a_number, bad);
+    };
+    make_rows_finite<T, query_rows, Block::threads, QueryTile::panels, query_panel>(q, threadIdx.x, note);
+    make_rows_finite<T, query_rows, Block::threads, QueryTile::panels, query_panel>(d_o, threadIdx.x, note);
     __syncthreads();
   }
 

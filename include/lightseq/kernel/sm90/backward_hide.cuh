@@ -78,22 +78,21 @@ struct BackwardHide {
   __device__ __forceinline__ void clean_queries(int stage) const {
     auto& memory = block.memory;
     auto const& stats = memory.control.stats[stage];
-    std::uint32_t const thread = seldom_thread();
-    std::uint32_t const row = min(thread % 128, query_rows - 1), second = thread >= 256;
-    std::uint32_t const offset = ptx::shared_address(stats) + row * 4;
+    std::uint32_t const thread = seldom_thread() - 128, second = thread >= 128;
+    std::uint32_t const row = min(thread, query_rows - 1), owns = thread < query_rows;
+    std::uint32_t const offset = ptx::shared_address(stats), largest = offset + query_rows * 4;
     // The gradients of outputs lie after the queries.
     std::uint32_t const tile =
         ptx::shared_address(memory.q) + (second ? sizeof(memory.q) : 0) + stage * Block::query_bytes;
-    Block::sync_both_warpgroups();
     float const most = largest_score<T>(stats[row], exponent_scale(block.launch.scale));
-    bool const low = make_row_finite<T, Block::panels, Block::query_panel>(tile + row * 128);
-    bool const high = make_row_finite<T, Block::panels, Block::query_panel>(tile + row * 128 + 16);
+    Block::sync_both_warpgroups();
+    store_if(offset + row * 4, 0, owns && most != most);
+    store_if(largest + row * 4, most, owns);
+    Block::sync_both_warpgroups();
+    make_rows_finite<T, query_rows, 128, Block::panels, Block::query_panel>(
+        tile, thread % 128,
+        [&](std::uint32_t bad_row, bool bad) { store_if(largest + bad_row * 4, not_a_number, bad); });
     fence_shared_writes();
-    Block::sync_both_warpgroups();
-    store_if(offset, 0, !second && most != most);
-    store_if(offset + query_rows * 4, most, !second);
-    Block::sync_both_warpgroups();
-    store_if(offset + query_rows * 4, not_a_number, low | high);
     Block::sync_both_warpgroups();
   }
 };

@@ -37,13 +37,16 @@ struct BackwardLoad {
         key_tile.from_last = index < launch.order.from_last;
       }
       __syncwarp();
-      int const steps =
-          index < launch.order.tiles ? block.walk_queries(key_tile).count() * launch.order.group : -1;
+      typename Block::Walk::Count head{-1, 0, 0};
+      if (index < launch.order.tiles) head = block.walk_queries(key_tile).count();
+      bool const all_tested = index >= launch.order.tiles || launch.late_scale != 1 ||
+                              launch.keys[key_tile.segment].count - key_tile.first < key_rows;
       if (leads) {
-        key_tile.steps = steps;
+        key_tile.steps = head.tiles * launch.order.group;
+        key_tile.whole = {head.tiles, head.whole_begin, all_tested ? 0 : head.whole_end};
         control.tile_full.arrive();
       }
-      if (steps < 0) return;
+      if (head.tiles < 0) return;
       if (leads) load_keys(key_tile, tile_parity);
       for (int i = 0; i < launch.order.group; ++i) {
         auto walk = block.walk_queries(key_tile);

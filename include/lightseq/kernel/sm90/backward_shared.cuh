@@ -8,6 +8,7 @@
 #include "lightseq/kernel/gpu/fragment.cuh"
 #include "lightseq/kernel/gpu/key_tile_scheduler.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
+#include "lightseq/kernel/gpu/whole_steps.hpp"
 #include "lightseq/kernel/sm90/backward_fragment.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
 #include "lightseq/kernel/sm90/dq_zero_round.cuh"
@@ -90,7 +91,8 @@ struct BackwardShared {
   struct KeyTile : TilePlace {
     int unit, turn;  ///< unit of DqZeroRound
     bool from_last;  ///< whether later keys were taken earlier; if not, its queries are taken backwards
-    int steps;       ///< query tiles of all heads, or -1: no more key tiles
+    int steps;       ///< query tiles of all heads; negative: no more key tiles
+    WholeSteps whole;
   };
   /// A query tile.
   struct Step {
@@ -196,11 +198,6 @@ struct BackwardShared {
     __syncwarp();
     memory.control.tile_empty.arrive_if(threadIdx.x % 32 == 0);
     return key_tile;
-  }
-
-  /// What of a step must be tested. Its queries have come.
-  __device__ __forceinline__ int tests(int number) const {
-    return ptx::uniform(memory.control.steps[number % steps_known].tests);
   }
 };
 
