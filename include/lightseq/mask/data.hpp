@@ -9,13 +9,27 @@
 
 namespace lightseq {
 
+/// A mask that looks at a list which lies elsewhere says so, `static constexpr bool looks_elsewhere = true`:
+/// where the list is in a GPU's memory, what launches kernels on the host asks it nothing.
+template <class M>
+concept LooksElsewhere = Mask<M> && requires {
+  requires M::looks_elsewhere;
+};
+
+/// What cover() says, as far as a launching host can know: partial, of a mask that looks elsewhere.
+template <Mask M>
+Cover cover_at_launch(M const& mask, Range const& queries, Range const& keys) {
+  if constexpr (LooksElsewhere<M>) return Cover::partial;
+  return mask.cover(queries, keys);
+}
+
 /// A mask that holds a list of any length. `data()` are its bytes, and `view(data)` is the same mask over a
-/// copy of these at a multiple of 16 bytes: a Mask of trivially copyable type `View`, which does not own
-/// what it looks at. The library places the bytes where a device reads them: kernels see the view alone, and
-/// the mask itself is asked on the host only.
+/// copy of these at a multiple of 16 bytes: a Mask of trivially copyable type `View`, which LooksElsewhere.
+/// The library places the bytes where a device reads them: kernels see the view alone, and the mask itself is
+/// asked on the host only.
 template <class M>
 concept HasData = Mask<M> && requires(M const mask, std::byte const* data) {
-  requires Mask<typename M::View> && std::is_trivially_copyable_v<typename M::View>;
+  requires LooksElsewhere<typename M::View> && std::is_trivially_copyable_v<typename M::View>;
   { mask.data() } -> std::same_as<std::span<std::byte const>>;
   { mask.view(data) } -> std::same_as<typename M::View>;
 };

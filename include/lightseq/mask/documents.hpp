@@ -23,6 +23,7 @@ namespace lightseq {
 template <Mask Inner = Causal>
 class DocumentsView {
  public:
+  static constexpr bool looks_elsewhere = true;
   static constexpr bool exact_rows = HasExactRows<Inner>;
 
   DocumentsView() = default;

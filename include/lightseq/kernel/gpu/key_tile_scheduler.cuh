@@ -9,6 +9,7 @@
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/kernel/gpu/query_tile_scheduler.cuh"
 #include "lightseq/kernel/gpu/segment.cuh"
+#include "lightseq/mask/data.hpp"
 #include "lightseq/mask/mask.hpp"
 
 /// In which order the backward kernels take tiles of keys, and for each of them tiles of queries.
@@ -76,7 +77,7 @@ struct KeyTileScheduler {
       key_tiles += (keys.rows + key_rows - 1) / key_rows;
       for (Segment const& queries : call.queries.segments)
         if (queries.rows > 0 && keys.rows > 0)
-          uneven |= mask.cover(queries.hull(), keys.hull()) != Cover::full;
+          uneven |= cover_at_launch(mask, queries.hull(), keys.hull()) != Cover::full;
     }
     // Even tiles: one head after another. Uneven ones: the long ones of many heads first, but of no more
     // heads than are begun together, or keep their queries and gradients in the L2 cache, 40 MB of them; in

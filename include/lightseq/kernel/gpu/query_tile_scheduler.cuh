@@ -11,6 +11,7 @@
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/kernel/gpu/launch_limits.hpp"
+#include "lightseq/mask/data.hpp"
 #include "lightseq/mask/mask.hpp"
 
 namespace lightseq {
@@ -70,7 +71,7 @@ struct QueryTileScheduler {
       for (Segment const& queries : call.queries.segments)
         for (Segment const& keys : positions.segments)
           if (queries.rows > 0 && keys.rows > 0)
-            uneven |= mask.cover(queries.hull(), keys.hull()) != Cover::full;
+            uneven |= cover_at_launch(mask, queries.hull(), keys.hull()) != Cover::full;
     }
     // Even tiles: one head after another. Uneven ones: the long ones of many heads first, but of no more
     // heads than keep their keys and values in the L2 cache, 32 MB of them.

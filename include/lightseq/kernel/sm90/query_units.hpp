@@ -5,6 +5,7 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/range.hpp"
+#include "lightseq/mask/data.hpp"
 #include "lightseq/mask/mask.hpp"
 
 namespace lightseq {
@@ -45,7 +46,7 @@ struct QueryUnits {
     many.count = most_for(key_tiles);
     // Fewer query tiles could leave the last unit empty.
     bool const few = many.count == 1 || query_tiles < std::int64_t{many.count} * many.count;
-    if (!BoundedMask<M> || few || !ascends(queries) || !ascends(keys)) return one;
+    if (!BoundedMask<M> || LooksElsewhere<M> || few || !ascends(queries) || !ascends(keys)) return one;
     many.query_tiles = static_cast<int>((query_tiles + many.count - 1) / many.count);
     many.key_tiles = static_cast<int>((key_tiles + many.count - 1) / many.count);
     for (int i = 0; i < many.count; ++i) {
