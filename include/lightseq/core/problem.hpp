@@ -18,6 +18,9 @@ struct Problem {
   std::int64_t heads = 1;     ///< query heads
   std::int64_t kv_heads = 0;  ///< key/value heads, a divisor of heads; 0 means as many as heads
   float scale = 0;            ///< factor on q.k before the softmax; 0 means 1 / sqrt(head dim)
+  /// Documents that a pack has at most, at most seqlen; 0 means seqlen. Only schedules that plan for each
+  /// batch ask for it.
+  std::int64_t max_documents = 0;
 };
 
 /// The factor on q.k that a problem asks for: its own, or 1 / sqrt(head_dim) where it gives 0.

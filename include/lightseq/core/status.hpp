@@ -31,7 +31,8 @@ enum class Code {
   not_constructed,  ///< `peer` could not be constructed, so no rank is
   out_of_order,     ///< `peer` sent `other` of the origin `have`, where `subject` of `need` was awaited
   withdrawn,        ///< `rank` has withdrawn
-  capturing         ///< `subject` is being captured into a CUDA graph, and cannot be waited for
+  capturing,        ///< `subject` is being captured into a CUDA graph, and cannot be waited for
+  not_planned,      ///< `subject` was not planned, or by an object for another rank, world or size
 };
 
 /// Which call a message belongs to: a step of a pass of an object. Ranks number their objects alike.
@@ -152,6 +153,8 @@ struct [[nodiscard]] Status {
         return Text("rank ") + rank + " has withdrawn";
       case Code::capturing:
         return where + name + " is being captured into a CUDA graph: what is not enqueued yet is not awaited";
+      case Code::not_planned:
+        return where + name + " has no plan of this object";
     }
     return where + "unknown code";
   }

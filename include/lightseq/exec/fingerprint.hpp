@@ -104,9 +104,9 @@ inline std::string route_words(std::int64_t number) {
   return static_cast<Route>(number) == Route::owner ? "owner" : "neighbour";
 }
 
-/// All of it. The problem need not make sense yet.
-template <int HeadDim, class Traits, Mask M, Schedule S>
-Fingerprint fingerprint_of(Problem const& given, M const& mask, S const& schedule, int world) {
+/// Of the problem and the traits. The problem need not make sense yet.
+template <int HeadDim, class Traits>
+Fingerprint fingerprint_of(Problem const& given) {
   Problem const problem = with_defaults(given, HeadDim);
   Fingerprint fingerprint;
   fingerprint.add("batch", problem.batch);
@@ -119,6 +119,13 @@ Fingerprint fingerprint_of(Problem const& given, M const& mask, S const& schedul
   fingerprint.add("the route", static_cast<int>(Traits::route), route_words);
   fingerprint.add("the traits' inference", Traits::inference);    // says which ranks meet before any call
   fingerprint.add("the traits' one_launch", Traits::one_launch);  // says where ranks of one GPU meet
+  return fingerprint;
+}
+
+/// All of it.
+template <int HeadDim, class Traits, Mask M, Schedule S>
+Fingerprint fingerprint_of(Problem const& problem, M const& mask, S const& schedule, int world) {
+  Fingerprint fingerprint = fingerprint_of<HeadDim, Traits>(problem);
   add_fingerprint(fingerprint, "the schedules", schedule, checksum(schedule, world));
   add_fingerprint(fingerprint, "the masks", mask, checksum(mask, problem.seqlen));
   return fingerprint;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -55,18 +56,25 @@ Sequence<T> random_sequence(Problem const& problem, int head_dim, std::uint64_t 
   return s;
 }
 
+/// Where the rows of a shard sit in the sequence, as Positions say it.
+template <class At>
+concept RowPositions = requires(At const& at, std::int64_t row) {
+  { at.rows() } -> std::same_as<std::int64_t>;
+  { at.position(row) } -> std::same_as<std::int64_t>;
+};
+
 /// Calls move(index in the whole, index in the part) for each of the part's runs of `run` elements, where a
 /// tensor is `outer` times [token, run].
-template <class Move>
-void for_each_row(std::int64_t outer, std::int64_t tokens, Positions const& at, std::int64_t run, Move move) {
+template <RowPositions At, class Move>
+void for_each_row(std::int64_t outer, std::int64_t tokens, At const& at, std::int64_t run, Move move) {
   for (std::int64_t i = 0; i < outer; ++i)
     for (std::int64_t row = 0; row < at.rows(); ++row)
       move((i * tokens + at.position(row)) * run, (i * at.rows() + row) * run);
 }
 
 /// The part of a sequence at these positions: its inputs, and poisoned results.
-template <class T>
-Sequence<T> part_of(Sequence<T> const& whole, Positions const& at) {
+template <class T, RowPositions At = Positions>
+Sequence<T> part_of(Sequence<T> const& whole, At const& at) {
   Sequence<T> part;
   auto const take = [&](std::vector<T> const& from, Shape const& shape) {
     std::int64_t const run = shape.heads * shape.dim;
@@ -90,8 +98,8 @@ Sequence<T> part_of(Sequence<T> const& whole, Positions const& at) {
 }
 
 /// Puts the results of the part at these positions where they belong in the whole.
-template <class T>
-void put_back(Sequence<T> const& part, Positions const& at, Sequence<T>& whole) {
+template <class T, RowPositions At = Positions>
+void put_back(Sequence<T> const& part, At const& at, Sequence<T>& whole) {
   auto const put = [&](auto const& from, auto& to, std::int64_t outer, std::int64_t run) {
     for_each_row(outer, whole.q_shape.tokens, at, run, [&](std::int64_t target, std::int64_t source) {
       std::copy_n(from.begin() + source, run, to.begin() + target);
@@ -161,15 +169,21 @@ Errors dense_errors(Sequence<T> const& s, M const& mask, float scale = 0) {
 
 /// Forward and backward of one rank on its part of a sequence, with a poisoned workspace; the results go back
 /// into the sequence.
+template <class Attn, RowPositions At, class... Batch>
+Status run_rank(Attn& attn, At const& at, Sequence<typename Attn::Element>& whole, Batch const&... batch) {
+  auto part = part_of(whole, at);
+  std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()), std::byte{0xff});
+  Status status = attn.forward(part.inputs(), part.outputs(), workspace, batch...);
+  std::fill(workspace.begin(), workspace.end(), std::byte{0xff});
+  if (status.ok()) status = attn.backward(part.backward_inputs(), part.gradients(), workspace, batch...);
+  if (status.ok()) put_back(part, at, whole);
+  return status;
+}
+
+/// The same of a DistAttn that plans once.
 template <class Attn>
 Status run_rank(Attn& attn, Sequence<typename Attn::Element>& whole) {
-  auto part = part_of(whole, attn.positions());
-  std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()), std::byte{0xff});
-  Status status = attn.forward(part.inputs(), part.outputs(), workspace);
-  std::fill(workspace.begin(), workspace.end(), std::byte{0xff});
-  if (status.ok()) status = attn.backward(part.backward_inputs(), part.gradients(), workspace);
-  if (status.ok()) put_back(part, attn.positions(), whole);
-  return status;
+  return run_rank(attn, attn.positions(), whole);
 }
 
 /// The same on every rank of a world of threads: the text of the first Status that is not ok, or nothing.

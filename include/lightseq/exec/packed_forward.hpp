@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "lightseq/core/abi.hpp"
+#include "lightseq/exec/forward.hpp"
+#include "lightseq/exec/packed_pass.hpp"
+#include "lightseq/kernel/call.hpp"
+#include "lightseq/schedule/buffers.hpp"
+
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+
+/// Where the forward over packs keeps things in its workspace.
+struct PackedForwardLayout : PackedLayout {
+  /// See PackedLayout::make().
+  template <class T, bool WritesRuns>
+  static PackedForwardLayout make(Extents const& extents, int world, std::int64_t max_rows,
+                                  std::int64_t max_pieces, std::int64_t scratch_bytes) {
+    Arena arena;
+    PackedForwardLayout layout;
+    static_cast<PackedLayout&>(layout) =
+        PackedLayout::make<T, WritesRuns>(extents, world, max_rows, max_pieces, scratch_bytes, arena);
+    Accumulators const sums(extents, max_rows);
+    layout.o = arena.take(sums.q_bytes);
+    layout.top = arena.take(sums.stats_bytes);
+    layout.sum = arena.take(sums.stats_bytes);
+    layout.bytes = arena.bytes();
+    return layout;
+  }
+
+  Buffer o;                ///< the float accumulator, where o itself cannot be it
+  Buffer top, sum;         ///< the accumulator's
+  std::int64_t bytes = 0;  ///< of the workspace
+};
+
+/// One forward of one rank over a pack; see execute_packed(). The last step that has work attends all rows
+/// and writes o and lse.
+template <class Q, class T, Mask Inner>
+requires Queue<Q, T, PackedRows<Inner>>
+class PackedForwardPass : public PackedPass<Q, T, Inner> {
+ public:
+  static constexpr Pass pass = Pass::forward;
+
+  PackedForwardPass(Q& queue, PackedPlan const& plan, RankPart const& part, PackedForwardLayout const& layout,
+                    std::byte* base, Inner const& mask, Inputs<T> const& in, Outputs<T> const& out)
+      : PackedPass<Q, T, Inner>(queue, plan, part, layout, base, mask, in.k, in.v),
+        q_(in.q),
+        out_{out.o, RowStats<float>::packed(out.lse, part.extents.heads, rows_)} {
+    auto const floats = [&](Buffer const& buffer) { return reinterpret_cast<float*>(base + buffer.offset); };
+    if constexpr (std::is_same_v<T, float>)
+      own_.o = out.o;
+    else
+      own_.o = {floats(layout.o), Strides::packed(part.q_shape(rows_))};
+    own_.top = RowStats<float>::packed(floats(layout.top), part.extents.heads, rows_);
+    own_.sum = RowStats<float>::packed(floats(layout.sum), part.extents.heads, rows_);
+  }
+
+  void begin() { this->pack_own_keys(); }
+
+  void attend(int step) {
+    if (step == last_step_)
+      attend(step, {0, rows_, 1}, out_);
+    else
+      attend(step, step == 0 ? Segment{0, rows_, 1} : plan_[step].query_rows(), own_);
+  }
+
+  void end() {}
+
+ private:
+  template <class Result>
+  void attend(int step, Segment const& rows, Result const& to) {
+    ForwardCall<T, Result> call;
+    this->describe(step, rows, call);
+    call.q = q_.from(rows.begin);
+    call.out = from(to, rows.begin);
+    if (step > 0) call.carried = from(own_, rows.begin);
+    queue_.forward(call, this->mask(plan_[step]), this->scratch());
+  }
+
+  static Finished<T> from(Finished<T> const& all, std::int64_t first) {
+    return {all.o.from(first), all.lse.from(first)};
+  }
+  static Partial<float> from(Partial<float> const& all, std::int64_t first) {
+    return {all.o.from(first), all.top.from(first), all.sum.from(first)};
+  }
+
+  using PackedPass<Q, T, Inner>::queue_, PackedPass<Q, T, Inner>::plan_, PackedPass<Q, T, Inner>::rows_,
+      PackedPass<Q, T, Inner>::last_step_;
+  Tensor<T const> q_;
+  Finished<T> out_;
+  Partial<float> own_;  ///< the accumulator
+};
+
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "lightseq/core/abi.hpp"
+#include "lightseq/core/tensor.hpp"
+#include "lightseq/exec/device.hpp"
+#include "lightseq/exec/key_rows.hpp"
+#include "lightseq/exec/shard.hpp"
+#include "lightseq/exec/workspace.hpp"
+#include "lightseq/mask/packed_rows.hpp"
+#include "lightseq/schedule/packed_plan.hpp"
+
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+
+/// Where a pass over packs keeps what both passes need, for shards and slots of at most so many rows.
+struct PackedLayout {
+  /// `max_pieces` of all ranks; kernels need `scratch_bytes`. A device that reads the host's memory needs no
+  /// room for the runs.
+  template <class T, bool WritesRuns>
+  static PackedLayout make(Extents const& extents, int world, std::int64_t max_rows, std::int64_t max_pieces,
+                           std::int64_t scratch_bytes, Arena& arena) {
+    PackedLayout layout;
+    if (world > 1) {
+      layout.own = arena.take(KeyRows<T>::bytes(extents, max_rows));
+      for (Buffer& slot : layout.slots) slot = arena.take(KeyRows<T>::bytes(extents, max_rows));
+    }
+    layout.scratch = arena.take(scratch_bytes);
+    std::int64_t const runs = PackedPlan::max_runs(max_pieces) * std::int64_t{sizeof(RowRun)};
+    if (WritesRuns) layout.runs = arena.take(runs + 16);
+    return layout;
+  }
+
+  Buffer own;       ///< the rank's keys and values, row by row
+  Buffer slots[2];  ///< others', in turn
+  Buffer scratch;   ///< the kernels'
+  Buffer runs;      ///< of the step that is attended
+};
+
+/// What both passes over a pack do alike: they know their plan, keys and slots.
+template <class Q, class T, Mask Inner>
+class PackedPass {
+ public:
+  /// `mask` is the mask within documents, `k` and `v` are the rank's own.
+  PackedPass(Q& queue, PackedPlan const& plan, RankPart const& part, PackedLayout const& layout,
+             std::byte* base, Inner const& mask, Tensor<T const> k, Tensor<T const> v)
+      : queue_(queue),
+        plan_(plan),
+        part_(part),
+        layout_(layout),
+        base_(base),
+        inner_(mask),
+        k_(k),
+        v_(v),
+        rows_(plan[0].rows) {
+    for (int step = 0; step < plan.steps(); ++step)
+      if (!plan[step].empty()) last_step_ = step;
+  }
+
+  /// The rank's keys and values as others get them, and others' for a step.
+  KeyRows<T> own_keys() const { return at<T>(layout_.own); }
+  KeyRows<T> slot(int step) const { return at<T>(layout_.slots[step & 1]); }
+
+ protected:
+  template <class U>
+  KeyRows<U> at(Buffer const& buffer) const {
+    return {reinterpret_cast<U*>(base_ + buffer.offset), part_.extents};
+  }
+  std::byte* scratch() const { return base_ + layout_.scratch.offset; }
+
+  /// Copies the rank's keys and values to where they are sent from.
+  void pack_own_keys() {
+    if (plan_.sends().empty()) return;
+    queue_.copy(k_, own_keys().k(), part_.kv_shape(rows_));
+    queue_.copy(v_, own_keys().v(), part_.kv_shape(rows_));
+  }
+
+  /// What kernels see of the mask at a step whose queries begin with the shard's row `first`.
+  PackedRows<Inner> mask(PackedStep const& step) {
+    RowRun const *queries = step.queries.data(), *keys = step.keys.data();
+    if constexpr (WritesBytes<Q>) {
+      std::byte* const to = base_ + layout_.runs.offset;
+      std::span const bytes = std::as_bytes(step.queries);
+      std::byte* const after = to + (bytes.size() + 15) / 16 * 16;
+      queue_.write(bytes, to);
+      queue_.write(std::as_bytes(step.keys), after);
+      queries = reinterpret_cast<RowRun const*>(to), keys = reinterpret_cast<RowRun const*>(after);
+    }
+    return {
+        {queries, static_cast<int>(step.queries.size())}, {keys, static_cast<int>(step.keys.size())}, inner_};
+  }
+
+  /// Fills in what of a call follows from its step; its queries are these rows of the shard.
+  template <class Call>
+  void describe(int step, Segment const& rows, Call& call) const {
+    part_.describe_problem(call);
+    call.queries = {{rows, {}}};
+    call.keys = {{{0, plan_[step].rows, 1}, {}}};
+    call.k = step == 0 ? k_ : Tensor<T const>(slot(step).k());
+    call.v = step == 0 ? v_ : Tensor<T const>(slot(step).v());
+  }
+
+  Q& queue_;
+  PackedPlan const& plan_;
+  RankPart const& part_;
+  PackedLayout const& layout_;
+  std::byte* base_;
+  Inner const& inner_;
+  Tensor<T const> k_, v_;
+  std::int64_t rows_;   ///< of the rank
+  int last_step_ = -1;  ///< with work
+};
+
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+#include "lightseq/mask/causal.hpp"
+#include "lightseq/mask/data.hpp"
+#include "lightseq/mask/mask.hpp"
+
+namespace lightseq {
+
+/// Neighbouring rows of queries, or of keys, that are neighbours in one document too. The runs of a side are
+/// in the order of their rows; those of a document lie together, without rows between them, in the order of
+/// their positions.
+struct RowRun {
+  std::int32_t row = 0, rows = 0;   ///< the first row, and how many
+  std::int32_t position = 0;        ///< of the first row, within its document
+  std::int32_t first = 0, end = 0;  ///< which runs of the other side are of this document: at least one
+
+  LIGHTSEQ_HD constexpr Range all_rows() const { return {row, std::int64_t{row} + rows}; }
+  LIGHTSEQ_HD constexpr Range positions() const { return {position, std::int64_t{position} + rows}; }
+
+  /// Positions of those of some rows that are in the run.
+  LIGHTSEQ_HD constexpr Range positions(Range const& of) const {
+    Range const own = all_rows();
+    return {position + (of.begin > own.begin ? of.begin : own.begin) - row,
+            position + (of.end < own.end ? of.end : own.end) - row};
+  }
+  friend constexpr bool operator==(RowRun const&, RowRun const&) = default;
+};
+static_assert(std::is_trivially_copyable_v<RowRun> && sizeof(RowRun) == 20);
+
+/// The runs of a side, which lie elsewhere.
+class RowRuns {
+ public:
+  RowRuns() = default;
+  LIGHTSEQ_HD constexpr RowRuns(RowRun const* runs, int count) : runs_(runs), count_(count) {
+    while (first_step_ <= count / 2) first_step_ *= 2;
+  }
+
+  LIGHTSEQ_HD constexpr int count() const { return count_; }
+  LIGHTSEQ_HD constexpr RowRun const& operator[](int run) const { return runs_[run]; }
+
+  /// How many runs begin before a row.
+  LIGHTSEQ_HD constexpr int begun(std::int64_t row) const {
+    // The same steps for every row: the threads of a warp do not part.
+    int begun = 0;
+    for (int step = first_step_; step > 0; step /= 2) {
+      int const next = begun + step;
+      if (next <= count_ && runs_[next - 1].row < row) begun = next;
+    }
+    return begun;
+  }
+
+  /// The run that a row is in, or -1.
+  LIGHTSEQ_HD constexpr int run_of(std::int64_t row) const {
+    int const last = begun(row + 1) - 1;
+    return last >= 0 && runs_[last].all_rows().contains(row) ? last : -1;
+  }
+
+  /// Which runs some rows touch, `first` to before `end`.
+  struct Some {
+    int first, end;
+    LIGHTSEQ_HD constexpr int count() const { return end - first; }
+  };
+  LIGHTSEQ_HD constexpr Some touched(Range const& rows) const {
+    int const before = begun(rows.begin);
+    bool const inside = before > 0 && runs_[before - 1].all_rows().contains(rows.begin);
+    return {inside ? before - 1 : before, begun(rows.end)};
+  }
+
+  /// The first row of a document's runs, `first` to before `end`, at this position or later; the row after
+  /// them where there is none.
+  LIGHTSEQ_HD constexpr std::int64_t row_at(std::int64_t position, int first, int end) const {
+    int run = first;
+    while (run < end - 1 && runs_[run].positions().end <= position) ++run;
+    RowRun const& in = runs_[run];
+    std::int64_t const skipped = position - in.position;
+    return in.row + (skipped < 0 ? 0 : skipped < in.rows ? skipped : in.rows);
+  }
+
+ private:
+  RowRun const* runs_ = nullptr;
+  int count_ = 0;
+  int first_step_ = 1;  ///< a power of 2, at most the count
+};
+
+/// Packed documents as kernels see them when a rank attends its pieces of them to keys of one slot: positions
+/// are rows, of queries on one side and of keys on the other, and a query sees the keys of its own document
+/// that `Inner` shows it by their positions within the document. Rows in no run see nothing, and nobody sees
+/// them. The documents come in the same order on both sides. It owns neither list. All answers take
+/// O(log runs) steps and one for each run that a document has in the slot, and are as exact as Documents'.
+template <Mask Inner = Causal>
+class PackedRows {
+ public:
+  static constexpr bool exact_rows = HasExactRows<Inner>;
+  static constexpr bool looks_elsewhere = true;
+
+  PackedRows() = default;
+  LIGHTSEQ_HD constexpr PackedRows(RowRuns const& queries, RowRuns const& keys, Inner const& inner)
+      : queries_(queries), keys_(keys), inner_(inner) {}
+
+  LIGHTSEQ_HD constexpr bool visible(std::int64_t query, std::int64_t key) const {
+    int const q = queries_.run_of(query), k = keys_.run_of(key);
+    if (q < 0 || k < queries_[q].first || k >= queries_[q].end) return false;
+    return inner_.visible(queries_[q].position + query - queries_[q].row,
+                          keys_[k].position + key - keys_[k].row);
+  }
+
+  LIGHTSEQ_HD constexpr Cover cover(Range queries, Range keys) const {
+    if (!keys_of(queries).touches(keys)) return Cover::none;
+    RowRuns::Some const some = queries_.touched(queries);
+    if (some.count() != 1) return Cover::partial;
+    RowRun const& q = queries_[some.first];
+    RowRun const &first = keys_[q.first], &last = keys_[q.end - 1];
+    bool whole = q.row <= queries.begin && queries.end <= q.all_rows().end && first.row <= keys.begin &&
+                 keys.end <= last.all_rows().end;
+    bool shown = false;
+    for (int k = q.first; k < q.end; ++k) {
+      if (!keys_[k].all_rows().touches(keys)) continue;
+      Cover const cover = inner_.cover(q.positions(queries), keys_[k].positions(keys));
+      whole = whole && cover == Cover::full;
+      shown = shown || cover != Cover::none;
+    }
+    return whole ? Cover::full : shown ? Cover::partial : Cover::none;
+  }
+
+  LIGHTSEQ_HD constexpr Range keys_of(Range queries) const {
+    return bound(queries_, keys_, queries, [this](Range of) { return keys_within(inner_, of); });
+  }
+  LIGHTSEQ_HD constexpr Range queries_of(Range keys) const {
+    return bound(keys_, queries_, keys, [this](Range of) { return queries_within(inner_, of); });
+  }
+
+ private:
+  /// From what the first run among some rows sees to what the last one sees, by a bound of `Inner`.
+  template <std::invocable<Range> Of>
+  LIGHTSEQ_HD static constexpr Range bound(RowRuns const& own, RowRuns const& other, Range const& rows,
+                                           Of inner_bound) {
+    RowRuns::Some const some = own.touched(rows);
+    if (some.count() <= 0) return {};
+    RowRun const &head = own[some.first], &tail = own[some.end - 1];
+    return {other.row_at(inner_bound(head.positions(rows)).begin, head.first, head.end),
+            other.row_at(inner_bound(tail.positions(rows)).end, tail.first, tail.end)};
+  }
+
+  RowRuns queries_, keys_;
+  [[no_unique_address]] Inner inner_ = {};
+};
+static_assert(LooksElsewhere<PackedRows<>> && BoundedMask<PackedRows<>> && std::is_trivially_copyable_v<PackedRows<>>);
+
+}  // namespace lightseq

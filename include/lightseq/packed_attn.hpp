@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "lightseq/core/abi.hpp"
+#include "lightseq/core/document_ends.hpp"
+#include "lightseq/core/text.hpp"
+#include "lightseq/dist_attn.hpp"
+#include "lightseq/exec/attention_rank.hpp"
+#include "lightseq/exec/execute_packed.hpp"
+#include "lightseq/exec/packed_backward.hpp"
+#include "lightseq/exec/packed_exchange.hpp"
+#include "lightseq/exec/packed_forward.hpp"
+#include "lightseq/mask/documents.hpp"
+#include "lightseq/mask/packed_rows.hpp"
+#include "lightseq/partition/balanced_packing.hpp"
+#include "lightseq/schedule/packed_plan.hpp"
+#include "lightseq/schedule/packed_ring.hpp"
+
+namespace lightseq {
+inline namespace LIGHTSEQ_ABI {
+
+/// A batch of packed documents as one rank knows it: who owns which tokens, and what this rank does. Storage
+/// of the caller's, made by DistAttn::batch() and filled by DistAttn::plan(); any number of them may live at
+/// once, each must outlive the calls that take it until these have returned.
+class PackedBatch {
+ public:
+  /// Which tokens each rank owns; see Pieces. This rank's are `pieces().shard(rank)`.
+  Pieces const& pieces() const { return pieces_; }
+
+  /// What this rank does.
+  PackedPlan const& plan() const { return plan_; }
+
+  /// Whether plan() has filled it.
+  bool planned() const { return plan_.steps() > 0; }
+
+ private:
+  template <int HeadDim, Mask M, AnySchedule S, class Traits>
+  friend class DistAttn;
+
+  PackedBatch(int rank, int world, std::int64_t max_pieces, std::int64_t max_rows)
+      : pieces_(world, max_pieces), plan_(rank, world, max_pieces, max_rows) {}
+
+  Pieces pieces_;
+  PackedPlan plan_;
+};
+
+/// Exact attention over packed documents that are dealt out to ranks anew with every batch. It is constructed
+/// once, by all ranks alike, for the largest batch: problem().seqlen is the most tokens of a batch, and
+/// problem().max_documents the most documents. plan() then derives what a batch needs, on the host, and
+/// forward() and backward() take the rank's own tokens of it, in the order of `batch.pieces().shard(rank)`.
+/// All ranks plan the same documents and make the same calls in the same order. Otherwise as the other
+/// DistAttns. Source of the balance: the packing of whole documents by length, with few cut; see
+/// BalancedPacking.
+template <int HeadDim, Mask Inner, class Traits>
+class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
+    : public AttentionRank<HeadDim, PackedRows<Inner>, Traits> {
+  using Rank = AttentionRank<HeadDim, PackedRows<Inner>, Traits>;
+  using typename Rank::Kernels, typename Rank::Queue;
+
+ public:
+  using typename Rank::Element, typename Rank::Device, typename Rank::Stream, typename Rank::Transport;
+  using Schedule = PackedRing;
+
+  /// `inner` is the mask within documents; `transport` is borrowed. Every pair of ranks that a batch may need
+  /// is connected here. Throws Error, with the numbers, as the other DistAttns do.
+  DistAttn(Transport& transport, Problem const& problem, Inner inner = {}, PackedRing schedule = {})
+      : DistAttn(Alone{}, transport, problem, inner, schedule) {
+    this->agree(fingerprint(problem, inner, schedule));
+    connect();
+  }
+
+  /// Storage for a batch.
+  PackedBatch batch() const { return {part_.rank, part_.world, max_pieces_, max_rows_}; }
+
+  /// Deals out packed documents and derives what this rank does: the same on all ranks, which must be given
+  /// the same documents. Those may have fewer tokens than the problem; the rest of the sequence belongs to
+  /// nobody. Gives a sentence with the document and the numbers, and leaves the batch without a plan, where
+  /// the documents cannot be served; else nothing. Sends nothing and allocates nothing. One call at a time.
+  [[nodiscard]] Text plan(DocumentEnds const& documents, PackedBatch& batch) noexcept {
+    PackingOptions const options{.slack = schedule_.slack, .cost = schedule_.cost};
+    return planned(packing_.partition(documents, batch.pieces_, options), batch);
+  }
+
+  /// The same with the caller's own table, in any order: Piece's first four members count. It allocates where
+  /// documents are cut far more often than by balanced packing.
+  [[nodiscard]] Text plan(DocumentEnds const& documents, std::span<Piece const> table,
+                          PackedBatch& batch) noexcept {
+    Text fault = documents.fault(part_.problem.max_documents, part_.problem.seqlen);
+    if (fault.empty()) fault = batch.pieces_.assign(documents, table);
+    return planned(fault, batch);
+  }
+
+  /// How many tokens of a batch this rank owns.
+  std::int64_t tokens(PackedBatch const& batch) const { return batch.pieces_.rows(part_.rank); }
+
+  /// How many tokens of a batch a rank may own.
+  std::int64_t max_tokens() const { return max_rows_; }
+
+  /// Bytes that a call's workspace must have, whatever the batch. Nothing in it lives between calls.
+  std::int64_t workspace_bytes(Pass pass) const {
+    return pass == Pass::forward ? forward_layout_.bytes : backward_layout_.bytes;
+  }
+
+  /// Bytes of a workspace that serves both passes.
+  std::int64_t workspace_bytes() const { return std::max(forward_layout_.bytes, backward_layout_.bytes); }
+
+  /// As the other DistAttns' forward, for the tokens of a batch that this rank owns.
+  template <class T = NoTrace const>
+  requires Trace<T, Queue> Status forward(Inputs<Element> const& in, Outputs<Element> const& out,
+                                          std::span<std::byte> workspace, PackedBatch const& batch,
+                                          Stream const& stream = {}, T& trace = no_trace)
+  noexcept {
+    if (!batch.planned() || !is_own(batch)) return {.code = Code::not_planned, .subject = "the batch"};
+    std::int64_t const rows = tokens(batch);
+    if (Status const status = this->check_forward(in, out, rows, workspace, forward_layout_.bytes);
+        !status.ok())
+      return status;
+    std::byte* const base = aligned_base(workspace.data());
+    Queue queue(kernels_, stream, *transport_);
+    PackedForwardPass<Queue, Element, Inner> pass(queue, batch.plan_, part_, forward_layout_, base, inner_,
+                                                  this->resolved(in, rows), this->resolved(out, rows));
+    return run(batch, queue, pass, trace);
+  }
+
+  /// As the other DistAttns' backward.
+  template <class T = NoTrace const>
+  requires Trace<T, Queue> Status backward(BackwardInputs<Element> const& in, Gradients<Element> const& out,
+                                           std::span<std::byte> workspace, PackedBatch const& batch,
+                                           Stream const& stream = {}, T& trace = no_trace)
+  noexcept {
+    static_assert(!Traits::inference, "lightseq: traits for inference offer no backward");
+    if (!batch.planned() || !is_own(batch)) return {.code = Code::not_planned, .subject = "the batch"};
+    std::int64_t const rows = tokens(batch);
+    if (Status const status = this->check_backward(in, out, rows, workspace, backward_layout_.bytes);
+        !status.ok())
+      return status;
+    std::byte* const base = aligned_base(workspace.data());
+    Queue queue(kernels_, stream, *transport_);
+    PackedBackwardPass<Queue, Element, Inner> pass(queue, batch.plan_, part_, backward_layout_, base, inner_,
+                                                   this->resolved(in, rows), this->resolved(out, rows));
+    return run(batch, queue, pass, trace);
+  }
+
+ private:
+  struct Alone {};
+
+  /// All that a rank can do alone. Where it fails, the other ranks are told and throw the same.
+  DistAttn(Alone, Transport& transport, Problem const& problem, Inner const& inner,
+           PackedRing const& schedule) try
+      : Rank(transport, checked(problem, inner, transport.world(), schedule),
+             rows_of(problem, transport.world(), schedule)),
+        inner_(inner),
+        schedule_(schedule),
+        max_pieces_(pieces_of(part_.problem, transport.world(), schedule)),
+        packing_({part_.problem.max_documents, part_.problem.seqlen, transport.world()}) {
+    constexpr bool writes = WritesBytes<Queue>;
+    forward_layout_ = PackedForwardLayout::make<Element, writes>(
+        part_.extents, part_.world, max_rows_, max_pieces_, kernels_.forward_scratch_bytes());
+    if constexpr (!Traits::inference)
+      backward_layout_ = PackedBackwardLayout::make<Element, writes>(
+          part_.extents, part_.world, max_rows_, max_pieces_, kernels_.backward_scratch_bytes());
+  } catch (...) {
+    Rank::tell_failure(transport, [&] { return fingerprint(problem, inner, schedule); });
+  }
+
+  static Problem checked(Problem const& given, Inner const& inner, int world, PackedRing const& schedule) {
+    Problem problem = validated(given, HeadDim);
+    check_value(inner);
+    if (given.max_documents < 0 || schedule.slack < 0 || schedule.max_rows < 0 || schedule.max_pieces < 0)
+      fail("max_documents is ", given.max_documents, ", the slack ", schedule.slack, ", max_rows ",
+           schedule.max_rows, " and max_pieces ", schedule.max_pieces, ": none may be negative");
+    if (problem.max_documents == 0) problem.max_documents = problem.seqlen;
+    problem.max_documents = std::min(problem.max_documents, problem.seqlen);
+    if (rows_of(problem, world, schedule) > problem.seqlen + 1)
+      fail("max_rows is ", schedule.max_rows, ", and the sequence has ", problem.seqlen, " tokens");
+    return problem;
+  }
+
+  /// Rows of the largest shard: a token more than its share where one document is dealt out as by Zigzag.
+  static std::int64_t rows_of(Problem const& problem, int world, PackedRing const& schedule) {
+    if (schedule.max_rows > 0) return schedule.max_rows;
+    std::int64_t const share = tiles_of(problem.seqlen, world), slack = std::min(schedule.slack, share / 8);
+    return world == 1 ? problem.seqlen : std::min(problem.seqlen, share + slack + 1);
+  }
+
+  static std::int64_t pieces_of(Problem const& problem, int world, PackedRing const& schedule) {
+    return schedule.max_pieces > 0 ? schedule.max_pieces
+                                   : BalancedPacking::max_pieces(problem.max_documents, world);
+  }
+
+  static Fingerprint fingerprint(Problem const& problem, Inner const& inner, PackedRing const& schedule) {
+    Fingerprint fingerprint = fingerprint_of<HeadDim, Traits>(problem);
+    fingerprint.add("max_documents", problem.max_documents);
+    add_fingerprint(fingerprint, "the schedules", schedule, digest_of(schedule));
+    add_fingerprint(fingerprint, "the masks", inner, checksum(inner, problem.seqlen));
+    return fingerprint;
+  }
+
+  /// All ranks: which of them a batch makes exchange messages is not known yet.
+  void connect() {
+    if constexpr (Connects<Transport>) {
+      std::vector<int> others;
+      for (int rank = 0; rank < part_.world; ++rank)
+        if (rank != part_.rank) others.push_back(rank);
+      if (Status const status = transport_->connect(others, others); !status.ok()) fail(status.message());
+    }
+  }
+
+  Text planned(Text fault, PackedBatch& batch) noexcept {
+    batch.plan_.clear();
+    if (!is_own(batch)) fault = "the batch was made by another object, for another rank, world or size";
+    Pieces& pieces = batch.pieces_;
+    if (fault.empty() && pieces.max_rows() > max_rows_) {
+      fault = Text("a rank owns ") + pieces.max_rows() + " tokens, and there is room for " + max_rows_;
+      pieces.clear();
+    }
+    if (fault.empty())
+      batch.plan_.assign(pieces, [this](Range const& queries) { return keys_within(inner_, queries); });
+    return fault;
+  }
+
+  /// Whether a batch has room for what this object plans.
+  bool is_own(PackedBatch const& batch) const {
+    return batch.plan_.rank() == part_.rank && batch.pieces_.world() == part_.world &&
+           batch.plan_.slot_rows() == max_rows_ && batch.pieces_.max_pieces() == max_pieces_;
+  }
+
+  template <class Pass, class T>
+  Status run(PackedBatch const& batch, Queue& queue, Pass& pass, T& trace) noexcept {
+    record_.begin_call();
+    PackedExchange<Transport> exchange(Pass::pass, part_, *transport_, record_, object_);
+    return this->ended(PackedExecution(batch.plan_, part_, queue, exchange, pass, trace).run());
+  }
+
+  using Rank::failure_, Rank::kernels_, Rank::max_rows_, Rank::object_, Rank::part_, Rank::record_,
+      Rank::transport_;
+  [[no_unique_address]] Inner inner_;
+  PackedRing schedule_;
+  std::int64_t max_pieces_;
+  BalancedPacking packing_;
+  PackedForwardLayout forward_layout_;
+  PackedBackwardLayout backward_layout_;
+};
+
+}  // namespace LIGHTSEQ_ABI
+}  // namespace lightseq

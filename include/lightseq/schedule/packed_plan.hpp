@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <span>
+#include <tuple>
+#include <vector>
+
+#include "lightseq/core/range.hpp"
+#include "lightseq/mask/packed_rows.hpp"
+#include "lightseq/partition/pieces.hpp"
+#include "lightseq/schedule/needed_rows.hpp"
+#include "lightseq/schedule/slot_steps.hpp"
+
+namespace lightseq {
+
+/// Neighbouring rows that travel to or from `peer`: `row` is the first one, of the own shard where their
+/// owner speaks of them, else of the slot.
+struct RowTransfer {
+  int peer = 0;
+  std::int64_t row = 0, rows = 0;
+  friend constexpr bool operator==(RowTransfer const&, RowTransfer const&) = default;
+};
+
+/// Messages that travel at once: at most max_messages each way. Keys go from their owners; their gradients
+/// return by the same lists, with both directions exchanged.
+struct RowGroup {
+  static constexpr std::size_t max_messages = 3;
+
+  std::span<RowTransfer const> sends, recvs;
+};
+
+/// What one rank does with one slot of keys.
+struct PackedStep {
+  std::span<RowRun const> queries;  ///< runs of the rank's rows that see keys of the slot
+  std::span<RowRun const> keys;     ///< runs of the slot
+  std::int64_t rows = 0;            ///< of the slot
+
+  bool empty() const { return queries.empty(); }
+
+  /// From the first to the last row that sees keys of the slot.
+  Segment query_rows() const {
+    if (empty()) return {};
+    return {queries.front().row, queries.back().all_rows().end - queries.front().row, 1};
+  }
+};
+
+/// All that one rank does in a pass over a pack: step 0 attends its rows to its own keys, every later one to
+/// keys of other ranks, which a slot of at most so many rows holds. All ranks have as many steps, some of
+/// them empty. The messages of a step are in groups: both ends of a message come to its group in the same
+/// turn, whatever else they send, so that nobody waits in a circle. A function of the pieces alone, the same
+/// on every machine, in storage that is allocated once, unless a table is cut into uncommonly many pieces.
+class PackedPlan {
+ public:
+  /// Room for the plans of `rank`, of so many pieces of all ranks.
+  PackedPlan(int rank, int world, std::int64_t max_pieces, std::int64_t slot_rows)
+      : rank_(rank), slot_rows_(slot_rows), slots_(2 * (max_pieces + 8 * std::int64_t{world})) {
+    std::size_t const pieces = index(max_pieces), cut = 8 * (16 * index(world) + 256);
+    for (auto* list : {&queries_, &keys_}) list->reserve(pieces + cut);
+    for (auto* list : {&sends_, &recvs_}) list->reserve(cut);
+    outgoing_.reserve(cut), groups_.reserve(cut), steps_.reserve(cut), needed_.reserve(pieces + cut);
+  }
+
+  /// Derives the plan. `keys_of` is as CausalKeys.
+  template <class KeysOf = CausalKeys>
+  void assign(Pieces const& pieces, KeysOf keys_of = {}) {
+    clear();
+    add_own(pieces);
+    SlotShape const shape{.rows = slot_rows_, .steps = steps_for(pieces, keys_of)};
+    std::int64_t steps = 0;
+    for (int receiver = 0; receiver < pieces.world(); ++receiver) {
+      slots_.assign(pieces, receiver, shape, keys_of);
+      steps = std::max(steps, slots_.size());
+      for (std::int64_t step = 0; step < slots_.size() && receiver != rank_; ++step)
+        for_each_message(slots_[step], rank_, [&](std::int64_t row, std::int64_t, std::int64_t rows) {
+          outgoing_.push_back({{receiver, row, rows}, step, distance(rank_, receiver, pieces.world())});
+        });
+    }
+    std::sort(outgoing_.begin(), outgoing_.end(), [](Outgoing const& a, Outgoing const& b) {
+      return std::tie(a.step, a.distance, a.row) < std::tie(b.step, b.distance, b.row);
+    });
+    slots_.assign(pieces, rank_, shape, keys_of);
+    auto next = outgoing_.cbegin();
+    for (std::int64_t step = 0; step < steps; ++step) {
+      SlotStep const slot = step < slots_.size() ? slots_[step] : SlotStep{};
+      add_runs(pieces, slot, keys_of);
+      add_groups(pieces.world(), step, slot, next);
+      end_step(slot.rows);
+    }
+  }
+
+  /// Empties the plan: it has no step.
+  void clear() {
+    for (auto* list : {&queries_, &keys_}) list->clear();
+    for (auto* list : {&sends_, &recvs_}) list->clear();
+    outgoing_.clear(), groups_.clear(), steps_.clear();
+  }
+
+  /// The rank that it is for, and the rows that a slot has at most.
+  int rank() const { return rank_; }
+  std::int64_t slot_rows() const { return slot_rows_; }
+
+  int steps() const { return static_cast<int>(steps_.size()); }
+
+  PackedStep operator[](int step) const {
+    End const begin = begin_of(step), end = steps_[index(step)];
+    return {part(queries_, begin.queries, end.queries), part(keys_, begin.keys, end.keys), end.rows};
+  }
+
+  /// How many groups bring the keys of a step.
+  int groups(int step) const { return static_cast<int>(steps_[index(step)].groups - begin_of(step).groups); }
+
+  /// One of them, 0 <= number < groups(step).
+  RowGroup group(int step, int number) const {
+    std::size_t const at = begin_of(step).groups + index(number);
+    GroupEnd const begin = at > 0 ? groups_[at - 1] : GroupEnd{}, end = groups_[at];
+    return {part(sends_, begin.sends, end.sends), part(recvs_, begin.recvs, end.recvs)};
+  }
+
+  /// All messages of a forward.
+  std::span<RowTransfer const> sends() const { return sends_; }
+  std::span<RowTransfer const> recvs() const { return recvs_; }
+
+  /// How many runs a step has at most, both sides together.
+  static constexpr std::int64_t max_runs(std::int64_t max_pieces) { return 2 * max_pieces; }
+
+ private:
+  /// Where the parts of a step end in the lists.
+  struct End {
+    std::size_t queries = 0, keys = 0, groups = 0;
+    std::int64_t rows = 0;
+  };
+  struct GroupEnd {
+    std::size_t sends = 0, recvs = 0;
+  };
+  struct Outgoing : RowTransfer {
+    std::int64_t step = 0;
+    int distance = 0;
+  };
+
+  static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
+  static int distance(int sender, int receiver, int world) { return (receiver - sender + world) % world; }
+
+  template <class T>
+  static std::span<T const> part(std::vector<T> const& list, std::size_t begin, std::size_t end) {
+    return std::span(list).subspan(begin, end - begin);
+  }
+
+  End begin_of(int step) const { return step > 0 ? steps_[index(step - 1)] : End{}; }
+
+  void end_step(std::int64_t rows) {
+    steps_.push_back({queries_.size(), keys_.size(), groups_.size(), rows});
+  }
+
+  /// In how many steps the rank that needs most takes about one slot each.
+  template <class KeysOf>
+  std::int64_t steps_for(Pieces const& pieces, KeysOf keys_of) {
+    std::int64_t most = 0;
+    for (int receiver = 0; receiver < pieces.world(); ++receiver) {
+      needed_.clear();
+      for (int owner = 0; owner < pieces.world(); ++owner)
+        add_needed_rows(pieces, receiver, owner, needed_, keys_of);
+      std::int64_t rows = 0;
+      for (Piece const& piece : needed_) rows += piece.rows;
+      most = std::max(most, rows);
+    }
+    return most <= slot_rows_ / 2 ? 1 : tiles_of(most, slot_rows_) + 1;
+  }
+
+  static RowRun run_of(Piece const& piece, std::int64_t row) {
+    return {.row = static_cast<std::int32_t>(row),
+            .rows = static_cast<std::int32_t>(piece.rows),
+            .position = static_cast<std::int32_t>(piece.begin)};
+  }
+
+  /// Step 0.
+  void add_own(Pieces const& pieces) {
+    auto const own = pieces.shard(rank_);
+    for (std::size_t first = 0, end = 0; first < own.size(); first = end) {
+      while (end < own.size() && own[end].document == own[first].document) ++end;
+      for (Piece const& piece : own.subspan(first, end - first)) {
+        RowRun run = run_of(piece, piece.row);
+        run.first = static_cast<std::int32_t>(first), run.end = static_cast<std::int32_t>(end);
+        queries_.push_back(run), keys_.push_back(run);
+      }
+    }
+    end_step(pieces.rows(rank_));
+  }
+
+  /// The runs of a slot, and of the rows that see keys there, document by document.
+  template <class KeysOf>
+  void add_runs(Pieces const& pieces, SlotStep const& slot, KeysOf keys_of) {
+    std::size_t const first_query = queries_.size(), first_key = keys_.size();
+    auto const count = [](auto const& list, std::size_t first) {
+      return static_cast<std::int32_t>(list.size() - first);
+    };
+    auto const shared = pieces.shared(rank_);
+    auto query = shared.begin();
+    for (auto next = slot.keys.begin(); next != slot.keys.end();) {
+      std::int32_t const document = next->keys.document, queries = count(queries_, first_query),
+                         keys = count(keys_, first_key);
+      for (; next != slot.keys.end() && next->keys.document == document; ++next) {
+        RowRun const run = run_of(next->keys, next->slot_row);
+        if (count(keys_, first_key) > keys && keys_.back().positions().end == run.position)
+          keys_.back().rows += run.rows;
+        else
+          keys_.push_back(run);
+      }
+      auto const of_document = std::span(keys_).subspan(first_key + index(keys));
+      query = std::find_if(query, shared.end(), [=](Piece const& p) { return p.document >= document; });
+      auto const sees = [&](Piece const& piece) {
+        Range const seen = keys_of(piece.positions());
+        return std::any_of(of_document.begin(), of_document.end(),
+                           [&](RowRun const& run) { return seen.touches(run.positions()); });
+      };
+      // From the first piece that sees keys to the last one, as the rows of a document lie together.
+      auto const end =
+          std::find_if(query, shared.end(), [=](Piece const& p) { return p.document != document; });
+      query = std::find_if(query, end, sees);
+      auto const after = std::find_if(std::reverse_iterator(end), std::reverse_iterator(query), sees).base();
+      for (; query != after; ++query) queries_.push_back(run_of(*query, query->row));
+      query = end;
+      for (RowRun& run : of_document) run.first = queries, run.end = count(queries_, first_query);
+      for (RowRun& run : std::span(queries_).subspan(first_query + index(queries)))
+        run.first = keys, run.end = count(keys_, first_key);
+    }
+  }
+
+  /// Calls `visit(row of the owner, row of the slot, rows)` for each message in which an owner sends its rows
+  /// of a slot: neighbours on both sides travel together.
+  template <class Visit>
+  static void for_each_message(SlotStep const& slot, int owner, Visit visit) {
+    std::int64_t row = 0, slot_row = 0, rows = 0;
+    for (SlotRows const& range : slot.keys) {
+      if (range.keys.rank != owner) continue;
+      if (rows > 0 && row + rows == range.keys.row && slot_row + rows == range.slot_row) {
+        rows += range.keys.rows;
+        continue;
+      }
+      if (rows > 0) visit(row, slot_row, rows);
+      row = range.keys.row, slot_row = range.slot_row, rows = range.keys.rows;
+    }
+    if (rows > 0) visit(row, slot_row, rows);
+  }
+
+  /// The messages of a step: in the turn of each distance those to the rank so far after this one and from
+  /// the one so far before it, which both ends send and receive in the order of the owner's rows.
+  void add_groups(int world, std::int64_t step, SlotStep const& slot,
+                  std::vector<Outgoing>::const_iterator& next) {
+    for (int d = 1; d < world; ++d) {
+      std::size_t const first_send = sends_.size(), first_recv = recvs_.size();
+      int const owner = (rank_ - d + world) % world;
+      for (; next != outgoing_.cend() && next->step == step && next->distance == d; ++next)
+        sends_.push_back(*next);
+      for_each_message(slot, owner, [&](std::int64_t, std::int64_t slot_row, std::int64_t rows) {
+        recvs_.push_back({owner, slot_row, rows});
+      });
+      for (std::size_t sent = first_send, received = first_recv;
+           sent < sends_.size() || received < recvs_.size();) {
+        sent = std::min(sent + RowGroup::max_messages, sends_.size());
+        received = std::min(received + RowGroup::max_messages, recvs_.size());
+        groups_.push_back({sent, received});
+      }
+    }
+  }
+
+  int rank_;
+  std::int64_t slot_rows_;
+  SlotSteps slots_;
+  std::vector<Piece> needed_;
+  std::vector<Outgoing> outgoing_;
+  std::vector<RowRun> queries_, keys_;
+  std::vector<RowTransfer> sends_, recvs_;
+  std::vector<GroupEnd> groups_;
+  std::vector<End> steps_;
+};
+
+}  // namespace lightseq

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lightseq/packed_attn.hpp"
+
+#include <random>
+
+#include "laws/dist_attn.hpp"
+#include "lightseq/testing/packed.hpp"
+#include "support/allocations.hpp"
+#include "support/gpu_like_host.hpp"
+#include "support/packs.hpp"
+
+using namespace lightseq;
+using namespace lightseq::test;
+
+namespace {
+
+using std::int64_t;
+
+int64_t below(std::mt19937_64& random, int64_t n) {
+  return std::uniform_int_distribution<int64_t>(0, n - 1)(random);
+}
+
+/// Ends of documents of at most so many tokens. `Long` ones have gradients that are no rounding errors.
+template <bool Long>
+std::vector<int64_t> some_ends(std::mt19937_64& random, int64_t tokens) {
+  int64_t const least = Long ? tokens / 2 : 1;
+  int64_t const some = least + below(random, tokens - least + 1);
+  return random_ends(random, some, least + below(random, some - least + 1));
+}
+
+/// A table that deals documents out at random.
+std::vector<Piece> random_table(std::mt19937_64& random, DocumentEnds const& documents, int world) {
+  std::vector<Piece> table;
+  for (int64_t d = 0; d < documents.count(); ++d)
+    for (int64_t begin = 0, rows = 0; begin < documents.length(d); begin += rows) {
+      rows = 1 + below(random, documents.length(d) - begin);
+      table.push_back(
+          {static_cast<std::int32_t>(below(random, world)), static_cast<std::int32_t>(d), begin, rows});
+    }
+  std::shuffle(table.begin(), table.end(), random);
+  return table;
+}
+
+/// O, LSE, dQ, dK and dV of packs equal dense attention in double, in every world, one pack after another
+/// with the same objects; the packs are dealt out by balanced packing, or at random.
+template <class Traits = DefaultTraits, Mask Inner = Causal>
+void packs_equal_dense(std::mt19937_64& random, Problem const& problem, Inner const& inner = {}) {
+  using Attn = DistAttn<small_head_dim, Documents<Inner>, PackedRing, Traits>;
+  using T = typename Traits::Element;
+  INFO("LIGHTSEQ_SEED=", run_seed());
+  for (int const ranks : {1, 2, 3, 5, 8}) {
+    std::vector<std::vector<int64_t>> packs;
+    std::vector<std::vector<Piece>> tables;
+    for (int i = 0; i < 4; ++i) {
+      packs.push_back(some_ends<!std::is_same_v<T, float>>(random, problem.seqlen));
+      tables.push_back(i % 2 == 0 ? std::vector<Piece>() : random_table(random, packs.back(), ranks));
+    }
+    packs.push_back({problem.seqlen});
+    tables.emplace_back();
+    LocalWorld world(ranks);
+    std::vector<testing::Sequence<T>> sequences;
+    for (std::size_t i = 0; i < packs.size(); ++i) {
+      Problem part = problem;
+      part.seqlen = packs[i].back();
+      sequences.push_back(testing::random_sequence<T>(part, small_head_dim, random()));
+    }
+    std::vector<std::string> faults(static_cast<std::size_t>(ranks));
+    run_ranks(world, [&](Local& comm) {
+      Attn attn(comm, problem, inner, {.max_rows = problem.seqlen, .max_pieces = problem.seqlen});
+      PackedBatch batch = attn.batch();
+      std::string& fault = faults[static_cast<std::size_t>(comm.rank())];
+      for (std::size_t i = 0; i < packs.size() && fault.empty(); ++i)
+        fault = tables[i].empty() ? testing::run_packed_rank(attn, batch, packs[i], sequences[i])
+                                  : testing::run_packed_rank(attn, batch, packs[i], sequences[i],
+                                                             std::span<Piece const>(tables[i]));
+    });
+    for (std::string const& fault : faults) REQUIRE(fault == "");
+    for (std::size_t i = 0; i < packs.size(); ++i) {
+      INFO("ranks ", ranks, ", pack ", i, " of ", packs[i].size(), " documents, ", packs[i].back(),
+           " tokens");
+      within_bounds<T>(testing::dense_errors<small_head_dim>(sequences[i], Documents<Inner>(packs[i], inner),
+                                                             problem.scale));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("packs of documents equal dense attention, however they are dealt out") {
+  std::mt19937_64 random(stream_seed(1));
+  packs_equal_dense(random, {.seqlen = 150, .heads = 4, .kv_heads = 2});
+  packs_equal_dense<Bf16Traits>(random, {.batch = 2, .seqlen = 90, .heads = 2, .kv_heads = 1, .scale = 0.7f});
+  packs_equal_dense<DefaultTraits, Full>(random, {.seqlen = 80, .heads = 2});
+  packs_equal_dense<DefaultTraits, SlidingWindow>(random, {.seqlen = 120, .heads = 2}, {17, 3});
+}
