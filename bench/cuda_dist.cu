@@ -5,15 +5,14 @@
 // Prints a row a length, pass and schedule: milliseconds of the dense kernels, the sum over the ranks one
 // after another, all ranks side by side with their messages (as copies on the same GPU), and the ratios.
 // --help lists the options.
-#include <chrono>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <vector>
 
 #include "bench/support/cuda.cuh"
 #include "bench/support/muted.cuh"
 #include "bench/support/row.hpp"
+#include "bench/support/timing.cuh"
 #include "examples/support/options.hpp"
 #include "lightseq/lightseq.cuh"
 #include "lightseq/testing/cuda.cuh"
@@ -130,48 +129,15 @@ class World {
   std::vector<Event> ends_;
 };
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-/// Mean milliseconds of what each of the functions enqueues, called alternately for some seconds after a
-/// warm-up, so that all of them meet the same power limit.
-std::vector<double> measure(std::vector<std::function<void(cudaStream_t)>> const& functions,
-                            cudaStream_t stream) {
-  constexpr double warm_up = 0.7, measured = 1.5;
-  cudaEvent_t begin, end;
-  check(cudaEventCreate(&begin));
-  check(cudaEventCreate(&end));
-  std::vector<double> sums(functions.size());
-  int rounds = 0;
-  for (double const start = now(); rounds == 0 || now() - start < warm_up + measured;) {
-    bool const counts = now() - start > warm_up;
-    rounds += counts;
-    for (std::size_t i = 0; i < functions.size(); ++i) {
-      float milliseconds = 0;
-      check(cudaEventRecord(begin, stream));
-      functions[i](stream);
-      check(cudaEventRecord(end, stream));
-      check(cudaEventSynchronize(end));
-      check(cudaEventElapsedTime(&milliseconds, begin, end));
-      if (counts) sums[i] += milliseconds;
-    }
-  }
-  for (double& sum : sums) sum /= rounds;
-  check(cudaEventDestroy(begin));
-  check(cudaEventDestroy(end));
-  return sums;
-}
-
 template <class S, bool OneLaunch>
 void compare(Case const& c, Pass pass) {
   testing::Streams const main(1);
   World<S, false> dense(1, c.problem, pass);
   World<S, OneLaunch> split(c.ranks, c.problem, pass);
-  auto const ms = measure({[&](cudaStream_t stream) { dense.in_turn(stream); },
-                           [&](cudaStream_t stream) { split.in_turn(stream); },
-                           [&](cudaStream_t stream) { split.side_by_side(stream); }},
-                          main[0]);
+  auto const ms = bench::measure({[&](cudaStream_t stream) { dense.in_turn(stream); },
+                                  [&](cudaStream_t stream) { split.in_turn(stream); },
+                                  [&](cudaStream_t stream) { split.side_by_side(stream); }},
+                                 main[0]);
   auto const tokens = static_cast<double>(c.problem.seqlen);
   double const products = pass == Pass::forward ? 2 : 5;
   double const flop = products * tokens * tokens * static_cast<double>(c.problem.heads) * head_dim;

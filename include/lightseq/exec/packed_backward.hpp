@@ -29,9 +29,10 @@ struct PackedBackwardLayout : PackedLayout {
     layout.dk = arena.take(sums.kv_bytes);
     layout.dv = arena.take(sums.kv_bytes);
     if (world > 1) {
-      for (Buffer& buffer : layout.outgoing) buffer = arena.take(KeyRows<float>::bytes(extents, max_rows));
+      for (Buffer& buffer : layout.outgoing)
+        buffer = arena.take(KeyValueRows<float>::bytes(extents, max_rows));
       layout.inbox_rows = 2 * max_rows;
-      layout.inbox = arena.take(KeyRows<float>::bytes(extents, layout.inbox_rows));
+      layout.inbox = arena.take(KeyValueRows<float>::bytes(extents, layout.inbox_rows));
     }
     layout.bytes = arena.bytes();
     return layout;
@@ -92,14 +93,16 @@ class PackedBackwardPass : public PackedPass<Q, T, Inner> {
   }
 
   /// Gradients of the keys of a step's slot.
-  KeyRows<float> outgoing(int step) const { return this->template at<float>(layout_.outgoing[step & 1]); }
+  KeyValueRows<float> outgoing(int step) const {
+    return this->template at<float>(layout_.outgoing[step & 1]);
+  }
 
   /// Where gradients of own keys come, and room for how many rows there is.
-  KeyRows<float> inbox() const { return this->template at<float>(layout_.inbox); }
+  KeyValueRows<float> inbox() const { return this->template at<float>(layout_.inbox); }
   std::int64_t inbox_rows() const { return layout_.inbox_rows; }
 
   /// Adds the gradients of so many rows, from this one of the shard on.
-  void add(KeyRows<float> const& part, std::int64_t first, std::int64_t rows) {
+  void add(KeyValueRows<float> const& part, std::int64_t first, std::int64_t rows) {
     Shape const shape = this->part_.kv_shape(rows);
     Tensor<float> const dk = sums_.dk.from(first), dv = sums_.dv.from(first);
     queue_.add(Tensor<float const>(part.k()), Tensor<float const>(dk), dk, shape);
@@ -120,7 +123,7 @@ class PackedBackwardPass : public PackedPass<Q, T, Inner> {
   Shape kv_shape() const { return this->part_.kv_shape(rows_); }
   bool own_keys_stay() const { return plan_.sends().empty(); }
 
-  static Gradients<float> gradients(KeyRows<float> const& keys) { return {{}, keys.k(), keys.v()}; }
+  static Gradients<float> gradients(KeyValueRows<float> const& keys) { return {{}, keys.k(), keys.v()}; }
 
   template <class KeyGrad>
   void attend(int step, Segment const& rows, Gradients<KeyGrad> const& to) {
@@ -137,10 +140,9 @@ class PackedBackwardPass : public PackedPass<Q, T, Inner> {
     if constexpr (Q::zeroes_and_rounds) {
       call.dq_zero = step == 0;
       if (step == 0 && last_step_ == 0) call.dq_out = out_.dq;
-    } else if (step > 0) {
+    } else if constexpr (std::is_same_v<KeyGrad, float>) {
       Shape const shape = this->part_.kv_shape(plan_[step].rows);
-      queue_.zero(to.dk, shape);
-      queue_.zero(to.dv, shape);
+      if (step > 0) queue_.zero(to.dk, shape), queue_.zero(to.dv, shape);
     }
     queue_.backward(call, this->mask(plan_[step]), this->scratch());
   }

@@ -7,7 +7,7 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/status.hpp"
-#include "lightseq/exec/key_rows.hpp"
+#include "lightseq/exec/key_value_rows.hpp"
 #include "lightseq/exec/shard.hpp"
 #include "lightseq/schedule/packed_plan.hpp"
 #include "lightseq/schedule/plan.hpp"
@@ -29,7 +29,8 @@ class PackedExchange {
   /// Begins a group's messages, which belong to the work of a step: rows of `from` for those who attend them,
   /// and rows of others, which go where `to` has them.
   template <class T>
-  Status start_keys(int step, RowGroup const& group, KeyRows<T> const& from, KeyRows<T> const& to) noexcept {
+  Status start_keys(int step, RowGroup const& group, KeyValueRows<T> const& from,
+                    KeyValueRows<T> const& to) noexcept {
     for (std::size_t i = 0; i < group.sends.size(); ++i)
       post(sends_[i], Payload::kv, step, from, group.sends[i], group.sends[i].row, part_.rank);
     for (std::size_t i = 0; i < group.recvs.size(); ++i)
@@ -39,8 +40,8 @@ class PackedExchange {
 
   /// Begins to return what has come by the group: rows of `from`, gradients of others' keys, go to their
   /// owners, and gradients of own rows come to `to`, one row after another.
-  Status start_gradients(int step, RowGroup const& group, KeyRows<float> const& from,
-                         KeyRows<float> const& to) noexcept {
+  Status start_gradients(int step, RowGroup const& group, KeyValueRows<float> const& from,
+                         KeyValueRows<float> const& to) noexcept {
     for (std::size_t i = 0; i < group.recvs.size(); ++i)
       post(sends_[i], Payload::dkv, step, from, group.recvs[i], group.recvs[i].row, group.recvs[i].peer);
     std::int64_t row = 0;
@@ -86,10 +87,10 @@ class PackedExchange {
 
  private:
   template <class Message, class T>
-  void post(Message& message, Payload payload, int step, KeyRows<T> const& rows, RowTransfer const& transfer,
-            std::int64_t row, int shard) {
+  void post(Message& message, Payload payload, int step, KeyValueRows<T> const& rows,
+            RowTransfer const& transfer, std::int64_t row, int shard) {
     message = {.data = rows.from(row).data,
-               .bytes = KeyRows<T>::bytes(part_.extents, transfer.rows),
+               .bytes = KeyValueRows<T>::bytes(part_.extents, transfer.rows),
                .peer = transfer.peer,
                .label = name(payload),
                .step = step,

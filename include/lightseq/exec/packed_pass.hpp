@@ -7,7 +7,7 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/exec/device.hpp"
-#include "lightseq/exec/key_rows.hpp"
+#include "lightseq/exec/key_value_rows.hpp"
 #include "lightseq/exec/shard.hpp"
 #include "lightseq/exec/workspace.hpp"
 #include "lightseq/mask/packed_rows.hpp"
@@ -25,8 +25,8 @@ struct PackedLayout {
                            std::int64_t scratch_bytes, Arena& arena) {
     PackedLayout layout;
     if (world > 1) {
-      layout.own = arena.take(KeyRows<T>::bytes(extents, max_rows));
-      for (Buffer& slot : layout.slots) slot = arena.take(KeyRows<T>::bytes(extents, max_rows));
+      layout.own = arena.take(KeyValueRows<T>::bytes(extents, max_rows));
+      for (Buffer& slot : layout.slots) slot = arena.take(KeyValueRows<T>::bytes(extents, max_rows));
     }
     layout.scratch = arena.take(scratch_bytes);
     std::int64_t const runs = PackedPlan::max_runs(max_pieces) * std::int64_t{sizeof(RowRun)};
@@ -61,12 +61,12 @@ class PackedPass {
   }
 
   /// The rank's keys and values as others get them, and others' for a step.
-  KeyRows<T> own_keys() const { return at<T>(layout_.own); }
-  KeyRows<T> slot(int step) const { return at<T>(layout_.slots[step & 1]); }
+  KeyValueRows<T> own_keys() const { return at<T>(layout_.own); }
+  KeyValueRows<T> slot(int step) const { return at<T>(layout_.slots[step & 1]); }
 
  protected:
   template <class U>
-  KeyRows<U> at(Buffer const& buffer) const {
+  KeyValueRows<U> at(Buffer const& buffer) const {
     return {reinterpret_cast<U*>(base_ + buffer.offset), part_.extents};
   }
   std::byte* scratch() const { return base_ + layout_.scratch.offset; }

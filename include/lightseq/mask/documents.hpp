@@ -112,7 +112,8 @@ class DocumentsView {
   std::int64_t const* ends_ = nullptr;
   int count_ = 0;
   int first_step_ = 1;  ///< a power of 2, at most the count
-  [[no_unique_address]] Inner inner_ = {};
+  // Not [[no_unique_address]]: of what holds it then, nvcc has another layout on the device than on the host.
+  Inner inner_ = {};
 };
 
 /// Documents packed one after another: a query sees keys of its own document alone, namely those that `Inner`

@@ -145,7 +145,8 @@ class PackedRows {
   }
 
   RowRuns queries_, keys_;
-  [[no_unique_address]] Inner inner_ = {};
+  // Not [[no_unique_address]]: of what holds it then, nvcc has another layout on the device than on the host.
+  Inner inner_ = {};
 };
 static_assert(LooksElsewhere<PackedRows<>> && BoundedMask<PackedRows<>> && std::is_trivially_copyable_v<PackedRows<>>);
 

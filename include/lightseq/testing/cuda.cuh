@@ -107,11 +107,12 @@ class Streams {
 };
 
 /// One rank's part of a sequence in device memory, with poisoned results and workspace.
-template <class Attn>
+template <class Attn, RowPositions At = Positions>
 struct DevicePart {
   using T = typename Attn::Element;
-  DevicePart(Attn const& attn, Sequence<T> const& whole)
-      : positions(attn.positions()),
+  DevicePart(Attn const& attn, Sequence<T> const& whole) : DevicePart(attn, attn.positions(), whole) {}
+  DevicePart(Attn const& attn, At const& at, Sequence<T> const& whole)
+      : positions(at),
         host(part_of(whole, positions)),
         q(host.q),
         k(host.k),
@@ -143,7 +144,7 @@ struct DevicePart {
     testing::put_back(host, positions, whole);
   }
 
-  Positions positions;
+  At positions;
   Sequence<T> host;
   DeviceArray<T> q, k, v, d_o, o, dq, dk, dv;
   DeviceArray<float> lse;

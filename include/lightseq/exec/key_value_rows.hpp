@@ -13,7 +13,7 @@ inline namespace LIGHTSEQ_ABI {
 /// Keys and values, or their gradients, row after row: [row, k or v, batch, kv_heads, dim]. Neighbouring rows
 /// are one message, whatever else travels.
 template <class T>
-struct KeyRows {
+struct KeyValueRows {
   T* data = nullptr;
   Extents extents = {};
 
@@ -27,7 +27,7 @@ struct KeyRows {
   Tensor<T> v() const { return tensor(side(extents)); }
 
   /// The rows from `first` on.
-  KeyRows from(std::int64_t first) const { return {data + first * 2 * side(extents), extents}; }
+  KeyValueRows from(std::int64_t first) const { return {data + first * 2 * side(extents), extents}; }
 
  private:
   static constexpr std::int64_t side(Extents const& extents) {
