@@ -152,6 +152,30 @@ struct NotExactOfKeys : SlidingWindow {
 
 }  // namespace
 
+namespace {
+
+/// A window of which one row, or one column, is looked up one too far.
+struct Misrowed : SlidingWindow {
+  int64_t query = -1, key = -1;
+  auto row(int64_t of) const {
+    return
+        [window = *this, at = of == query ? of + 1 : of](int64_t other) { return window.visible(at, other); };
+  }
+  auto column(int64_t of) const {
+    return
+        [window = *this, at = of == key ? of + 1 : of](int64_t other) { return window.visible(other, at); };
+  }
+};
+static_assert(HasRows<Misrowed> && !is_asked_by_rows<Misrowed>);
+
+}  // namespace
+
+TEST_CASE("first_fault() finds a row or a column that is not what is visible") {
+  CHECK(laws::first_fault(Misrowed{{3, 0}}, 300, test::run_seed()) == "");
+  CHECK(laws::first_fault(Misrowed{{3, 0}, 5}, 300) == "row(5)(2) is false, but query 5 sees key 2");
+  CHECK(laws::first_fault(Misrowed{{3, 0}, -1, 5}, 300) == "column(5)(5) is false, but query 5 sees key 5");
+}
+
 TEST_CASE("first_fault() finds rows that are not exact") {
   for (int64_t const positions : {int64_t{5000}, int64_t{1} << 40}) {
     std::string const keys = laws::first_fault(NotExact{{1000, 7}}, positions, test::run_seed());

@@ -165,6 +165,7 @@ class MaskSearch {
     for (std::int64_t q = 0; q < side_; ++q)
       for (std::int64_t k = 0; k < side_; ++k) {
         judge_reach({first_q_ + q, first_k_ + k});
+        judge_row({first_q_ + q, first_k_ + k});
         at(q + 1, k + 1) =
             at(q, k + 1) + at(q + 1, k) - at(q, k) + (mask_.visible(first_q_ + q, first_k_ + k) ? 1 : 0);
       }
@@ -237,6 +238,20 @@ class MaskSearch {
       if (!fault_.empty() || within == mask_.visible(pair.query, pair.key)) return;
       fault_ = sentence("reach() is ", reach.left, " before and ", reach.right, " after, but query ",
                         pair.query, within ? " does not see key " : " sees key ", pair.key);
+    }
+  }
+
+  /// Judges whether the pair's row and column show it just where it is visible.
+  void judge_row(Pair const& pair) {
+    if constexpr (HasRows<M>) {
+      bool const visible = mask_.visible(pair.query, pair.key);
+      for (bool const of_query : {true, false}) {
+        bool const shown = of_query ? mask_.row(pair.query)(pair.key) : mask_.column(pair.key)(pair.query);
+        if (!fault_.empty() || shown == visible) continue;
+        fault_ = sentence(of_query ? "row(" : "column(", of_query ? pair.query : pair.key, ")(",
+                          of_query ? pair.key : pair.query, ") is ", shown ? "true" : "false", ", but query ",
+                          pair.query, visible ? " sees key " : " does not see key ", pair.key);
+      }
     }
   }
 

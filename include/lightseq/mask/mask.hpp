@@ -2,6 +2,7 @@
 #pragma once
 #include <concepts>
 #include <cstdint>
+#include <utility>
 
 #include "lightseq/core/range.hpp"
 
@@ -108,10 +109,34 @@ concept HasPairs = Mask<M> && requires(M const mask, Range range) {
   { mask.pairs(range, range) } -> std::same_as<std::int64_t>;
 };
 
+/// A mask that looks up once what all pairs of a row share: `row(query)` answers for a key whether the query
+/// sees it, and `column(key)` for a query whether it sees the key.
+template <class M>
+concept HasRows = Mask<M> && requires(M const mask, std::int64_t position) {
+  { mask.row(position)(position) } -> std::same_as<bool>;
+  { mask.column(position)(position) } -> std::same_as<bool>;
+};
+
+/// Whether a mask has one of the two, or what has their name.
+template <class M>
+concept HasRowOrColumn = requires(M mask, std::int64_t position) {
+  mask.row(position);
+}
+|| requires(M mask, std::int64_t position) { mask.column(position); };
+
+/// Whether a mask has both; one that has half of them does not compile.
+template <Mask M>
+constexpr bool has_rows() {
+  static_assert(HasRows<M> || !HasRowOrColumn<M>,
+                "lightseq: row and column of a mask come together, each from a position to what answers for "
+                "positions with a bool");
+  return HasRows<M>;
+}
+
 /// Whether a mask is asked about whole rows: where its rows are ranges, and a pair is dearer than a
 /// comparison.
 template <Mask M>
-inline constexpr bool is_asked_by_rows = HasExactRows<M>&& is_bounded<M> && !HasReach<M>;
+inline constexpr bool is_asked_by_rows = HasExactRows<M>&& is_bounded<M> && !HasReach<M> && !has_rows<M>();
 
 /// The answer for all of a row that is a range.
 struct RowRange {
@@ -132,6 +157,12 @@ struct KeysSeen<M> : RowRange {
   LIGHTSEQ_HD constexpr KeysSeen(M const& mask, std::int64_t query)
       : RowRange{mask.keys_of({query, query + 1})} {}
 };
+template <Mask M>
+requires(has_rows<M>()) struct KeysSeen<M> {
+  decltype(std::declval<M const&>().row(0)) row;
+  LIGHTSEQ_HD constexpr KeysSeen(M const& mask, std::int64_t query) : row(mask.row(query)) {}
+  LIGHTSEQ_HD constexpr bool operator()(std::int64_t key) const { return row(key); }
+};
 
 /// Which queries see a key.
 template <Mask M>
@@ -145,6 +176,12 @@ requires is_asked_by_rows<M>
 struct SeeingQueries<M> : RowRange {
   LIGHTSEQ_HD constexpr SeeingQueries(M const& mask, std::int64_t key)
       : RowRange{mask.queries_of({key, key + 1})} {}
+};
+template <Mask M>
+requires(has_rows<M>()) struct SeeingQueries<M> {
+  decltype(std::declval<M const&>().column(0)) column;
+  LIGHTSEQ_HD constexpr SeeingQueries(M const& mask, std::int64_t key) : column(mask.column(key)) {}
+  LIGHTSEQ_HD constexpr bool operator()(std::int64_t query) const { return column(query); }
 };
 
 }  // namespace lightseq
