@@ -98,6 +98,16 @@ TEST_CASE("whole rows and columns of intervals are what is visible") {
   }
 }
 
+TEST_CASE("between a shared prefix and a document no key is asked for") {
+  Intervals const mask = Intervals::shared_prefix(std::vector<int64_t>{10, 25, 40, 50});
+  auto const both = [](Range first, Range second) { return RangePair{first, second}; };
+  CHECK(mask.key_ranges_of({30, 32}) == both({0, 10}, {25, 32}));
+  CHECK(mask.key_ranges_of({30, 42}) == both({0, 10}, {25, 42}));
+  CHECK(mask.key_ranges_of({3, 7}) == both({0, 7}, {}));
+  CHECK(mask.key_ranges_of({3, 32}) == both({0, 32}, {}));
+  CHECK(mask.key_ranges_of({50, 60}).hull().empty());
+}
+
 TEST_CASE("intervals are right at any size") {
   std::mt19937_64 random(test::stream_seed(3));
   auto const check = [&](int64_t count, int64_t longest) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <algorithm>
 #include <array>
 #include <concepts>
 #include <cstddef>
@@ -18,37 +17,10 @@
 #include "lightseq/core/text.hpp"
 #include "lightseq/core/value.hpp"
 #include "lightseq/mask/data.hpp"
+#include "lightseq/mask/interval_runs.hpp"
 #include "lightseq/mask/mask.hpp"
 
 namespace lightseq {
-
-/// Two ranges a position, for the positions from `begin` to the next run's: each of the four bounds stays, or
-/// moves on by 1 from position to position.
-struct IntervalRun {
-  static constexpr int bounds = 4;  ///< first.begin, first.end, second.begin, second.end
-
-  std::int32_t begin = 0;
-  std::int32_t at[bounds] = {};  ///< a bound, or, of one that moves, its distance from the position
-  std::uint32_t flags = 0;       ///< bit i: bound i moves; bit 4: all that lies in the ranges is meant
-
-  LIGHTSEQ_HD constexpr bool moves(int i) const { return (flags >> i & 1) != 0; }
-  LIGHTSEQ_HD constexpr bool whole() const { return moves(bounds); }
-  LIGHTSEQ_HD constexpr std::int64_t bound(int i, std::int64_t position) const {
-    return at[i] + (moves(i) ? position : 0);
-  }
-  LIGHTSEQ_HD constexpr Range range(int which, std::int64_t position) const {
-    return {bound(2 * which, position), bound(2 * which + 1, position)};
-  }
-
-  /// What any of the positions first, ..., last of this run has in its first or second range, and what all
-  /// have there. Ranges that are not empty grow or move by 1 at most: their union has no hole.
-  LIGHTSEQ_HD constexpr Range of_any(int which, std::int64_t first, std::int64_t last) const {
-    return {bound(2 * which, first), bound(2 * which + 1, last)};
-  }
-  LIGHTSEQ_HD constexpr Range of_all(int which, std::int64_t first, std::int64_t last) const {
-    return {bound(2 * which, last), bound(2 * which + 1, first)};
-  }
-};
 
 /// Two ranges of keys a query: what Intervals is, over runs that lie elsewhere.
 class IntervalsView {
@@ -77,8 +49,9 @@ class IntervalsView {
     return none ? Cover::none : full ? Cover::full : Cover::partial;
   }
 
-  LIGHTSEQ_HD constexpr Range keys_of(Range queries) const { return rows_.hull(queries); }
-  LIGHTSEQ_HD constexpr Range queries_of(Range keys) const { return columns_.hull(keys); }
+  LIGHTSEQ_HD constexpr Range keys_of(Range queries) const { return rows_.of_any(queries).hull(); }
+  LIGHTSEQ_HD constexpr RangePair key_ranges_of(Range queries) const { return rows_.of_any(queries); }
+  LIGHTSEQ_HD constexpr Range queries_of(Range keys) const { return columns_.of_any(keys).hull(); }
 
   /// The keys that one query sees.
   struct Row {
@@ -97,59 +70,7 @@ class IntervalsView {
   LIGHTSEQ_HD constexpr Column column(std::int64_t key) const;
 
  private:
-  /// Runs that hold every position: the last one has no end.
-  class Runs {
-   public:
-    Runs() = default;
-    LIGHTSEQ_HD constexpr Runs(IntervalRun const* runs, int count) : runs_(runs), count_(count) {
-      while (first_step_ <= (count - 1) / 2) first_step_ *= 2;
-    }
-
-    /// The run of a position, which is not negative.
-    LIGHTSEQ_HD constexpr IntervalRun const& at(std::int64_t position) const {
-      return runs_[index_of(position)];
-    }
-
-    /// Calls `f(run, first, last)` with each run of a range and its positions there, as long as it returns
-    /// true.
-    template <class F>
-    LIGHTSEQ_HD constexpr void for_each(Range range, F const& f) const {
-      std::int64_t first = range.begin;
-      for (int i = index_of(first); first < range.end; ++i) {
-        bool const ends = i + 1 < count_ && runs_[i + 1].begin < range.end;
-        std::int64_t const end = ends ? runs_[i + 1].begin : range.end;
-        if (!f(runs_[i], first, end - 1)) return;
-        first = end;
-      }
-    }
-
-    /// From the first to the last that any position of a range has in a range of its own.
-    LIGHTSEQ_HD constexpr Range hull(Range range) const {
-      Range hull;
-      for_each(range, [&](IntervalRun const& run, std::int64_t first, std::int64_t last) {
-        hull = hull.joined(run.of_any(0, first, last)).joined(run.of_any(1, first, last));
-        return true;
-      });
-      return hull;
-    }
-
-   private:
-    LIGHTSEQ_HD constexpr int index_of(std::int64_t position) const {
-      // The same steps for every position: the threads of a warp do not part.
-      int index = 0;
-      for (int step = first_step_; step > 0; step /= 2) {
-        int const next = index + step;
-        if (next < count_ && runs_[next].begin <= position) index = next;
-      }
-      return index;
-    }
-
-    IntervalRun const* runs_ = nullptr;
-    int count_ = 0;
-    int first_step_ = 1;  ///< a power of 2, less than the count if that is not 1
-  };
-
-  Runs rows_, columns_;
+  IntervalRuns rows_, columns_;
 };
 
 struct IntervalsView::Column {
@@ -166,45 +87,6 @@ LIGHTSEQ_HD constexpr IntervalsView::Column IntervalsView::column(std::int64_t k
   IntervalRun const& run = columns_.at(key);
   return {run.range(0, key), run.whole(), key, *this};
 }
-
-/// Puts positions, given in their order from 0 on, into runs: the same positions always into the same ones.
-class IntervalRuns {
- public:
-  static constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max() / 2;  ///< positions
-
-  /// Adds the next position. An empty range is {0, 0}.
-  void add(Range const& first, Range const& second, bool whole = true) {
-    auto const narrow = [](std::int64_t bound) { return static_cast<std::int32_t>(bound); };
-    IntervalRun const next{
-        .begin = count_++,
-        .at = {narrow(first.begin), narrow(first.end), narrow(second.begin), narrow(second.end)},
-        .flags = whole ? 1u << IntervalRun::bounds : 0};
-    if (runs_.empty() || !joins(next)) runs_.push_back(next);
-  }
-
-  /// All runs, the last of them without any range.
-  std::vector<IntervalRun> finish() {
-    if (runs_.empty() || !runs_.back().range(0, count_ - 1).empty()) add({}, {});
-    return std::move(runs_);
-  }
-
- private:
-  /// Whether the last run takes this position, too; its second one says which bounds move.
-  bool joins(IntervalRun const& next) {
-    IntervalRun run = runs_.back();
-    if (run.whole() != next.whole()) return false;
-    if (next.begin == run.begin + 1)
-      for (int i = 0; i < IntervalRun::bounds; ++i)
-        if (next.at[i] != run.at[i]) run.flags |= 1u << i, run.at[i] -= run.begin;
-    for (int i = 0; i < IntervalRun::bounds; ++i)
-      if (run.bound(i, next.begin) != next.at[i]) return false;
-    runs_.back() = run;
-    return true;
-  }
-
-  std::vector<IntervalRun> runs_;
-  std::int32_t count_ = 0;
-};
 
 /// Each query sees the keys of two ranges of its own: prefixes that several documents share, blocks that see
 /// earlier blocks, windows beside a few first tokens, and most masks that are published. Neighbouring queries
@@ -280,6 +162,7 @@ class Intervals {
   bool visible(std::int64_t query, std::int64_t key) const { return view().visible(query, key); }
   Cover cover(Range queries, Range keys) const { return view().cover(queries, keys); }
   Range keys_of(Range queries) const { return view().keys_of(queries); }
+  RangePair key_ranges_of(Range queries) const { return view().key_ranges_of(queries); }
   Range queries_of(Range keys) const { return view().queries_of(keys); }
 
   std::span<std::byte const> data() const { return std::as_bytes(std::span(runs_)); }
@@ -349,9 +232,9 @@ class Intervals {
   template <std::invocable<std::int64_t> RowOf>
   void build(std::int64_t rows, RowOf const& row_of) {
     if (rows < 1) fail("Intervals: the list of rows is empty");
-    if (rows > IntervalRuns::most)
-      fail("Intervals: there are ", rows, " rows, it must be at most ", IntervalRuns::most);
-    IntervalRuns runs;
+    if (rows > IntervalRunWriter::most)
+      fail("Intervals: there are ", rows, " rows, it must be at most ", IntervalRunWriter::most);
+    IntervalRunWriter runs;
     for (std::int64_t query = 0; query < rows; ++query) {
       Row const row = row_of(query);
       check(row, query, rows);
@@ -409,7 +292,7 @@ class Intervals {
     std::int64_t const keys = view().keys_of({0, rows() + 1}).end;
     std::vector<std::int64_t> const first = seen_by(keys, false), last = seen_by(keys, true),
                                     change = changes(keys);
-    IntervalRuns columns;
+    IntervalRunWriter columns;
     std::int64_t count = 0;
     for (std::size_t key = 0; key < first.size(); ++key) {
       count += change[key];
@@ -423,7 +306,7 @@ class Intervals {
   std::vector<IntervalRun> runs_;  ///< of the rows, then of the columns
   int row_runs_ = 0;
 };
-static_assert(HasData<Intervals> && BoundedMask<Intervals> && BoundedMask<IntervalsView> &&
-              Comparable<Intervals> && NamesValues<Intervals>);
+static_assert(HasData<Intervals> && HasKeyRanges<Intervals> && HasKeyRanges<IntervalsView> &&
+              HasRows<IntervalsView> && Comparable<Intervals> && NamesValues<Intervals>);
 
 }  // namespace lightseq

@@ -68,12 +68,18 @@ class MaskSearch {
   }
 
   /// Who says what a rectangle looks like: of the bounds those that leave it out say `none`, else nothing.
-  enum class Judge { cover, keys_of, queries_of };
-  static constexpr std::array judges = {Judge::cover, Judge::keys_of, Judge::queries_of};
+  enum class Judge { cover, keys_of, queries_of, key_ranges_of };
+  static constexpr auto judges = [] {
+    if constexpr (HasKeyRanges<M>)
+      return std::array{Judge::cover, Judge::keys_of, Judge::queries_of, Judge::key_ranges_of};
+    else
+      return std::array{Judge::cover, Judge::keys_of, Judge::queries_of};
+  }();
   Cover said(Judge judge, Range const& queries, Range const& keys) const {
     if (judge == Judge::cover) return mask_.cover(queries, keys);
-    bool const open = judge == Judge::keys_of ? keys_within(mask_, queries).touches(keys)
-                                              : queries_within(mask_, keys).touches(queries);
+    bool const open = judge == Judge::keys_of      ? keys_within(mask_, queries).touches(keys)
+                      : judge == Judge::queries_of ? queries_within(mask_, keys).touches(queries)
+                                                   : key_ranges_within(mask_, queries).touches(keys);
     return open ? Cover::partial : Cover::none;
   }
 
@@ -110,6 +116,13 @@ class MaskSearch {
       cut(judge, queries, keys, queries.end, -step, pair.query + 1, cover);
       cut(judge, queries, keys, keys.begin, step, pair.key, cover);
       cut(judge, queries, keys, keys.end, -step, pair.key + 1, cover);
+    }
+    if (judge == Judge::key_ranges_of) {
+      auto const [first, second] = key_ranges_within(mask_, queries);
+      fault_ = sentence("key_ranges_of([", queries.begin, ", ", queries.end, ")) are [", first.begin, ", ",
+                        first.end, ") and [", second.begin, ", ", second.end, "), but query ", pair.query,
+                        " sees key ", pair.key);
+      return;
     }
     if (judge != Judge::cover) {
       bool const of_queries = judge == Judge::keys_of;

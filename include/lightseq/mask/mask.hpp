@@ -70,6 +70,33 @@ LIGHTSEQ_HD constexpr Range queries_within(M const& mask, Range const& keys) {
   return Range::everything();
 }
 
+/// A bounded mask that says more closely where keys lie: in two ranges of keys_of(queries), with a gap of
+/// which no query sees a key. Kernels ask nothing about the gap.
+template <class M>
+concept HasKeyRanges = BoundedMask<M> && requires(M const mask, Range range) {
+  { mask.key_ranges_of(range) } -> std::same_as<RangePair>;
+};
+
+/// Whether a mask does; one whose ranges are of another type, or lack bounds, does not compile.
+template <Mask M>
+constexpr bool has_key_ranges() {
+  static_assert(
+      HasKeyRanges<M> || !requires(M mask, Range range) { mask.key_ranges_of(range); },
+      "lightseq: key_ranges_of of a mask that has keys_of goes from a Range to a RangePair");
+  return HasKeyRanges<M>;
+}
+template <Mask M>
+inline constexpr bool gives_key_ranges = has_key_ranges<M>();
+
+/// The ranges in which the keys lie that these queries may see.
+template <Mask M>
+LIGHTSEQ_HD constexpr RangePair key_ranges_within(M const& mask, Range const& queries) {
+  if constexpr (gives_key_ranges<M>)
+    return mask.key_ranges_of(queries);
+  else
+    return {keys_within(mask, queries), {}};
+}
+
 /// What cover() says, but none where one of the bounds does: whoever looks from the queries' side and whoever
 /// looks from the keys' agree, though bounds may be wider on one side.
 template <Mask M>
