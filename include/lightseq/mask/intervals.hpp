@@ -25,6 +25,8 @@ namespace lightseq {
 /// Two ranges of keys a query: what Intervals is, over runs that lie elsewhere.
 class IntervalsView {
  public:
+  static constexpr bool looks_elsewhere = true;
+
   IntervalsView() = default;
 
   /// `rows` runs of queries, whose ranges are of keys, and after them `columns` runs of keys, whose first
@@ -54,26 +56,26 @@ class IntervalsView {
   LIGHTSEQ_HD constexpr Range queries_of(Range keys) const { return columns_.of_any(keys).hull(); }
 
   /// The keys that one query sees.
-  struct Row {
+  struct RowAnswer {
     Range first, second;
     LIGHTSEQ_HD constexpr bool operator()(std::int64_t key) const {
       return first.contains(key) || second.contains(key);
     }
   };
-  LIGHTSEQ_HD constexpr Row row(std::int64_t query) const {
+  LIGHTSEQ_HD constexpr RowAnswer row(std::int64_t query) const {
     IntervalRun const& run = rows_.at(query);
     return {run.range(0, query), run.range(1, query)};
   }
 
   /// The queries that see one key.
-  struct Column;
-  LIGHTSEQ_HD constexpr Column column(std::int64_t key) const;
+  struct ColumnAnswer;
+  LIGHTSEQ_HD constexpr ColumnAnswer column(std::int64_t key) const;
 
  private:
   IntervalRuns rows_, columns_;
 };
 
-struct IntervalsView::Column {
+struct IntervalsView::ColumnAnswer {
   Range range;
   bool whole;  ///< all queries of the range see the key
   std::int64_t key;
@@ -83,7 +85,7 @@ struct IntervalsView::Column {
   }
 };
 
-LIGHTSEQ_HD constexpr IntervalsView::Column IntervalsView::column(std::int64_t key) const {
+LIGHTSEQ_HD constexpr IntervalsView::ColumnAnswer IntervalsView::column(std::int64_t key) const {
   IntervalRun const& run = columns_.at(key);
   return {run.range(0, key), run.whole(), key, *this};
 }
