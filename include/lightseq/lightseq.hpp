@@ -8,6 +8,7 @@
 #include "lightseq/kernel/reference.hpp"
 #include "lightseq/mask/catalogue.hpp"
 #include "lightseq/mask/documents.hpp"
+#include "lightseq/mask/intervals.hpp"
 #include "lightseq/partition/catalogue.hpp"
 #include "lightseq/schedule/catalogue.hpp"
 #include "lightseq/schedule/laws.hpp"

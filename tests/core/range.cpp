@@ -21,6 +21,15 @@ std::vector<int64_t> listed(Positions const& positions) {
   return list;
 }
 
+/// Every range of the positions below `end`, the last of them an empty one.
+std::vector<Range> every_range(int64_t end) {
+  std::vector<Range> ranges;
+  for (int64_t i = 0; i < end; ++i)
+    for (int64_t j = i + 1; j <= end; ++j) ranges.push_back({i, j});
+  ranges.push_back({});
+  return ranges;
+}
+
 }  // namespace
 
 TEST_CASE("a range knows its size") {
@@ -170,4 +179,47 @@ TEST_CASE("the tiles of a shard within a range are in its span, which is tight w
                 CHECK(right);
               }
           }
+}
+
+TEST_CASE("joined pairs of ranges hold both, with a gap where both have one") {
+  std::vector<RangePair> pairs;
+  for (Range const& first : every_range(6))
+    for (Range const& second : every_range(6))
+      if (second.empty() || first.end < second.begin) pairs.push_back({first, second});
+  bool holds = true, least = true;
+  for (RangePair const& a : pairs)
+    for (RangePair const& b : pairs) {
+      RangePair const both = a.joined(b);
+      for (int64_t i = 0; i < 6; ++i) {
+        Range const position{i, i + 1};
+        holds = holds && (both.touches(position) || !(a.touches(position) || b.touches(position)));
+      }
+      holds = holds && (both.second.empty() || both.first.end < both.second.begin);
+      least = least && both.hull() == a.hull().joined(b.hull());
+      Range const gap{std::max(a.first.end, b.first.end), std::min(a.second.begin, b.second.begin)};
+      if (!a.second.empty() && !b.second.empty() && !gap.empty()) least = least && !both.touches(gap);
+    }
+  CHECK(holds);
+  CHECK(least);
+}
+
+TEST_CASE("spans of tiles that are put apart have the tiles of both, none twice") {
+  bool right = true;
+  for (Range const& a : every_range(6))
+    for (Range const& b : every_range(6)) {
+      auto const span = [](Range const& range) { return TileSpan<int64_t>{range.begin, range.end}; };
+      auto const has = [](TileSpan<int64_t> const& of, int64_t tile) {
+        return of.begin <= tile && tile < of.end;
+      };
+      auto const [first, second] = apart(span(a), span(b));
+      for (int64_t tile = 0; tile < 6; ++tile) {
+        right = right && (has(first, tile) || has(second, tile) || !(a.contains(tile) || b.contains(tile)));
+        right = right && !(has(first, tile) && has(second, tile));
+      }
+      right = right && (second.size() == 0 || first.end <= second.begin);
+      if (!a.empty() && !b.empty() && a.end <= b.begin)
+        right = right && first == span(a) && second == span(b);
+      if (a.empty() || b.empty()) right = right && first == span(a.joined(b)) && second.size() == 0;
+    }
+  CHECK(right);
 }

@@ -6,6 +6,7 @@
 // expect: lightseq: reader(shard, step, world) of a schedule is constant and returns an int
 // expect: lightseq: predecessor and successor of a schedule come together, are constant and return an int
 // expect: lightseq: keys_of and queries_of of a mask come together, each from a Range to a Range
+// expect: lightseq: key_ranges_of of a mask that has keys_of goes from a Range to a RangePair
 #include "lightseq/exec/fingerprint.hpp"
 #include "lightseq/schedule/planner.hpp"
 #include "lightseq/schedule/ring.hpp"
@@ -20,6 +21,7 @@ struct MyMask {
   void name_values(lightseq::Fingerprint& fingerprint) { fingerprint.add("the width", width); }
   lightseq::Range keys_of(lightseq::Range queries) { return queries; }
   lightseq::Range queries_of(lightseq::Range keys) { return keys; }
+  lightseq::Range key_ranges_of(lightseq::Range queries) { return queries; }
 #endif
 };
 
@@ -50,5 +52,6 @@ lightseq::Plan plan() {
   lightseq::Fingerprint fingerprint;
   lightseq::add_fingerprint(fingerprint, "the masks", mask, lightseq::checksum(mask, 8));
   static_cast<void>(lightseq::keys_within(mask, {0, 1}));
+  static_cast<void>(lightseq::key_ranges_within(mask, {0, 1}));
   return lightseq::Planner(MySchedule{}, mask, 2, 8).plan(0, lightseq::Pass::forward);
 }

@@ -152,6 +152,60 @@ struct NotExactOfKeys : SlidingWindow {
 
 }  // namespace
 
+namespace {
+
+/// A window of which one row, or one column, is looked up one too far.
+struct Misrowed : SlidingWindow {
+  int64_t query = -1, key = -1;
+  auto row(int64_t of) const {
+    return
+        [window = *this, at = of == query ? of + 1 : of](int64_t other) { return window.visible(at, other); };
+  }
+  auto column(int64_t of) const {
+    return
+        [window = *this, at = of == key ? of + 1 : of](int64_t other) { return window.visible(other, at); };
+  }
+};
+static_assert(HasRows<Misrowed> && !is_asked_by_rows<Misrowed>);
+
+}  // namespace
+
+TEST_CASE("first_fault() finds a row or a column that is not what is visible") {
+  CHECK(laws::first_fault(Misrowed{{3, 0}}, 300, test::run_seed()) == "");
+  CHECK(laws::first_fault(Misrowed{{3, 0}, 5}, 300) == "row(5)(2) is false, but query 5 sees key 2");
+  CHECK(laws::first_fault(Misrowed{{3, 0}, -1, 5}, 300) == "column(5)(5) is false, but query 5 sees key 5");
+}
+
+namespace {
+
+/// The first 10 keys and a window, whose gap reaches too far by so much on either side.
+struct Misgapped {
+  int64_t first = 0, second = 0;
+  bool visible(int64_t query, int64_t key) const {
+    return key < 10 || SlidingWindow{20, 0}.visible(query, key);
+  }
+  Cover cover(Range, Range) const { return Cover::partial; }
+  Range keys_of(Range queries) const { return {0, std::max<int64_t>(10, queries.end)}; }
+  Range queries_of(Range) const { return Range::everything(); }
+  RangePair key_ranges_of(Range queries) const {
+    Range const window{std::max<int64_t>(queries.begin - 20, 0) + second, queries.end};
+    return RangePair{{0, 10 - first}, {}}.joined({{}, window});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("first_fault() finds visible keys in the gap of a mask's ranges of keys") {
+  static_assert(HasKeyRanges<Misgapped> && !HasKeyRanges<SlidingWindow>);
+  for (int64_t const positions : {200, 5000}) {
+    CHECK(laws::first_fault(Misgapped{}, positions, test::run_seed()) == "");
+    for (Misgapped const& mask : {Misgapped{1, 0}, Misgapped{0, 1}}) {
+      std::string const fault = laws::first_fault(mask, positions, test::run_seed());
+      CHECK_MESSAGE(fault.starts_with("key_ranges_of(["), fault);
+    }
+  }
+}
+
 TEST_CASE("first_fault() finds rows that are not exact") {
   for (int64_t const positions : {int64_t{5000}, int64_t{1} << 40}) {
     std::string const keys = laws::first_fault(NotExact{{1000, 7}}, positions, test::run_seed());

@@ -34,6 +34,24 @@ struct Range {
   friend constexpr bool operator==(Range const&, Range const&) = default;
 };
 
+/// Positions in two ranges, of which the second is empty or lies after the first.
+struct RangePair {
+  Range first, second;
+
+  LIGHTSEQ_HD constexpr bool touches(Range const& range) const {
+    return first.touches(range) || second.touches(range);
+  }
+  LIGHTSEQ_HD constexpr Range hull() const { return first.joined(second); }
+
+  /// What holds both: the first ranges joined and the second ones, or all of them where these two meet.
+  LIGHTSEQ_HD constexpr RangePair joined(RangePair const& other) const {
+    RangePair const both{first.joined(other.first), second.joined(other.second)};
+    if (both.second.empty() || both.first.end < both.second.begin) return both;
+    return {both.hull(), {}};
+  }
+  friend constexpr bool operator==(RangePair const&, RangePair const&) = default;
+};
+
 /// Rows 0, ..., rows - 1 at the global positions begin, begin + stride, begin + 2 * stride, ...
 struct Segment {
   std::int64_t begin = 0;
@@ -100,6 +118,24 @@ LIGHTSEQ_HD constexpr TileSpan<Int> joined(TileSpan<Int> const& first, Int in_fi
                                            TileSpan<Int> const& second) {
   if (second.size() <= 0) return first;
   return {first.size() > 0 ? first.begin : in_first + second.begin, in_first + second.end};
+}
+
+/// Two spans of tiles, of which the second is empty or comes after the first.
+template <std::signed_integral Int>
+struct TileSpanPair {
+  TileSpan<Int> first, second;
+};
+
+/// The tiles of two spans, no tile twice: all from the first to the last where the second does not come after
+/// the first.
+template <std::signed_integral Int>
+LIGHTSEQ_HD constexpr TileSpanPair<Int> apart(TileSpan<Int> const& first, TileSpan<Int> const& second) {
+  if (second.size() <= 0) return {first, {}};
+  if (first.size() <= 0) return {second, {}};
+  if (first.end <= second.begin) return {first, second};
+  return {{first.begin < second.begin ? first.begin : second.begin,
+           first.end > second.end ? first.end : second.end},
+          {}};
 }
 
 /// The largest number of a type.

@@ -68,12 +68,18 @@ class MaskSearch {
   }
 
   /// Who says what a rectangle looks like: of the bounds those that leave it out say `none`, else nothing.
-  enum class Judge { cover, keys_of, queries_of };
-  static constexpr std::array judges = {Judge::cover, Judge::keys_of, Judge::queries_of};
+  enum class Judge { cover, keys_of, queries_of, key_ranges_of };
+  static constexpr auto judges = [] {
+    if constexpr (HasKeyRanges<M>)
+      return std::array{Judge::cover, Judge::keys_of, Judge::queries_of, Judge::key_ranges_of};
+    else
+      return std::array{Judge::cover, Judge::keys_of, Judge::queries_of};
+  }();
   Cover said(Judge judge, Range const& queries, Range const& keys) const {
     if (judge == Judge::cover) return mask_.cover(queries, keys);
-    bool const open = judge == Judge::keys_of ? keys_within(mask_, queries).touches(keys)
-                                              : queries_within(mask_, keys).touches(queries);
+    bool const open = judge == Judge::keys_of      ? keys_within(mask_, queries).touches(keys)
+                      : judge == Judge::queries_of ? queries_within(mask_, keys).touches(queries)
+                                                   : key_ranges_within(mask_, queries).touches(keys);
     return open ? Cover::partial : Cover::none;
   }
 
@@ -110,6 +116,13 @@ class MaskSearch {
       cut(judge, queries, keys, queries.end, -step, pair.query + 1, cover);
       cut(judge, queries, keys, keys.begin, step, pair.key, cover);
       cut(judge, queries, keys, keys.end, -step, pair.key + 1, cover);
+    }
+    if (judge == Judge::key_ranges_of) {
+      auto const [first, second] = key_ranges_within(mask_, queries);
+      fault_ = sentence("key_ranges_of([", queries.begin, ", ", queries.end, ")) are [", first.begin, ", ",
+                        first.end, ") and [", second.begin, ", ", second.end, "), but query ", pair.query,
+                        " sees key ", pair.key);
+      return;
     }
     if (judge != Judge::cover) {
       bool const of_queries = judge == Judge::keys_of;
@@ -165,6 +178,7 @@ class MaskSearch {
     for (std::int64_t q = 0; q < side_; ++q)
       for (std::int64_t k = 0; k < side_; ++k) {
         judge_reach({first_q_ + q, first_k_ + k});
+        judge_row({first_q_ + q, first_k_ + k});
         at(q + 1, k + 1) =
             at(q, k + 1) + at(q + 1, k) - at(q, k) + (mask_.visible(first_q_ + q, first_k_ + k) ? 1 : 0);
       }
@@ -237,6 +251,20 @@ class MaskSearch {
       if (!fault_.empty() || within == mask_.visible(pair.query, pair.key)) return;
       fault_ = sentence("reach() is ", reach.left, " before and ", reach.right, " after, but query ",
                         pair.query, within ? " does not see key " : " sees key ", pair.key);
+    }
+  }
+
+  /// Judges whether the pair's row and column show it just where it is visible.
+  void judge_row(Pair const& pair) {
+    if constexpr (HasRows<M>) {
+      bool const visible = mask_.visible(pair.query, pair.key);
+      for (bool const of_query : {true, false}) {
+        bool const shown = of_query ? mask_.row(pair.query)(pair.key) : mask_.column(pair.key)(pair.query);
+        if (!fault_.empty() || shown == visible) continue;
+        fault_ = sentence(of_query ? "row(" : "column(", of_query ? pair.query : pair.key, ")(",
+                          of_query ? pair.key : pair.query, ") is ", shown ? "true" : "false", ", but query ",
+                          pair.query, visible ? " sees key " : " does not see key ", pair.key);
+      }
     }
   }
 

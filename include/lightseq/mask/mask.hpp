@@ -2,6 +2,7 @@
 #pragma once
 #include <concepts>
 #include <cstdint>
+#include <utility>
 
 #include "lightseq/core/range.hpp"
 
@@ -69,6 +70,33 @@ LIGHTSEQ_HD constexpr Range queries_within(M const& mask, Range const& keys) {
   return Range::everything();
 }
 
+/// A bounded mask that says more closely where keys lie: in two ranges of keys_of(queries), with a gap of
+/// which no query sees a key. Kernels ask nothing about the gap.
+template <class M>
+concept HasKeyRanges = BoundedMask<M> && requires(M const mask, Range range) {
+  { mask.key_ranges_of(range) } -> std::same_as<RangePair>;
+};
+
+/// Whether a mask does; one whose ranges are of another type, or lack bounds, does not compile.
+template <Mask M>
+constexpr bool has_key_ranges() {
+  static_assert(
+      HasKeyRanges<M> || !requires(M mask, Range range) { mask.key_ranges_of(range); },
+      "lightseq: key_ranges_of of a mask that has keys_of goes from a Range to a RangePair");
+  return HasKeyRanges<M>;
+}
+template <Mask M>
+inline constexpr bool gives_key_ranges = has_key_ranges<M>();
+
+/// The ranges in which the keys lie that these queries may see.
+template <Mask M>
+LIGHTSEQ_HD constexpr RangePair key_ranges_within(M const& mask, Range const& queries) {
+  if constexpr (gives_key_ranges<M>)
+    return mask.key_ranges_of(queries);
+  else
+    return {keys_within(mask, queries), {}};
+}
+
 /// What cover() says, but none where one of the bounds does: whoever looks from the queries' side and whoever
 /// looks from the keys' agree, though bounds may be wider on one side.
 template <Mask M>
@@ -108,10 +136,34 @@ concept HasPairs = Mask<M> && requires(M const mask, Range range) {
   { mask.pairs(range, range) } -> std::same_as<std::int64_t>;
 };
 
+/// A mask that looks up once what all pairs of a row share: `row(query)` answers for a key whether the query
+/// sees it, and `column(key)` for a query whether it sees the key.
+template <class M>
+concept HasRows = Mask<M> && requires(M const mask, std::int64_t position) {
+  { mask.row(position)(position) } -> std::same_as<bool>;
+  { mask.column(position)(position) } -> std::same_as<bool>;
+};
+
+/// Whether a mask has one of the two, or what has their name.
+template <class M>
+concept HasRowOrColumn = requires(M mask, std::int64_t position) {
+  mask.row(position);
+}
+|| requires(M mask, std::int64_t position) { mask.column(position); };
+
+/// Whether a mask has both; one that has half of them does not compile.
+template <Mask M>
+constexpr bool has_rows() {
+  static_assert(HasRows<M> || !HasRowOrColumn<M>,
+                "lightseq: row and column of a mask come together, each from a position to what answers for "
+                "positions with a bool");
+  return HasRows<M>;
+}
+
 /// Whether a mask is asked about whole rows: where its rows are ranges, and a pair is dearer than a
 /// comparison.
 template <Mask M>
-inline constexpr bool is_asked_by_rows = HasExactRows<M>&& is_bounded<M> && !HasReach<M>;
+inline constexpr bool is_asked_by_rows = HasExactRows<M>&& is_bounded<M> && !HasReach<M> && !has_rows<M>();
 
 /// The answer for all of a row that is a range.
 struct RowRange {
@@ -132,6 +184,12 @@ struct KeysSeen<M> : RowRange {
   LIGHTSEQ_HD constexpr KeysSeen(M const& mask, std::int64_t query)
       : RowRange{mask.keys_of({query, query + 1})} {}
 };
+template <Mask M>
+requires(has_rows<M>()) struct KeysSeen<M> {
+  decltype(std::declval<M const&>().row(0)) row;
+  LIGHTSEQ_HD constexpr KeysSeen(M const& mask, std::int64_t query) : row(mask.row(query)) {}
+  LIGHTSEQ_HD constexpr bool operator()(std::int64_t key) const { return row(key); }
+};
 
 /// Which queries see a key.
 template <Mask M>
@@ -145,6 +203,12 @@ requires is_asked_by_rows<M>
 struct SeeingQueries<M> : RowRange {
   LIGHTSEQ_HD constexpr SeeingQueries(M const& mask, std::int64_t key)
       : RowRange{mask.queries_of({key, key + 1})} {}
+};
+template <Mask M>
+requires(has_rows<M>()) struct SeeingQueries<M> {
+  decltype(std::declval<M const&>().column(0)) column;
+  LIGHTSEQ_HD constexpr SeeingQueries(M const& mask, std::int64_t key) : column(mask.column(key)) {}
+  LIGHTSEQ_HD constexpr bool operator()(std::int64_t query) const { return column(query); }
 };
 
 }  // namespace lightseq

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernel/host/laws.hpp"
+#include "lightseq/mask/intervals.hpp"
 
 namespace lightseq::test {
 
@@ -56,6 +57,34 @@ TEST_CASE("a window asks about the tiles it shows: four times the tokens, four t
     CHECK(large / small < 4.5);
   }
   CHECK(asked_tiles(window, {{{0, 20'000, 1}, {}}}, {{{1 << 20, 20'000, 1}, {}}}) == 0);
+}
+
+/// Intervals that count what the kernels ask about.
+struct CountedIntervals : IntervalsView {
+  mutable std::int64_t asked = 0;
+  Cover cover(Range queries, Range keys) const {
+    ++asked;
+    return IntervalsView::cover(queries, keys);
+  }
+};
+
+TEST_CASE("documents that share a prefix ask about no key between it and them") {
+  std::int64_t asked[2];
+  for (int i : {0, 1}) {
+    std::int64_t const tokens = 10'000 * (1 + 3 * i);
+    std::vector<std::int64_t> ends{50};
+    while (ends.back() < tokens) ends.push_back(std::min(tokens, ends.back() + 400));
+    Positions const half{{{0, tokens / 2, 1}, {tokens / 2, tokens / 2, 1}}};
+    Case<dim, float> const c(half, half);
+    Intervals const mask = Intervals::shared_prefix(ends);
+    CountedIntervals const counted{mask.view()};
+    run(c, counted);
+    asked[i] = counted.asked;
+    // In the forward a tile of 48 queries has at most 9 + 2 key tiles of 64, those of its group some more; in
+    // the backward the prefix is seen by all, and a document by itself.
+    CHECK(asked[i] < tokens / 48 * 40);
+  }
+  CHECK(asked[1] < 4.5 * static_cast<double>(asked[0]));
 }
 
 /// Lies that nothing is hidden, or that everything is, where `visible` says otherwise.

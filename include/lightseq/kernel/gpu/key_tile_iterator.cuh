@@ -34,14 +34,17 @@ struct KeyTileIterator {
   int left = 0;        ///< tiles of the segment that the mask has yet to be asked about
   int end = 0;         ///< the last of them, plus 1: bit i of the two below is tile end + 31 - i
   unsigned visible = 0, partial = 0;
+  TileSpan<int> earlier = {};  ///< tiles of the segment to come after those left, of a mask of key ranges
 
   /// Goes to the next tile, if there is one.
   __device__ __forceinline__ bool next() {
     while (visible == 0) {
       if (left <= 0) {
+        if constexpr (gives_key_ranges<M>)
+          if (take_earlier()) continue;
         if (segment == last) return false;
         segment += step;
-        TileSpan<int> const tiles = keys[segment].tiles_within(KeyRows, bound());
+        TileSpan<int> const tiles = last_tiles();
         left = tiles.size(), end = tiles.end;
       } else {
         scan();
@@ -55,6 +58,26 @@ struct KeyTileIterator {
   }
 
  private:
+  /// Goes to the tiles before a gap in the segment, if there are any.
+  __device__ __forceinline__ bool take_earlier() {
+    left = earlier.size(), end = earlier.end;
+    earlier = {};
+    return left > 0;
+  }
+
+  /// The tiles of the segment within the bounds; of a mask of key ranges those after the gap.
+  __device__ __forceinline__ TileSpan<int> last_tiles() {
+    if constexpr (gives_key_ranges<M>) {
+      RangePair const ranges = mask.key_ranges_of(queries);
+      TileSpanPair<int> const tiles = apart(keys[segment].tiles_within(KeyRows, ranges.first),
+                                            keys[segment].tiles_within(KeyRows, ranges.second));
+      earlier = tiles.first;
+      return tiles.second;
+    } else {
+      return keys[segment].tiles_within(KeyRows, bound());
+    }
+  }
+
   /// keys_within(), which the host calls too: there nvcc only warns of a mask's function that is the host's.
   __device__ __forceinline__ Range bound() const {
     if constexpr (is_bounded<M>)

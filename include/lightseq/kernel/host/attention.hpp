@@ -105,30 +105,41 @@ class Forward {
   void attend_group(std::int64_t batch, std::int64_t kv_head, std::int64_t first, int count) {
     Item items[tile.group];
     std::int64_t const query_tiles = tiles_of(call_.queries, tile.stationary);
-    Range bound;
+    RangePair bound;
     for (int i = 0; i < count; ++i) {
       std::int64_t const head = kv_head * (call_.heads / call_.kv_heads) + (first + i) / query_tiles;
       items[i] = {head, tile_at(call_.queries, tile.stationary, (first + i) % query_tiles)};
       begin(batch, items[i], scratch_.kept[i]);
-      bound = bound.joined(keys_within(mask_, items[i].queries.positions.hull()));
+      bound = bound.joined(key_ranges_within(mask_, items[i].queries.positions.hull()));
     }
-    TileSpan<std::int64_t> const key_tiles = tiles_within(call_.keys, tile.streaming, bound);
-    for (std::int64_t t = key_tiles.begin; t < key_tiles.end; ++t) {
-      ShardTile const keys = tile_at(call_.keys, tile.streaming, t);
-      bool packed = false;
-      std::optional<bool> finite;  // values, which matters where pairs are hidden
-      for (int i = 0; i < count; ++i) {
-        Cover const cover = mask_.cover(items[i].queries.positions.hull(), keys.positions.hull());
-        if (cover == Cover::none) continue;
-        if (!packed) pack_keys(batch, kv_head, keys);
-        packed = true;
-        if (cover == Cover::full)
-          attend(scratch_.kept[i], items[i].queries, keys);
-        else
-          attend_visible(scratch_.kept[i], items[i].queries, keys, finite);
-      }
-    }
+    TileSpanPair<std::int64_t> const tiles = apart(tiles_within(call_.keys, tile.streaming, bound.first),
+                                                   tiles_within(call_.keys, tile.streaming, bound.second));
+    attend_tiles(batch, kv_head, items, count, tiles.first);
+    attend_tiles(batch, kv_head, items, count, tiles.second);
     for (int i = 0; i < count; ++i) finish(batch, items[i], scratch_.kept[i]);
+  }
+
+  void attend_tiles(std::int64_t batch, std::int64_t kv_head, Item const* items, int count,
+                    TileSpan<std::int64_t> const& key_tiles) {
+    for (std::int64_t t = key_tiles.begin; t < key_tiles.end; ++t)
+      attend_keys(batch, kv_head, items, count, tile_at(call_.keys, tile.streaming, t));
+  }
+
+  /// One key tile for all of a group that see some of it.
+  void attend_keys(std::int64_t batch, std::int64_t kv_head, Item const* items, int count,
+                   ShardTile const& keys) {
+    bool packed = false;
+    std::optional<bool> finite;  // values, which matters where pairs are hidden
+    for (int i = 0; i < count; ++i) {
+      Cover const cover = mask_.cover(items[i].queries.positions.hull(), keys.positions.hull());
+      if (cover == Cover::none) continue;
+      if (!packed) pack_keys(batch, kv_head, keys);
+      packed = true;
+      if (cover == Cover::full)
+        attend(scratch_.kept[i], items[i].queries, keys);
+      else
+        attend_visible(scratch_.kept[i], items[i].queries, keys, finite);
+    }
   }
 
   void pack_keys(std::int64_t batch, std::int64_t kv_head, ShardTile const& keys) {
