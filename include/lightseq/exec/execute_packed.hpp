@@ -15,7 +15,8 @@ inline namespace LIGHTSEQ_ABI {
 
 /// Runs one rank's plan for a pack on a device's queue. In every round the messages that bring the keys of
 /// the next step, and in the backward those that return the gradients of the last one, move beside the work
-/// of a step; a host's transport moves all but the last group before it.
+/// of a step; a host's transport moves all but the last group before it. The documents that the rank has as a
+/// whole are attended in the first round.
 template <class Queue, class Exchange, class Pass, class Trace>
 class PackedExecution {
  public:
@@ -117,12 +118,12 @@ class PackedExecution {
     return {};
   }
 
-  Status attend(int step) noexcept {
-    if (step >= plan_.steps() || plan_[step].empty()) return {};
-    computed_.begin(Activity::work, static_cast<std::size_t>(step), {part_.rank, part_.rank});
-    pass_.attend(step);
+  Status attend(int round) noexcept {
+    computed_.begin(Activity::work, static_cast<std::size_t>(round), {part_.rank, part_.rank});
+    if (round < plan_.steps() && !plan_[round].empty()) pass_.attend(round);
+    if (round == 0) pass_.attend_whole();
     computed_.end();
-    return exchange_.placed(queue_.status(), step);
+    return exchange_.placed(queue_.status(), round);
   }
 
   /// Waits for the last group, and adds the gradients that have come.

@@ -46,9 +46,9 @@ struct PackedBackwardLayout : PackedLayout {
   std::int64_t bytes = 0;  ///< of the workspace
 };
 
-/// One backward of one rank over a pack; see execute_packed(). Gradients of own keys and values are summed up
+/// One backward of one rank over a pack; see PackedExecution. Gradients of own keys and values are summed up
 /// in float, in the order of the steps and of the groups of each; where nobody else sees these keys they go
-/// straight to the caller, if the device can.
+/// straight to the caller, if the device can, as do all gradients of documents that the rank has as a whole.
 template <class Q, class T, Mask Inner>
 requires Queue<Q, T, PackedRows<Inner>>
 class PackedBackwardPass : public PackedPass<Q, T, Inner> {
@@ -84,12 +84,26 @@ class PackedBackwardPass : public PackedPass<Q, T, Inner> {
     queue_.zero(sums_.dv, kv_shape());
   }
 
+  /// A step's rows to its keys.
   void attend(int step) {
-    if (step > 0) return attend(step, plan_[step].query_rows(), gradients(outgoing(step)));
-    Segment const all{0, rows_, 1};
+    PackedStep const what = plan_[step];
+    if (step > 0) {
+      KeyValueRows<float> const keys = outgoing(step);
+      return attend(step, what, what.query_rows(), Gradients<float>{{}, keys.k(), keys.v()});
+    }
     if constexpr (Q::writes_key_gradients)
-      if (own_keys_stay()) return attend(step, all, out_);
-    attend(step, all, sums_);
+      if (own_keys_stay()) return attend(step, what, {0, shared_rows_, 1}, out_);
+    attend(step, what, {0, shared_rows_, 1}, sums_);
+  }
+
+  /// The documents that the rank has as a whole.
+  void attend_whole() {
+    PackedStep const what = plan_.whole();
+    if (what.empty()) return;
+    if constexpr (Q::writes_key_gradients)
+      attend(0, what, what.key_rows, out_);
+    else
+      attend(0, what, what.key_rows, sums_);
   }
 
   /// Gradients of the keys of a step's slot.
@@ -109,46 +123,53 @@ class PackedBackwardPass : public PackedPass<Q, T, Inner> {
     queue_.add(Tensor<float const>(part.v()), Tensor<float const>(dv), dv, shape);
   }
 
+  /// Rounds the sums that no kernel has rounded.
   void end() {
     if constexpr (std::is_same_v<T, float>) return;
-    if (rows_ == 0) return;
-    if (!(Q::zeroes_and_rounds && last_step_ == 0)) queue_.copy(sums_.dq, out_.dq, q_shape());
-    if (Q::writes_key_gradients && own_keys_stay()) return;
-    queue_.copy(sums_.dk, out_.dk, kv_shape());
-    queue_.copy(sums_.dv, out_.dv, kv_shape());
+    Shape const q_shape = this->part_.q_shape(Q::zeroes_and_rounds ? shared_rows_ : rows_);
+    Shape const kv_shape = this->part_.kv_shape(Q::writes_key_gradients ? shared_rows_ : rows_);
+    if (q_shape.tokens > 0 && !(Q::zeroes_and_rounds && last_step_ == 0))
+      queue_.copy(sums_.dq, out_.dq, q_shape);
+    if (kv_shape.tokens == 0 || (Q::writes_key_gradients && own_keys_stay())) return;
+    queue_.copy(sums_.dk, out_.dk, kv_shape);
+    queue_.copy(sums_.dv, out_.dv, kv_shape);
   }
 
  private:
   Shape q_shape() const { return this->part_.q_shape(rows_); }
   Shape kv_shape() const { return this->part_.kv_shape(rows_); }
+
+  /// Whether nobody else sees keys of this rank.
   bool own_keys_stay() const { return plan_.sends().empty(); }
 
-  static Gradients<float> gradients(KeyValueRows<float> const& keys) { return {{}, keys.k(), keys.v()}; }
-
   template <class KeyGrad>
-  void attend(int step, Segment const& rows, Gradients<KeyGrad> const& to) {
+  void attend(int step, PackedStep const& what, Segment const& rows, Gradients<KeyGrad> const& to) {
     BackwardCall<T, float, KeyGrad> call;
-    this->describe(step, rows, call);
+    this->describe(what, rows, call);
+    std::int64_t const first_key = step == 0 ? what.key_rows.begin : 0;
     call.q = in_.q.from(rows.begin);
+    call.k = step == 0 ? in_.k.from(first_key) : this->slot(step).k();
+    call.v = step == 0 ? in_.v.from(first_key) : this->slot(step).v();
     call.d_o = in_.d_o.from(rows.begin);
     call.lse = lse_.from(rows.begin);
     call.delta = delta_.from(rows.begin);
     call.dq = sums_.dq.from(rows.begin);
-    call.dk = to.dk;
-    call.dv = to.dv;
+    call.dk = to.dk.from(first_key);
+    call.dv = to.dv.from(first_key);
     call.dkv_zero = Q::zeroes_and_rounds;
     if constexpr (Q::zeroes_and_rounds) {
       call.dq_zero = step == 0;
-      if (step == 0 && last_step_ == 0) call.dq_out = out_.dq;
+      bool const alone = step == 0 && (last_step_ == 0 || rows.begin >= shared_rows_);
+      if (alone) call.dq_out = out_.dq.from(rows.begin);
     } else if constexpr (std::is_same_v<KeyGrad, float>) {
-      Shape const shape = this->part_.kv_shape(plan_[step].rows);
+      Shape const shape = this->part_.kv_shape(what.key_rows.rows);
       if (step > 0) queue_.zero(to.dk, shape), queue_.zero(to.dv, shape);
     }
-    queue_.backward(call, this->mask(plan_[step]), this->scratch());
+    queue_.backward(call, this->mask(what), this->scratch());
   }
 
   using PackedPass<Q, T, Inner>::queue_, PackedPass<Q, T, Inner>::plan_, PackedPass<Q, T, Inner>::rows_,
-      PackedPass<Q, T, Inner>::last_step_;
+      PackedPass<Q, T, Inner>::shared_rows_, PackedPass<Q, T, Inner>::last_step_;
   PackedBackwardLayout const& layout_;
   BackwardInputs<T> in_;
   Gradients<T> out_;

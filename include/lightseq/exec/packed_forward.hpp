@@ -36,8 +36,8 @@ struct PackedForwardLayout : PackedLayout {
   std::int64_t bytes = 0;  ///< of the workspace
 };
 
-/// One forward of one rank over a pack; see execute_packed(). The last step that has work attends all rows
-/// and writes o and lse.
+/// One forward of one rank over a pack; see PackedExecution. The last step that has work attends all rows of
+/// the documents that others own tokens of too, and writes their o and lse.
 template <class Q, class T, Mask Inner>
 requires Queue<Q, T, PackedRows<Inner>>
 class PackedForwardPass : public PackedPass<Q, T, Inner> {
@@ -60,24 +60,35 @@ class PackedForwardPass : public PackedPass<Q, T, Inner> {
 
   void begin() { this->pack_own_keys(); }
 
+  /// A step's rows to its keys.
   void attend(int step) {
+    PackedStep const what = plan_[step];
+    Segment const all{0, shared_rows_, 1};
     if (step == last_step_)
-      attend(step, {0, rows_, 1}, out_);
+      attend(step, what, all, out_);
     else
-      attend(step, step == 0 ? Segment{0, rows_, 1} : plan_[step].query_rows(), own_);
+      attend(step, what, step == 0 ? all : what.query_rows(), own_);
+  }
+
+  /// The documents that the rank has as a whole.
+  void attend_whole() {
+    PackedStep const what = plan_.whole();
+    if (!what.empty()) attend(0, what, what.key_rows, out_);
   }
 
   void end() {}
 
  private:
   template <class Result>
-  void attend(int step, Segment const& rows, Result const& to) {
+  void attend(int step, PackedStep const& what, Segment const& rows, Result const& to) {
     ForwardCall<T, Result> call;
-    this->describe(step, rows, call);
+    this->describe(what, rows, call);
     call.q = q_.from(rows.begin);
+    call.k = step == 0 ? k_.from(what.key_rows.begin) : this->slot(step).k();
+    call.v = step == 0 ? v_.from(what.key_rows.begin) : this->slot(step).v();
     call.out = from(to, rows.begin);
     if (step > 0) call.carried = from(own_, rows.begin);
-    queue_.forward(call, this->mask(plan_[step]), this->scratch());
+    queue_.forward(call, this->mask(what), this->scratch());
   }
 
   static Finished<T> from(Finished<T> const& all, std::int64_t first) {
@@ -88,7 +99,8 @@ class PackedForwardPass : public PackedPass<Q, T, Inner> {
   }
 
   using PackedPass<Q, T, Inner>::queue_, PackedPass<Q, T, Inner>::plan_, PackedPass<Q, T, Inner>::rows_,
-      PackedPass<Q, T, Inner>::last_step_;
+      PackedPass<Q, T, Inner>::shared_rows_, PackedPass<Q, T, Inner>::last_step_, PackedPass<Q, T, Inner>::k_,
+      PackedPass<Q, T, Inner>::v_;
   Tensor<T const> q_;
   Finished<T> out_;
   Partial<float> own_;  ///< the accumulator

@@ -55,7 +55,8 @@ class PackedPass {
         inner_(mask),
         k_(k),
         v_(v),
-        rows_(plan[0].rows) {
+        rows_(plan.rows()),
+        shared_rows_(plan.shared_rows()) {
     for (int step = 0; step < plan.steps(); ++step)
       if (!plan[step].empty()) last_step_ = step;
   }
@@ -71,14 +72,14 @@ class PackedPass {
   }
   std::byte* scratch() const { return base_ + layout_.scratch.offset; }
 
-  /// Copies the rank's keys and values to where they are sent from.
+  /// Copies the rank's keys and values that others may see to where they are sent from.
   void pack_own_keys() {
     if (plan_.sends().empty()) return;
-    queue_.copy(k_, own_keys().k(), part_.kv_shape(rows_));
-    queue_.copy(v_, own_keys().v(), part_.kv_shape(rows_));
+    queue_.copy(k_, own_keys().k(), part_.kv_shape(shared_rows_));
+    queue_.copy(v_, own_keys().v(), part_.kv_shape(shared_rows_));
   }
 
-  /// What kernels see of the mask at a step whose queries begin with the shard's row `first`.
+  /// What kernels see of the mask.
   PackedRows<Inner> mask(PackedStep const& step) {
     RowRun const *queries = step.queries.data(), *keys = step.keys.data();
     if constexpr (WritesBytes<Q>) {
@@ -95,12 +96,10 @@ class PackedPass {
 
   /// Fills in what of a call follows from its step; its queries are these rows of the shard.
   template <class Call>
-  void describe(int step, Segment const& rows, Call& call) const {
+  void describe(PackedStep const& step, Segment const& rows, Call& call) const {
     part_.describe_problem(call);
     call.queries = {{rows, {}}};
-    call.keys = {{{0, plan_[step].rows, 1}, {}}};
-    call.k = step == 0 ? k_ : Tensor<T const>(slot(step).k());
-    call.v = step == 0 ? v_ : Tensor<T const>(slot(step).v());
+    call.keys = {{step.key_rows, {}}};
   }
 
   Q& queue_;
@@ -110,8 +109,9 @@ class PackedPass {
   std::byte* base_;
   Inner const& inner_;
   Tensor<T const> k_, v_;
-  std::int64_t rows_;   ///< of the rank
-  int last_step_ = -1;  ///< with work
+  std::int64_t rows_;         ///< of the rank
+  std::int64_t shared_rows_;  ///< of documents that others own tokens of too: the first ones
+  int last_step_ = -1;        ///< with work
 };
 
 }  // namespace LIGHTSEQ_ABI

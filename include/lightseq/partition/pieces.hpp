@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <span>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "lightseq/core/document_ends.hpp"
@@ -40,8 +39,9 @@ struct Piece {
 };
 
 /// Which tokens of a packed sequence each rank owns: a table of pieces, in storage that is allocated once.
-/// Every token of a document has one owner. A rank's rows are in the order of their tokens, and its pieces
-/// too; neighbouring ones of a document are one piece. A data loader and RoPE go through
+/// Every token of a document has one owner. A rank's rows begin with the documents that others own tokens of
+/// too, and those that it has as a whole follow, either in the order of their tokens; its pieces are in the
+/// same order. Neighbouring ones of a document are one piece. A data loader and RoPE go through
 /// `for (Piece const& piece : pieces.shard(rank))`.
 class Pieces {
  public:
@@ -49,9 +49,9 @@ class Pieces {
   Pieces(int world, std::int64_t max_pieces) : world_(world), max_pieces_(max_pieces) {
     if (world < 1 || max_pieces < 1)
       fail("a table of pieces needs a world and room, not ", world, " ranks and ", max_pieces, " pieces");
-    for (auto* list : {&by_token_, &by_rank_, &shared_}) list->reserve(static_cast<std::size_t>(max_pieces));
-    for (auto* list : {&shards_, &shared_shards_}) list->resize(static_cast<std::size_t>(world) + 1);
-    rows_.resize(static_cast<std::size_t>(world));
+    for (auto* list : {&by_token_, &by_rank_}) list->reserve(static_cast<std::size_t>(max_pieces));
+    for (auto* list : {&shards_, &shared_ends_, &ends_}) list->resize(static_cast<std::size_t>(world) + 1);
+    for (auto* list : {&rows_, &shared_rows_}) list->resize(static_cast<std::size_t>(world));
   }
 
   /// Takes a table in any order; pieces without rows count for nothing. Gives a sentence with the numbers and
@@ -64,21 +64,16 @@ class Pieces {
     if (fault.empty()) fault = check(documents);
     if (!fault.empty()) return clear(), fault;
     tokens_ = documents.tokens();
-    for (Piece& piece : by_token_) {
-      piece.row = rows_[index(piece.rank)];
-      rows_[index(piece.rank)] += piece.rows;
-    }
-    deal(shards_, by_rank_, [](std::size_t) { return true; });
-    deal(shared_shards_, shared_, [this](std::size_t i) { return is_shared(i); });
+    deal();
     return {};
   }
 
   /// Empties the table.
   void clear() noexcept {
     tokens_ = 0;
-    for (auto* list : {&by_token_, &by_rank_, &shared_}) list->clear();
-    for (auto* list : {&shards_, &shared_shards_}) std::fill(list->begin(), list->end(), 0);
-    std::fill(rows_.begin(), rows_.end(), 0);
+    for (auto* list : {&by_token_, &by_rank_}) list->clear();
+    for (auto* list : {&shards_, &shared_ends_}) std::fill(list->begin(), list->end(), 0);
+    for (auto* list : {&rows_, &shared_rows_}) std::fill(list->begin(), list->end(), 0);
   }
 
   int world() const { return world_; }
@@ -90,14 +85,21 @@ class Pieces {
   /// The rows of a rank's shard.
   std::int64_t rows(int rank) const { return rows_[index(rank)]; }
 
+  /// How many of them, the first ones, are of documents that other ranks own tokens of too.
+  std::int64_t shared_rows(int rank) const { return shared_rows_[index(rank)]; }
+
   /// The rows of the largest shard.
   std::int64_t max_rows() const { return *std::max_element(rows_.begin(), rows_.end()); }
 
   /// A rank's pieces.
-  std::span<Piece const> shard(int rank) const { return part(by_rank_, shards_, rank); }
+  std::span<Piece const> shard(int rank) const {
+    return std::span(by_rank_).subspan(shards_[index(rank)], shards_[index(rank) + 1] - shards_[index(rank)]);
+  }
 
-  /// Those of documents that other ranks own tokens of too: only they need messages.
-  std::span<Piece const> shared(int rank) const { return part(shared_, shared_shards_, rank); }
+  /// The first of them, of documents that other ranks own tokens of too: only they need messages.
+  std::span<Piece const> shared(int rank) const {
+    return shard(rank).first(shared_ends_[index(rank)] - shards_[index(rank)]);
+  }
 
   /// All ranks' pieces, in the order of their tokens.
   std::span<Piece const> all() const { return by_token_; }
@@ -128,12 +130,6 @@ class Pieces {
 
  private:
   static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-  std::span<Piece const> part(std::vector<Piece> const& pieces, std::vector<std::size_t> const& begins,
-                              int rank) const {
-    std::size_t const begin = begins[index(rank)];
-    return std::span(pieces).subspan(begin, begins[index(rank) + 1] - begin);
-  }
 
   /// Copies the pieces that have rows, sorts them and joins neighbours.
   Text take(DocumentEnds const& documents, std::span<Piece const> table) {
@@ -196,26 +192,33 @@ class Pieces {
            (i + 1 < by_token_.size() && by_token_[i + 1].document == document);
   }
 
-  /// Deals those pieces out by rank, each rank's in the order of their tokens; `begins` says where a rank's
-  /// begin.
-  template <class Wanted>
-  void deal(std::vector<std::size_t>& begins, std::vector<Piece>& dealt, Wanted wanted) {
-    std::size_t sum = 0;
-    for (std::size_t i = 0; i < by_token_.size(); ++i)
-      if (wanted(i)) ++begins[index(by_token_[i].rank)];
-    for (std::size_t& begin : begins) sum += std::exchange(begin, sum);
-    dealt.resize(sum);
-    for (std::size_t i = 0; i < by_token_.size(); ++i)
-      if (wanted(i)) dealt[begins[index(by_token_[i].rank)]++] = by_token_[i];
-    std::rotate(begins.begin(), begins.end() - 1, begins.end());
-    begins.front() = 0;
+  /// Lists the pieces by rank, and numbers their rows.
+  void deal() {
+    for (Piece const& piece : by_token_) ++shards_[index(piece.rank) + 1];
+    for (std::size_t rank = 0; rank < rows_.size(); ++rank) {
+      shards_[rank + 1] += shards_[rank];
+      shared_ends_[rank] = shards_[rank];
+    }
+    by_rank_.resize(by_token_.size());
+    for (bool const shared : {true, false}) {
+      for (std::size_t i = 0; i < by_token_.size(); ++i) {
+        if (is_shared(i) != shared) continue;
+        Piece& piece = by_token_[i];
+        std::size_t const rank = index(piece.rank);
+        piece.row = rows_[rank];
+        rows_[rank] += piece.rows;
+        by_rank_[(shared ? shared_ends_ : ends_)[rank]++] = piece;
+      }
+      if (shared) ends_ = shared_ends_, shared_rows_ = rows_;
+    }
   }
 
   int world_ = 0;
   std::int64_t max_pieces_ = 0, tokens_ = 0;
-  std::vector<Piece> by_token_, by_rank_, shared_;
-  std::vector<std::size_t> shards_, shared_shards_;  ///< where a rank's pieces begin
-  std::vector<std::int64_t> rows_;
+  std::vector<Piece> by_token_, by_rank_;
+  std::vector<std::size_t> shards_;              ///< where a rank's pieces begin
+  std::vector<std::size_t> shared_ends_, ends_;  ///< where its shared ones end, and all of them
+  std::vector<std::int64_t> rows_, shared_rows_;
 };
 
 }  // namespace lightseq

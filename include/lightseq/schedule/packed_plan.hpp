@@ -32,23 +32,24 @@ struct RowGroup {
   std::span<RowTransfer const> sends, recvs;
 };
 
-/// What one rank does with one slot of keys.
+/// What one rank does with some keys: of one slot, or of its own.
 struct PackedStep {
-  std::span<RowRun const> queries;  ///< runs of the rank's rows that see keys of the slot
-  std::span<RowRun const> keys;     ///< runs of the slot
-  std::int64_t rows = 0;            ///< of the slot
+  std::span<RowRun const> queries;  ///< runs of the rank's rows that see some of the keys
+  std::span<RowRun const> keys;     ///< runs of the slot, or of the rank's own rows
+  Segment key_rows = {};            ///< all rows of the slot, or those of the rank
 
   bool empty() const { return queries.empty(); }
 
-  /// From the first to the last row that sees keys of the slot.
+  /// From the first to the last row that sees some of the keys.
   Segment query_rows() const {
     if (empty()) return {};
     return {queries.front().row, queries.back().all_rows().end - queries.front().row, 1};
   }
 };
 
-/// All that one rank does in a pass over a pack: step 0 attends its rows to its own keys, every later one to
-/// keys of other ranks, which a slot of at most so many rows holds. All ranks have as many steps, some of
+/// All that one rank does in a pass over a pack. The documents that it has as a whole it attends at once; of
+/// the others step 0 attends its rows to its own keys, and every later one to keys of other ranks, which a
+/// slot of at most so many rows holds. All ranks have as many steps, some of
 /// them empty. The messages of a step are in groups: both ends of a message come to its group in the same
 /// turn, whatever else they send, so that nobody waits in a circle. A function of the pieces alone, the same
 /// on every machine, in storage that is allocated once, unless a table is cut into uncommonly many pieces.
@@ -58,7 +59,7 @@ class PackedPlan {
   PackedPlan(int rank, int world, std::int64_t max_pieces, std::int64_t slot_rows)
       : rank_(rank), slot_rows_(slot_rows), slots_(2 * (max_pieces + 8 * std::int64_t{world})) {
     std::size_t const pieces = index(max_pieces), cut = 8 * (16 * index(world) + 256);
-    for (auto* list : {&queries_, &keys_}) list->reserve(pieces + cut);
+    for (auto* list : {&queries_, &keys_, &whole_}) list->reserve(pieces + cut);
     for (auto* list : {&sends_, &recvs_}) list->reserve(cut);
     outgoing_.reserve(cut), groups_.reserve(cut), steps_.reserve(cut), needed_.reserve(pieces + cut);
   }
@@ -93,7 +94,8 @@ class PackedPlan {
 
   /// Empties the plan: it has no step.
   void clear() {
-    for (auto* list : {&queries_, &keys_}) list->clear();
+    for (auto* list : {&queries_, &keys_, &whole_}) list->clear();
+    rows_ = 0;
     for (auto* list : {&sends_, &recvs_}) list->clear();
     outgoing_.clear(), groups_.clear(), steps_.clear();
   }
@@ -106,8 +108,15 @@ class PackedPlan {
 
   PackedStep operator[](int step) const {
     End const begin = begin_of(step), end = steps_[index(step)];
-    return {part(queries_, begin.queries, end.queries), part(keys_, begin.keys, end.keys), end.rows};
+    return {part(queries_, begin.queries, end.queries), part(keys_, begin.keys, end.keys), {0, end.rows, 1}};
   }
+
+  /// The documents that the rank has as a whole.
+  PackedStep whole() const { return {whole_, whole_, {shared_rows(), rows_ - shared_rows(), 1}}; }
+
+  /// The rank's rows, and how many of them, the first ones, are of documents that others own tokens of too.
+  std::int64_t rows() const { return rows_; }
+  std::int64_t shared_rows() const { return steps_.empty() ? 0 : steps_[0].rows; }
 
   /// How many groups bring the keys of a step.
   int groups(int step) const { return static_cast<int>(steps_[index(step)].groups - begin_of(step).groups); }
@@ -175,18 +184,24 @@ class PackedPlan {
             .position = static_cast<std::int32_t>(piece.begin)};
   }
 
-  /// Step 0.
+  /// Step 0, and the documents that the rank has as a whole.
   void add_own(Pieces const& pieces) {
-    auto const own = pieces.shard(rank_);
+    auto const shared = pieces.shared(rank_), own = pieces.shard(rank_);
+    add_own(shared, queries_);
+    keys_ = queries_;
+    end_step(pieces.shared_rows(rank_));
+    add_own(own.subspan(shared.size()), whole_);
+    rows_ = pieces.rows(rank_);
+  }
+  static void add_own(std::span<Piece const> own, std::vector<RowRun>& runs) {
     for (std::size_t first = 0, end = 0; first < own.size(); first = end) {
       while (end < own.size() && own[end].document == own[first].document) ++end;
       for (Piece const& piece : own.subspan(first, end - first)) {
-        RowRun run = run_of(piece, piece.row);
-        run.first = static_cast<std::int32_t>(first), run.end = static_cast<std::int32_t>(end);
-        queries_.push_back(run), keys_.push_back(run);
+        runs.push_back(run_of(piece, piece.row));
+        runs.back().first = static_cast<std::int32_t>(first),
+        runs.back().end = static_cast<std::int32_t>(end);
       }
     }
-    end_step(pieces.rows(rank_));
   }
 
   /// The runs of a slot, and of the rows that see keys there, document by document.
@@ -267,11 +282,11 @@ class PackedPlan {
   }
 
   int rank_;
-  std::int64_t slot_rows_;
+  std::int64_t slot_rows_, rows_ = 0;
   SlotSteps slots_;
   std::vector<Piece> needed_;
   std::vector<Outgoing> outgoing_;
-  std::vector<RowRun> queries_, keys_;
+  std::vector<RowRun> queries_, keys_, whole_;
   std::vector<RowTransfer> sends_, recvs_;
   std::vector<GroupEnd> groups_;
   std::vector<End> steps_;
