@@ -59,7 +59,7 @@ std::string after_in_slot(std::function<void(Step&)> const& change) {
 TEST_CASE("the ranks' plans of small packs show every pair once, and nothing waits for ever") {
   std::mt19937_64 random(test::stream_seed(1));
   INFO("LIGHTSEQ_SEED=", test::run_seed());
-  for (int round = 0; round < 2000; ++round) {
+  for (int round = 0; round < 5000; ++round) {
     test::RandomPieces const given(round, 20 + 130 * (round % 2), random);
     int64_t const rows = round % 5 == 0 ? 1 + round % 23 : given.pieces.max_rows() + round % 3;
     CAPTURE(round);
@@ -72,7 +72,7 @@ TEST_CASE("the ranks' plans of small packs show every pair once, and nothing wai
 TEST_CASE("the ranks' plans of larger packs and worlds bring all rows, and nothing waits for ever") {
   std::mt19937_64 random(test::stream_seed(2));
   INFO("LIGHTSEQ_SEED=", test::run_seed());
-  for (int round = 0; round < 100; ++round) {
+  for (int round = 0; round < 200; ++round) {
     int const world = round % 10 < 8 ? 2 + round % 9 : round % 2 == 0 ? 64 : 23;
     test::RandomPieces const given(round, world, world > 20 ? 6000 : 4000, random);
     int64_t const rows = given.pieces.max_rows() + round % 3;
