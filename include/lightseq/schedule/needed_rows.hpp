@@ -17,8 +17,9 @@ struct CausalKeys {
   constexpr Range operator()(Range const& queries) const { return {0, queries.end}; }
 };
 
-/// Calls `visit(part)` for each part of `keys` that queries of these pieces see, all of its document and in the
-/// order of their tokens. `keys_of` is as CausalKeys: of later queries it begins no earlier.
+/// Calls `visit(positions)` for each part of `keys` that queries of some pieces see, which are all of its
+/// document and in the order of their tokens. `keys_of` is as CausalKeys: of later queries it begins no
+/// earlier.
 template <class KeysOf, class Visit>
 void for_each_seen(Piece const& keys, std::span<Piece const> queries, KeysOf const& keys_of, Visit visit) {
   Range part{keys.begin, keys.begin};
@@ -27,12 +28,12 @@ void for_each_seen(Piece const& keys, std::span<Piece const> queries, KeysOf con
     Range const wanted{std::max(seen.begin, part.end), std::min(seen.end, keys.positions().end)};
     if (wanted.empty()) continue;
     if (wanted.begin > part.end) {
-      if (!part.empty()) visit(keys.slice(part));
+      if (!part.empty()) visit(part);
       part.begin = wanted.begin;
     }
     part.end = wanted.end;
   }
-  if (!part.empty()) visit(keys.slice(part));
+  if (!part.empty()) visit(part);
 }
 
 /// Calls `visit(queries)` for each document that a rank shares with others, with the rank's pieces of it.
@@ -45,14 +46,14 @@ void for_each_shared_document(Pieces const& pieces, int rank, Visit visit) {
   }
 }
 
-/// Calls `visit(part, queries)` for each part of other ranks' pieces that a rank's queries see, in the order
-/// of their tokens; `queries` are the rank's pieces of its document. No row is in two parts.
+/// Calls `visit(piece, positions, queries)` for each part of other ranks' pieces that a rank's queries see,
+/// in the order of their tokens; `queries` are the rank's pieces of its document. No row is in two parts.
 template <class KeysOf, class Visit>
 void for_each_needed(Pieces const& pieces, int rank, KeysOf const& keys_of, Visit visit) {
   for_each_shared_document(pieces, rank, [&](std::span<Piece const> queries) {
     for (Piece const& keys : pieces.document(queries.front().document))
       if (keys.rank != rank)
-        for_each_seen(keys, queries, keys_of, [&](Piece const& part) { visit(part, queries); });
+        for_each_seen(keys, queries, keys_of, [&](Range const& part) { visit(keys, part, queries); });
   });
 }
 
@@ -79,7 +80,8 @@ std::int64_t count_needed(Pieces const& pieces, int rank, KeysOf const& keys_of)
 
 /// Adds the rows of `owner` whose keys `receiver`'s queries see, as parts of the owner's pieces in the order
 /// of their tokens: the list of what the owner sends, which both ends derive alike. No row is there twice,
-/// and none where both ranks are the same.
+/// and none where both ranks are the same. Allocates nothing if `rows` has room for as many as both ranks
+/// have shared pieces.
 template <class KeysOf = CausalKeys>
 void add_needed_rows(Pieces const& pieces, int receiver, int owner, std::vector<Piece>& rows,
                      KeysOf keys_of = {}) {
@@ -90,7 +92,8 @@ void add_needed_rows(Pieces const& pieces, int receiver, int owner, std::vector<
     while (first != shared.end() && first->document < keys.document) ++first;
     auto const end =
         std::find_if(first, shared.end(), [&](Piece const& p) { return p.document != keys.document; });
-    for_each_seen(keys, std::span(first, end), keys_of, [&](Piece const& part) { rows.push_back(part); });
+    for_each_seen(keys, std::span(first, end), keys_of,
+                  [&](Range const& part) { rows.push_back(keys.slice(part)); });
   }
 }
 

@@ -102,7 +102,8 @@ class SlotSteps {
  private:
   /// Rows that the rank needs, each of which costs so many tiles of its queries.
   struct Needed {
-    Piece keys;
+    Piece const* keys = nullptr;
+    std::int64_t row = 0, rows = 0;  ///< of their owner
     std::int64_t tiles = 0;
     std::uint32_t first_step = 0, last_step = 0;  ///< that bring them
   };
@@ -129,7 +130,7 @@ class SlotSteps {
     needed_.clear();
     places_.assign(index(pieces.world()) + 1, 0);
     std::int32_t document = -1;
-    for_each_needed(pieces, rank, keys_of, [&](Piece const& keys, std::span<Piece const> queries) {
+    for_each_needed(pieces, rank, keys_of, [&](Piece const& keys, Range const& part, auto const& queries) {
       if (keys.document != document) {
         document = keys.document;
         query_tiles_.clear();
@@ -137,37 +138,38 @@ class SlotSteps {
       }
       std::int64_t tiles = 0;
       for (std::size_t q = 0; q < queries.size(); ++q)
-        if (keys_of(queries[q].positions()).touches(keys.positions())) tiles += query_tiles_[q];
-      needed_.push_back({keys, tiles});
+        if (keys_of(queries[q].positions()).touches(part)) tiles += query_tiles_[q];
+      needed_.push_back({&keys, keys.row + part.begin - keys.begin, part.size(), tiles});
       ++places_[distance(keys) + 1];
     });
     for (std::size_t d = 1; d < places_.size(); ++d) places_[d] += places_[d - 1];
     nearest_.resize(needed_.size());
     for (std::size_t i = 0; i < needed_.size(); ++i)
-      nearest_[places_[distance(needed_[i].keys)]++] = number(i);
+      nearest_[places_[distance(*needed_[i].keys)]++] = number(i);
   }
 
   /// Cuts what is needed into steps.
   void cut(SlotShape const& shape) {
     std::int64_t whole = 0, rows = 0, cost = 0;
-    for (Needed const& part : needed_) whole += part.keys.rows * part.tiles;
+    for (Needed const& part : needed_) whole += part.rows * part.tiles;
     std::int64_t const share = std::max<std::int64_t>(1, whole / shape.steps);
     int owners = 0, last_owner = -1;
     for (std::uint32_t const i : nearest_) {
       Needed& part = needed_[i];
-      bool const new_owner = part.keys.rank != last_owner;
-      last_owner = part.keys.rank, owners += new_owner ? 1 : 0;
-      for (std::int64_t row = 0, taken = 0; row < part.keys.rows; row += taken) {
+      int const owner = part.keys->rank;
+      bool const new_owner = owner != last_owner;
+      last_owner = owner, owners += new_owner ? 1 : 0;
+      for (std::int64_t row = 0, taken = 0; row < part.rows; row += taken) {
         if (rows == shape.rows || cost >= share || owners > shape.max_owners) {
           ends_.push_back(number(cuts_.size()));
           rows = cost = 0, owners = 1;
         }
-        taken = std::min(part.keys.rows - row, shape.rows - rows);
+        taken = std::min(part.rows - row, shape.rows - rows);
         if (std::int64_t const left = share - cost; taken * part.tiles > left)
           taken = std::min(taken, tiles_of(tiles_of(left, part.tiles), shape.tile_rows) * shape.tile_rows);
         part.last_step = number(ends_.size());
         if (row == 0) part.first_step = part.last_step;
-        cuts_.push_back({i, part.last_step, part.keys.rank, part.keys.row + row, taken});
+        cuts_.push_back({i, part.last_step, owner, part.row + row, taken});
         rows += taken, cost += taken * part.tiles;
       }
     }
@@ -183,7 +185,7 @@ class SlotSteps {
     std::int64_t row = 0;
     for (std::uint32_t const i : in_slot_) {
       Cut& cut = cuts_[i];
-      Piece const& keys = needed_[cut.part].keys;
+      Piece const& keys = *needed_[cut.part].keys;
       std::int64_t const begin = keys.begin + cut.row - keys.row;
       ranges_.push_back({keys.slice({begin, begin + cut.rows}), row});
       cut.slot_row = row;
@@ -199,14 +201,14 @@ class SlotSteps {
     });
   }
 
-  std::vector<Needed> needed_;              ///< in the order of their tokens
-  std::vector<std::int64_t> query_tiles_;   ///< of a document's queries
-  std::vector<Cut> cuts_;                   ///< in the order in which they come
-  std::vector<SlotRows> ranges_;            ///< of slots
-  std::vector<std::uint32_t> nearest_;      ///< the needed ones in the order in which they come
-  std::vector<std::uint32_t> places_;       ///< there, of the next at a distance
-  std::vector<std::uint32_t> in_slot_;      ///< a slot's cuts in the order of their tokens
-  std::vector<std::uint32_t> ends_;         ///< of the steps, in cuts_ and ranges_
+  std::vector<Needed> needed_;             ///< in the order of their tokens
+  std::vector<std::int64_t> query_tiles_;  ///< of a document's queries
+  std::vector<Cut> cuts_;                  ///< in the order in which they come
+  std::vector<SlotRows> ranges_;           ///< of slots
+  std::vector<std::uint32_t> nearest_;     ///< the needed ones in the order in which they come
+  std::vector<std::uint32_t> places_;      ///< there, of the next at a distance
+  std::vector<std::uint32_t> in_slot_;     ///< a slot's cuts in the order of their tokens
+  std::vector<std::uint32_t> ends_;        ///< of the steps, in cuts_ and ranges_
 };
 
 }  // namespace lightseq
