@@ -18,6 +18,7 @@
 #include "bench/support/row.hpp"
 #include "examples/support/options.hpp"
 #include "lightseq/partition/balanced_packing.hpp"
+#include "lightseq/schedule/packed_plan.hpp"
 
 using namespace lightseq;
 
@@ -76,14 +77,26 @@ void measure(std::string_view kind, int world, std::int64_t shard, int packs, do
       .print();
 }
 
-/// Planning time of so many documents.
+/// Planning time of so many documents: of the partition, and with the plan of the rank that takes longest.
 void time(std::string_view kind, std::int64_t documents, int world) {
   std::mt19937_64 random(7);
   std::vector<std::int64_t> ends = bench::pack(kind, std::int64_t{1} << 26, world, random);
   ends.resize(std::min(ends.size(), static_cast<std::size_t>(documents)));
   Planner planner(std::ssize(ends), ends.back(), world);
-  double const time = milliseconds([&] { check(planner.packing.partition(ends, planner.pieces)); });
-  bench::Row()("pack", std::string(kind))("world", world)("documents", ends.size())("plan_ms", time).print();
+  double const partition = milliseconds([&] { check(planner.packing.partition(ends, planner.pieces)); });
+  double longest = 0;
+  int steps = 0;
+  for (int const rank : {0, world / 2, world - 1}) {
+    PackedPlan plan(rank, world, planner.pieces.max_pieces(), tiles_of(ends.back(), world) + 1);
+    longest = std::max(longest, milliseconds([&] {
+                         check(planner.packing.partition(ends, planner.pieces));
+                         plan.assign(planner.pieces);
+                       }));
+    steps = plan.steps();
+  }
+  bench::Row()("pack", std::string(kind))("world", world)("documents", ends.size())(
+      "partition_ms", partition)("plan_ms", longest)("steps", steps)
+      .print();
 }
 
 }  // namespace
@@ -103,9 +116,10 @@ int main(int argc, char** argv) {
       for (char const* const kind : bench::fixed_packs)
         measure(kind, static_cast<int>(world), shard, 1, slack);
     }
-    for (char const* const kind : {"magi", "web", "long_tail", "sft", "1-token documents"}) {
-      time(kind, 4096, 64);
-      time(kind, 300, 8);
+    for (std::int64_t const world : {64, 8}) {
+      std::int64_t const documents = world == 64 ? 4096 : 300;
+      for (char const* const kind : bench::random_packs) time(kind, documents, static_cast<int>(world));
+      for (char const* const kind : bench::fixed_packs) time(kind, documents, static_cast<int>(world));
     }
     return 0;
   });

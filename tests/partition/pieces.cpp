@@ -57,11 +57,20 @@ TEST_CASE("every token has its owner and its row, whatever the order of the tabl
     REQUIRE(fault(pieces, given.ends, given.table) == "");
     REQUIRE(pieces.tokens() == given.ends.back());
     std::vector<int64_t> rows(static_cast<std::size_t>(world));
-    for (int64_t token = 0; token < pieces.tokens(); ++token) {
-      int const owner = given.owners[static_cast<std::size_t>(token)];
-      int64_t const row = rows[static_cast<std::size_t>(owner)]++;
-      REQUIRE(pieces.place(token) == Pieces::Place{owner, row});
-      REQUIRE(pieces.token(owner, row) == token);
+    DocumentEnds const documents(given.ends);
+    for (bool const shared : {true, false}) {
+      for (int64_t token = 0; token < pieces.tokens(); ++token) {
+        int64_t const document = documents.document_of(token);
+        auto const first = given.owners.begin() + documents.begin(document),
+                   last = given.owners.begin() + documents.end(document);
+        if ((std::count(first, last, *first) < documents.length(document)) != shared) continue;
+        int const owner = given.owners[static_cast<std::size_t>(token)];
+        int64_t const row = rows[static_cast<std::size_t>(owner)]++;
+        REQUIRE(pieces.place(token) == Pieces::Place{owner, row});
+        REQUIRE(pieces.token(owner, row) == token);
+      }
+      for (int rank = 0; rank < world && shared; ++rank)
+        REQUIRE(pieces.shared_rows(rank) == rows[static_cast<std::size_t>(rank)]);
     }
     int64_t most = 0;
     for (int rank = 0; rank < world; ++rank) {
@@ -86,15 +95,21 @@ TEST_CASE("pieces tell document, position and row, neighbours are one, and whole
       int64_t row = 0;
       Piece last{.document = -1};
       std::vector<Piece> shared;
+      std::size_t seen = 0;
       for (Piece const& piece : pieces.shard(rank)) {
         REQUIRE(piece.rank == rank);
         REQUIRE(piece.rows > 0);
         REQUIRE(piece.row == row);
         REQUIRE(piece.token == documents.begin(piece.document) + piece.begin);
         REQUIRE(piece.begin + piece.rows <= documents.length(piece.document));
-        REQUIRE((piece.document > last.document ||
+        bool const whole = piece.rows == documents.length(piece.document);
+        REQUIRE(((whole && shared.size() == seen) || piece.document > last.document ||
                  (piece.document == last.document && piece.begin > last.begin + last.rows)));
-        if (piece.rows < documents.length(piece.document)) shared.push_back(piece);
+        if (!whole) {
+          REQUIRE(shared.size() == seen);  // no whole one came before
+          shared.push_back(piece);
+        }
+        ++seen;
         row += piece.rows;
         last = piece;
       }

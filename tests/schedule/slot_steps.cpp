@@ -13,6 +13,7 @@
 #include "bench/support/packs.hpp"
 #include "lightseq/partition/balanced_packing.hpp"
 #include "support/data.hpp"
+#include "support/random_pieces.hpp"
 
 using namespace lightseq;
 using std::int64_t;
@@ -24,33 +25,6 @@ struct WindowKeys {
   int64_t left = 0;
   constexpr Range operator()(Range const& queries) const {
     return {std::max<int64_t>(0, queries.begin - left), queries.end};
-  }
-};
-
-/// A random pack of few tokens and its pieces: packed, or dealt out at random.
-struct Case {
-  std::vector<int64_t> ends;
-  Pieces pieces;
-
-  Case(int round, std::mt19937_64& random) : pieces(1 + round % 9, 4096) {
-    auto const below = [&](int64_t n) { return std::uniform_int_distribution<int64_t>(0, n - 1)(random); };
-    int const world = pieces.world();
-    constexpr std::size_t kinds = bench::random_packs.size();
-    ends = bench::pack(bench::random_packs[static_cast<std::size_t>(round) % kinds], 1 + below(400), world,
-                       random);
-    if (round % 2 == 0) {
-      BalancedPacking packing({std::ssize(ends), ends.back(), world});
-      REQUIRE(packing.partition(ends, pieces).empty());
-      return;
-    }
-    std::vector<Piece> table;
-    DocumentEnds const documents(ends);
-    for (int64_t d = 0; d < documents.count(); ++d)
-      for (int64_t begin = 0, rows = 0; begin < documents.length(d); begin += rows) {
-        rows = 1 + below(documents.length(d) - begin);
-        table.push_back({static_cast<std::int32_t>(below(world)), static_cast<std::int32_t>(d), begin, rows});
-      }
-    REQUIRE(pieces.assign(ends, table).empty());
   }
 };
 
@@ -125,7 +99,7 @@ TEST_CASE("the rows that a rank needs of another are those that its queries see,
   std::mt19937_64 random(test::stream_seed(1));
   INFO("LIGHTSEQ_SEED=", test::run_seed());
   for (int round = 0; round < 400; ++round) {
-    Case const given(round, random);
+    test::RandomPieces const given(round, 400, random);
     check_needed(given.pieces, CausalKeys{});
     check_needed(given.pieces, WindowKeys{round % 40});
   }
@@ -135,7 +109,7 @@ TEST_CASE("under a causal mask keys of another rank are seen whole or not at all
   std::mt19937_64 random(test::stream_seed(2));
   INFO("LIGHTSEQ_SEED=", test::run_seed());
   for (int round = 0; round < 400; ++round) {
-    Case const given(round, random);
+    test::RandomPieces const given(round, 400, random);
     for (int receiver = 0; receiver < given.pieces.world(); ++receiver)
       for (int owner = 0; owner < given.pieces.world(); ++owner) {
         std::vector<Piece> rows;
@@ -151,7 +125,7 @@ TEST_CASE("the steps bring what a rank needs, each row once, in slots of their s
   std::mt19937_64 random(test::stream_seed(3));
   INFO("LIGHTSEQ_SEED=", test::run_seed());
   for (int round = 0; round < 1500; ++round) {
-    Case const given(round, random);
+    test::RandomPieces const given(round, 400, random);
     int64_t const tile = int64_t{1} << round % 5;
     check_steps(given.pieces, {.rows = 1 + round % 50,
                                .steps = 1 + round % 4,

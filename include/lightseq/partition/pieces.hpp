@@ -104,6 +104,14 @@ class Pieces {
   /// All ranks' pieces, in the order of their tokens.
   std::span<Piece const> all() const { return by_token_; }
 
+  /// All ranks' pieces of a document, in the order of their tokens. O(log pieces).
+  std::span<Piece const> document(std::int32_t number) const {
+    auto const [first, end] =
+        std::equal_range(by_token_.begin(), by_token_.end(), Piece{.document = number},
+                         [](Piece const& a, Piece const& b) { return a.document < b.document; });
+    return {first, end};
+  }
+
   /// Position in the sequence of a rank's row, 0 <= row < rows(rank). O(log pieces).
   std::int64_t token(int rank, std::int64_t row) const {
     auto const pieces = shard(rank);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -16,29 +17,83 @@ struct CausalKeys {
   constexpr Range operator()(Range const& queries) const { return {0, queries.end}; }
 };
 
+/// Calls `visit(positions)` for each part of `keys` that queries of some pieces see, which are all of its
+/// document and in the order of their tokens. `keys_of` is as CausalKeys: of later queries it begins no
+/// earlier.
+template <class KeysOf, class Visit>
+void for_each_seen(Piece const& keys, std::span<Piece const> queries, KeysOf const& keys_of, Visit visit) {
+  Range part{keys.begin, keys.begin};
+  for (Piece const& piece : queries) {
+    Range const seen = keys_of(piece.positions());
+    Range const wanted{std::max(seen.begin, part.end), std::min(seen.end, keys.positions().end)};
+    if (wanted.empty()) continue;
+    if (wanted.begin > part.end) {
+      if (!part.empty()) visit(part);
+      part.begin = wanted.begin;
+    }
+    part.end = wanted.end;
+  }
+  if (!part.empty()) visit(part);
+}
+
+/// Calls `visit(queries)` for each document that a rank shares with others, with the rank's pieces of it.
+template <class Visit>
+void for_each_shared_document(Pieces const& pieces, int rank, Visit visit) {
+  auto const shared = pieces.shared(rank);
+  for (std::size_t first = 0, end = 0; first < shared.size(); first = end) {
+    while (end < shared.size() && shared[end].document == shared[first].document) ++end;
+    visit(shared.subspan(first, end - first));
+  }
+}
+
+/// Calls `visit(piece, positions, queries)` for each part of other ranks' pieces that a rank's queries see,
+/// in the order of their tokens; `queries` are the rank's pieces of its document. No row is in two parts.
+template <class KeysOf, class Visit>
+void for_each_needed(Pieces const& pieces, int rank, KeysOf const& keys_of, Visit visit) {
+  for_each_shared_document(pieces, rank, [&](std::span<Piece const> queries) {
+    for (Piece const& keys : pieces.document(queries.front().document))
+      if (keys.rank != rank)
+        for_each_seen(keys, queries, keys_of, [&](Range const& part) { visit(keys, part, queries); });
+  });
+}
+
+/// How many rows for_each_needed() visits, without visiting them: of what the queries see less what the rank
+/// has itself.
+template <class KeysOf>
+std::int64_t count_needed(Pieces const& pieces, int rank, KeysOf const& keys_of) {
+  std::int64_t rows = 0;
+  for_each_shared_document(pieces, rank, [&](std::span<Piece const> queries) {
+    Range seen{0, pieces.document(queries.front().document).back().positions().end};
+    for (Piece const& piece : queries) {
+      Range const wanted = keys_of(piece.positions());
+      Range const more{std::max(seen.begin, wanted.begin), std::min(seen.end, wanted.end)};
+      if (more.empty()) continue;
+      rows += more.size();
+      for (Piece const& own : queries)
+        rows -= std::max<std::int64_t>(
+            0, std::min(own.positions().end, more.end) - std::max(own.begin, more.begin));
+      seen.begin = more.end;
+    }
+  });
+  return rows;
+}
+
 /// Adds the rows of `owner` whose keys `receiver`'s queries see, as parts of the owner's pieces in the order
-/// of their tokens: the list of what the owner sends, which both ends derive alike. `keys_of` is as
-/// CausalKeys: of later queries it begins no earlier. No row is there twice, and none where both ranks are
-/// the same. Allocates nothing if `rows` has room for as many as both ranks have shared pieces.
+/// of their tokens: the list of what the owner sends, which both ends derive alike. No row is there twice,
+/// and none where both ranks are the same. Allocates nothing if `rows` has room for as many as both ranks
+/// have shared pieces.
 template <class KeysOf = CausalKeys>
 void add_needed_rows(Pieces const& pieces, int receiver, int owner, std::vector<Piece>& rows,
                      KeysOf keys_of = {}) {
   if (receiver == owner) return;
-  auto const queries = pieces.shared(receiver);
-  auto first = queries.begin();
+  auto const shared = pieces.shared(receiver);
+  auto first = shared.begin();
   for (Piece const& keys : pieces.shared(owner)) {
-    while (first != queries.end() && first->document < keys.document) ++first;
-    std::int64_t next = keys.begin;  // the first position that is not in the list
-    for (auto q = first; q != queries.end() && q->document == keys.document; ++q) {
-      Range const seen = keys_of(q->positions());
-      Range const wanted{std::max(seen.begin, next), std::min(seen.end, keys.positions().end)};
-      if (wanted.empty()) continue;
-      if (next > keys.begin && wanted.begin == next)
-        rows.back().rows += wanted.size();
-      else
-        rows.push_back(keys.slice(wanted));
-      next = wanted.end;
-    }
+    while (first != shared.end() && first->document < keys.document) ++first;
+    auto const end =
+        std::find_if(first, shared.end(), [&](Piece const& p) { return p.document != keys.document; });
+    for_each_seen(keys, std::span(first, end), keys_of,
+                  [&](Range const& part) { rows.push_back(keys.slice(part)); });
   }
 }
 

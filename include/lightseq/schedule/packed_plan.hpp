@@ -61,7 +61,7 @@ class PackedPlan {
     std::size_t const pieces = index(max_pieces), cut = 8 * (16 * index(world) + 256);
     for (auto* list : {&queries_, &keys_, &whole_}) list->reserve(pieces + cut);
     for (auto* list : {&sends_, &recvs_}) list->reserve(cut);
-    outgoing_.reserve(cut), groups_.reserve(cut), steps_.reserve(cut), needed_.reserve(pieces + cut);
+    outgoing_.reserve(cut), incoming_.reserve(cut), groups_.reserve(cut), steps_.reserve(cut);
   }
 
   /// Derives the plan. `keys_of` is as CausalKeys.
@@ -70,24 +70,16 @@ class PackedPlan {
     clear();
     add_own(pieces);
     SlotShape const shape{.rows = slot_rows_, .steps = steps_for(pieces, keys_of)};
-    std::int64_t steps = 0;
-    for (int receiver = 0; receiver < pieces.world(); ++receiver) {
-      slots_.assign(pieces, receiver, shape, keys_of);
-      steps = std::max(steps, slots_.size());
-      for (std::int64_t step = 0; step < slots_.size() && receiver != rank_; ++step)
-        for_each_message(slots_[step], rank_, [&](std::int64_t row, std::int64_t, std::int64_t rows) {
-          outgoing_.push_back({{receiver, row, rows}, step, distance(rank_, receiver, pieces.world())});
-        });
-    }
-    std::sort(outgoing_.begin(), outgoing_.end(), [](Outgoing const& a, Outgoing const& b) {
-      return std::tie(a.step, a.distance, a.row) < std::tie(b.step, b.distance, b.row);
-    });
+    std::int64_t const steps = list_outgoing(pieces, shape, keys_of);
     slots_.assign(pieces, rank_, shape, keys_of);
-    auto next = outgoing_.cbegin();
-    for (std::int64_t step = 0; step < steps; ++step) {
+    slots_.for_each_message(SlotSteps::all_owners, [&](SlotMessage const& m) {
+      incoming_.push_back({{m.owner, m.slot_row, m.rows}, m.step, distance(m.owner, rank_, pieces.world())});
+    });
+    auto out = outgoing_.cbegin(), in = incoming_.cbegin();
+    for (std::int64_t step = 0; step < std::max(steps, slots_.size()); ++step) {
       SlotStep const slot = step < slots_.size() ? slots_[step] : SlotStep{};
       add_runs(pieces, slot, keys_of);
-      add_groups(pieces.world(), step, slot, next);
+      add_groups(step, out, in);
       end_step(slot.rows);
     }
   }
@@ -97,7 +89,7 @@ class PackedPlan {
     for (auto* list : {&queries_, &keys_, &whole_}) list->clear();
     rows_ = 0;
     for (auto* list : {&sends_, &recvs_}) list->clear();
-    outgoing_.clear(), groups_.clear(), steps_.clear();
+    outgoing_.clear(), incoming_.clear(), groups_.clear(), steps_.clear();
   }
 
   /// The rank that it is for, and the rows that a slot has at most.
@@ -144,13 +136,16 @@ class PackedPlan {
   struct GroupEnd {
     std::size_t sends = 0, recvs = 0;
   };
-  struct Outgoing : RowTransfer {
+  struct Message : RowTransfer {
     std::int64_t step = 0;
-    int distance = 0;
+    int distance = 0;  ///< from the sender on to the receiver
   };
 
   static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-  static int distance(int sender, int receiver, int world) { return (receiver - sender + world) % world; }
+
+  static int distance(int sender, int receiver, int world) {
+    return receiver - sender + (receiver < sender ? world : 0);
+  }
 
   template <class T>
   static std::span<T const> part(std::vector<T> const& list, std::size_t begin, std::size_t end) {
@@ -167,14 +162,8 @@ class PackedPlan {
   template <class KeysOf>
   std::int64_t steps_for(Pieces const& pieces, KeysOf keys_of) {
     std::int64_t most = 0;
-    for (int receiver = 0; receiver < pieces.world(); ++receiver) {
-      needed_.clear();
-      for (int owner = 0; owner < pieces.world(); ++owner)
-        add_needed_rows(pieces, receiver, owner, needed_, keys_of);
-      std::int64_t rows = 0;
-      for (Piece const& piece : needed_) rows += piece.rows;
-      most = std::max(most, rows);
-    }
+    for (int receiver = 0; receiver < pieces.world(); ++receiver)
+      most = std::max(most, count_needed(pieces, receiver, keys_of));
     return most <= slot_rows_ / 2 ? 1 : tiles_of(most, slot_rows_) + 1;
   }
 
@@ -243,37 +232,40 @@ class PackedPlan {
     }
   }
 
-  /// Calls `visit(row of the owner, row of the slot, rows)` for each message in which an owner sends its rows
-  /// of a slot: neighbours on both sides travel together.
-  template <class Visit>
-  static void for_each_message(SlotStep const& slot, int owner, Visit visit) {
-    std::int64_t row = 0, slot_row = 0, rows = 0;
-    for (SlotRows const& range : slot.keys) {
-      if (range.keys.rank != owner) continue;
-      if (rows > 0 && row + rows == range.keys.row && slot_row + rows == range.slot_row) {
-        rows += range.keys.rows;
-        continue;
-      }
-      if (rows > 0) visit(row, slot_row, rows);
-      row = range.keys.row, slot_row = range.slot_row, rows = range.keys.rows;
+  /// Lists what the rank sends, step by step, to the nearest receiver first, and gives the number of steps of
+  /// the receiver that has most.
+  template <class KeysOf>
+  std::int64_t list_outgoing(Pieces const& pieces, SlotShape const& shape, KeysOf keys_of) {
+    std::int64_t steps = 0;
+    for (int receiver = 0; receiver < pieces.world(); ++receiver) {
+      if (receiver == rank_) continue;
+      slots_.assign_messages(pieces, receiver, shape, keys_of);
+      steps = std::max(steps, slots_.size());
+      slots_.for_each_message(rank_, [&](SlotMessage const& m) {
+        outgoing_.push_back({{receiver, m.row, m.rows}, m.step, distance(rank_, receiver, pieces.world())});
+      });
     }
-    if (rows > 0) visit(row, slot_row, rows);
+    std::sort(outgoing_.begin(), outgoing_.end(), [](Message const& a, Message const& b) {
+      return std::tie(a.step, a.distance, a.row) < std::tie(b.step, b.distance, b.row);
+    });
+    return steps;
   }
+
+  using NextMessage = std::vector<Message>::const_iterator;
 
   /// The messages of a step: in the turn of each distance those to the rank so far after this one and from
   /// the one so far before it, which both ends send and receive in the order of the owner's rows.
-  void add_groups(int world, std::int64_t step, SlotStep const& slot,
-                  std::vector<Outgoing>::const_iterator& next) {
-    for (int d = 1; d < world; ++d) {
-      std::size_t const first_send = sends_.size(), first_recv = recvs_.size();
-      int const owner = (rank_ - d + world) % world;
-      for (; next != outgoing_.cend() && next->step == step && next->distance == d; ++next)
-        sends_.push_back(*next);
-      for_each_message(slot, owner, [&](std::int64_t, std::int64_t slot_row, std::int64_t rows) {
-        recvs_.push_back({owner, slot_row, rows});
-      });
-      for (std::size_t sent = first_send, received = first_recv;
-           sent < sends_.size() || received < recvs_.size();) {
+  void add_groups(std::int64_t step, NextMessage& out, NextMessage& in) {
+    auto const distance_of = [&](NextMessage const& next, std::vector<Message> const& list) {
+      return next != list.cend() && next->step == step ? next->distance : largest<int>;
+    };
+    for (;;) {
+      int const distance = std::min(distance_of(out, outgoing_), distance_of(in, incoming_));
+      if (distance == largest<int>) break;
+      std::size_t sent = sends_.size(), received = recvs_.size();
+      for (; distance_of(out, outgoing_) == distance; ++out) sends_.push_back(*out);
+      for (; distance_of(in, incoming_) == distance; ++in) recvs_.push_back(*in);
+      while (sent < sends_.size() || received < recvs_.size()) {
         sent = std::min(sent + RowGroup::max_messages, sends_.size());
         received = std::min(received + RowGroup::max_messages, recvs_.size());
         groups_.push_back({sent, received});
@@ -284,8 +276,7 @@ class PackedPlan {
   int rank_;
   std::int64_t slot_rows_, rows_ = 0;
   SlotSteps slots_;
-  std::vector<Piece> needed_;
-  std::vector<Outgoing> outgoing_;
+  std::vector<Message> outgoing_, incoming_;
   std::vector<RowRun> queries_, keys_, whole_;
   std::vector<RowTransfer> sends_, recvs_;
   std::vector<GroupEnd> groups_;
