@@ -5,7 +5,6 @@
 
 #include "laws/dist_attn.hpp"
 #include "lightseq/testing/packed.hpp"
-#include "support/allocations.hpp"
 #include "support/gpu_like_host.hpp"
 #include "support/packs.hpp"
 

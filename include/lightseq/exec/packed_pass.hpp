@@ -30,7 +30,7 @@ struct PackedLayout {
     }
     layout.scratch = arena.take(scratch_bytes);
     std::int64_t const runs = PackedPlan::max_runs(max_pieces) * std::int64_t{sizeof(RowRun)};
-    if (WritesRuns) layout.runs = arena.take(runs + 16);
+    if (WritesRuns) layout.runs = arena.take(runs);
     return layout;
   }
 
@@ -84,11 +84,9 @@ class PackedPass {
     RowRun const *queries = step.queries.data(), *keys = step.keys.data();
     if constexpr (WritesBytes<Q>) {
       std::byte* const to = base_ + layout_.runs.offset;
-      std::span const bytes = std::as_bytes(step.queries);
-      std::byte* const after = to + (bytes.size() + 15) / 16 * 16;
-      queue_.write(bytes, to);
-      queue_.write(std::as_bytes(step.keys), after);
-      queries = reinterpret_cast<RowRun const*>(to), keys = reinterpret_cast<RowRun const*>(after);
+      queue_.write(std::as_bytes(std::span(queries, keys + step.keys.size())), to);
+      keys = reinterpret_cast<RowRun const*>(to) + (keys - queries);
+      queries = reinterpret_cast<RowRun const*>(to);
     }
     return {
         {queries, static_cast<int>(step.queries.size())}, {keys, static_cast<int>(step.keys.size())}, inner_};

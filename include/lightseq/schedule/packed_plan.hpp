@@ -32,7 +32,8 @@ struct RowGroup {
   std::span<RowTransfer const> sends, recvs;
 };
 
-/// What one rank does with some keys: of one slot, or of its own.
+/// What one rank does with some keys: of one slot, or of its own. The runs of both sides lie together in
+/// memory.
 struct PackedStep {
   std::span<RowRun const> queries;  ///< runs of the rank's rows that see some of the keys
   std::span<RowRun const> keys;     ///< runs of the slot, or of the rank's own rows
@@ -59,7 +60,7 @@ class PackedPlan {
   PackedPlan(int rank, int world, std::int64_t max_pieces, std::int64_t slot_rows)
       : rank_(rank), slot_rows_(slot_rows), slots_(2 * (max_pieces + 8 * std::int64_t{world})) {
     std::size_t const pieces = index(max_pieces), cut = 8 * (16 * index(world) + 256);
-    for (auto* list : {&queries_, &keys_, &whole_}) list->reserve(pieces + cut);
+    for (auto* list : {&queries_, &keys_, &whole_, &runs_}) list->reserve(pieces + cut);
     for (auto* list : {&sends_, &recvs_}) list->reserve(cut);
     outgoing_.reserve(cut), incoming_.reserve(cut), groups_.reserve(cut), steps_.reserve(cut);
   }
@@ -86,7 +87,7 @@ class PackedPlan {
 
   /// Empties the plan: it has no step.
   void clear() {
-    for (auto* list : {&queries_, &keys_, &whole_}) list->clear();
+    for (auto* list : {&runs_, &whole_}) list->clear();
     rows_ = 0;
     for (auto* list : {&sends_, &recvs_}) list->clear();
     outgoing_.clear(), incoming_.clear(), groups_.clear(), steps_.clear();
@@ -99,8 +100,11 @@ class PackedPlan {
   int steps() const { return static_cast<int>(steps_.size()); }
 
   PackedStep operator[](int step) const {
-    End const begin = begin_of(step), end = steps_[index(step)];
-    return {part(queries_, begin.queries, end.queries), part(keys_, begin.keys, end.keys), {0, end.rows, 1}};
+    End const& end = steps_[index(step)];
+    std::size_t const begin = begin_of(step).runs;
+    return {part(runs_, begin, begin + end.queries),
+            part(runs_, end.runs - end.keys, end.runs),
+            {0, end.rows, 1}};
   }
 
   /// The documents that the rank has as a whole.
@@ -128,9 +132,11 @@ class PackedPlan {
   static constexpr std::int64_t max_runs(std::int64_t max_pieces) { return 2 * max_pieces; }
 
  private:
-  /// Where the parts of a step end in the lists.
+  /// Where a step ends in the lists. Its runs are those of queries, and then those of keys; the same where
+  /// both are alike.
   struct End {
-    std::size_t queries = 0, keys = 0, groups = 0;
+    std::size_t runs = 0, groups = 0;
+    std::size_t queries = 0, keys = 0;  ///< how many
     std::int64_t rows = 0;
   };
   struct GroupEnd {
@@ -154,8 +160,14 @@ class PackedPlan {
 
   End begin_of(int step) const { return step > 0 ? steps_[index(step - 1)] : End{}; }
 
+  /// Ends a step that has these runs.
   void end_step(std::int64_t rows) {
-    steps_.push_back({queries_.size(), keys_.size(), groups_.size(), rows});
+    runs_.insert(runs_.end(), queries_.begin(), queries_.end());
+    bool const alike = steps_.empty();  // only step 0 attends own keys
+    if (!alike) runs_.insert(runs_.end(), keys_.begin(), keys_.end());
+    steps_.push_back(
+        {runs_.size(), groups_.size(), queries_.size(), alike ? queries_.size() : keys_.size(), rows});
+    queries_.clear(), keys_.clear();
   }
 
   /// In how many steps the rank that needs most takes about one slot each.
@@ -177,7 +189,6 @@ class PackedPlan {
   void add_own(Pieces const& pieces) {
     auto const shared = pieces.shared(rank_), own = pieces.shard(rank_);
     add_own(shared, queries_);
-    keys_ = queries_;
     end_step(pieces.shared_rows(rank_));
     add_own(own.subspan(shared.size()), whole_);
     rows_ = pieces.rows(rank_);
@@ -196,23 +207,19 @@ class PackedPlan {
   /// The runs of a slot, and of the rows that see keys there, document by document.
   template <class KeysOf>
   void add_runs(Pieces const& pieces, SlotStep const& slot, KeysOf keys_of) {
-    std::size_t const first_query = queries_.size(), first_key = keys_.size();
-    auto const count = [](auto const& list, std::size_t first) {
-      return static_cast<std::int32_t>(list.size() - first);
-    };
+    auto const count = [](auto const& list) { return static_cast<std::int32_t>(list.size()); };
     auto const shared = pieces.shared(rank_);
     auto query = shared.begin();
     for (auto next = slot.keys.begin(); next != slot.keys.end();) {
-      std::int32_t const document = next->keys.document, queries = count(queries_, first_query),
-                         keys = count(keys_, first_key);
+      std::int32_t const document = next->keys.document, queries = count(queries_), keys = count(keys_);
       for (; next != slot.keys.end() && next->keys.document == document; ++next) {
         RowRun const run = run_of(next->keys, next->slot_row);
-        if (count(keys_, first_key) > keys && keys_.back().positions().end == run.position)
+        if (count(keys_) > keys && keys_.back().positions().end == run.position)
           keys_.back().rows += run.rows;
         else
           keys_.push_back(run);
       }
-      auto const of_document = std::span(keys_).subspan(first_key + index(keys));
+      auto const of_document = std::span(keys_).subspan(index(keys));
       query = std::find_if(query, shared.end(), [=](Piece const& p) { return p.document >= document; });
       auto const sees = [&](Piece const& piece) {
         Range const seen = keys_of(piece.positions());
@@ -226,9 +233,9 @@ class PackedPlan {
       auto const after = std::find_if(std::reverse_iterator(end), std::reverse_iterator(query), sees).base();
       for (; query != after; ++query) queries_.push_back(run_of(*query, query->row));
       query = end;
-      for (RowRun& run : of_document) run.first = queries, run.end = count(queries_, first_query);
-      for (RowRun& run : std::span(queries_).subspan(first_query + index(queries)))
-        run.first = keys, run.end = count(keys_, first_key);
+      for (RowRun& run : of_document) run.first = queries, run.end = count(queries_);
+      for (RowRun& run : std::span(queries_).subspan(index(queries)))
+        run.first = keys, run.end = count(keys_);
     }
   }
 
@@ -277,7 +284,8 @@ class PackedPlan {
   std::int64_t slot_rows_, rows_ = 0;
   SlotSteps slots_;
   std::vector<Message> outgoing_, incoming_;
-  std::vector<RowRun> queries_, keys_, whole_;
+  std::vector<RowRun> queries_, keys_;  ///< of the step that is being planned
+  std::vector<RowRun> runs_, whole_;
   std::vector<RowTransfer> sends_, recvs_;
   std::vector<GroupEnd> groups_;
   std::vector<End> steps_;
