@@ -65,11 +65,11 @@ class DistAttn {
                 "lightseq: the device is no model of lightseq::Device: see exec/device.hpp");
 
   /// Plans both passes for this rank; `transport` is borrowed. Throws Error, with the numbers, on a problem
-  /// that makes no sense, on a schedule that does not serve this mask in this world or whose partition is
-  /// none, on a device that cannot run the kernels, and where ranks are given different problems, masks,
-  /// schedules or traits. What is found on one rank concerns all: each of them gets the same text, either
-  /// here or, over a transport that does not wait here, as the Status of the next call. Nobody connects
-  /// before all have agreed.
+  /// that makes no sense, on a mask that does not fit its sequence, on a schedule that does not serve this
+  /// mask in this world or whose partition is none, on a device that cannot run the kernels, and where ranks
+  /// are given different problems, masks, schedules or traits. What is found on one rank concerns all: each
+  /// of them gets the same text, either here or, over a transport that does not wait here, as the Status of
+  /// the next call. Nobody connects before all have agreed.
   DistAttn(Transport& transport, Problem const& problem, M mask = {}, S schedule = {})
       : DistAttn(Alone{}, transport, problem, mask, schedule) {
     object_ = agree(transport, fingerprint(transport, problem, mask, schedule));
@@ -211,6 +211,7 @@ class DistAttn {
         forward_plan_(planner(schedule).plan(shard_.rank, Pass::forward)),
         backward_plan_(Traits::inference ? Plan{} : planner(schedule).plan(shard_.rank, Pass::backward)),
         kernels_(shard_.problem, max_rows_) {
+    check_value(mask_, shard_.problem.seqlen);
     if constexpr (Traits::one_launch && Kernels::max_chunks > 0) {
       one_launch_ = own_queries_only(planner(schedule), Kernels::max_chunks);
       if (one_launch_) kernels_.prepare_chunks();
