@@ -53,11 +53,11 @@ class DistAttn : public AttentionRank<HeadDim, MaskView<M>, Traits> {
   using Partition = typename S::Partition;
 
   /// Plans both passes for this rank; `transport` is borrowed. Throws Error, with the numbers, on a problem
-  /// that makes no sense, on a schedule that does not serve this mask in this world or whose partition is
-  /// none, on a device that cannot run the kernels, and where ranks are given different problems, masks,
-  /// schedules or traits. What is found on one rank concerns all: each of them gets the same text, either
-  /// here or, over a transport that does not wait here, as the Status of the next call. Nobody connects
-  /// before all have agreed.
+  /// that makes no sense, on a mask that does not fit its sequence, on a schedule that does not serve this
+  /// mask in this world or whose partition is none, on a device that cannot run the kernels, and where ranks
+  /// are given different problems, masks, schedules or traits. What is found on one rank concerns all: each
+  /// of them gets the same text, either here or, over a transport that does not wait here, as the Status of
+  /// the next call. Nobody connects before all have agreed.
   DistAttn(Transport& transport, Problem const& problem, M mask = {}, S schedule = {})
       : DistAttn(Alone{}, transport, problem, mask, schedule) {
     this->agree(fingerprint(transport, problem, mask, schedule));
@@ -155,6 +155,7 @@ class DistAttn : public AttentionRank<HeadDim, MaskView<M>, Traits> {
         shard_{part_},
         forward_plan_(planner(schedule).plan(part_.rank, Pass::forward)),
         backward_plan_(Traits::inference ? Plan{} : planner(schedule).plan(part_.rank, Pass::backward)) {
+    check_value(mask_, part_.problem.seqlen);
     if constexpr (Traits::one_launch && Kernels::max_chunks > 0) {
       one_launch_ = own_queries_only(planner(schedule), Kernels::max_chunks);
       if (one_launch_) kernels_.prepare_chunks();

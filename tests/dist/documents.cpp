@@ -39,4 +39,20 @@ TEST_CASE("ranks that are given other documents hear of it") {
   CHECK(text({10, 40}, {10, 40}) == "ok");
   CHECK(text({10, 40}, {40}) == "the ranks disagree: the number of documents is 1 on rank 1 and 2 on rank 0");
   CHECK(text({10, 40}, {11, 40}).find("the masks differ") != std::string::npos);
+  // Documents that do not fit are refused by who comes first, or disagree with those of who came before.
+  std::string const beyond = ": Documents: document 1 ends at token 41, but the sequence has 40 tokens";
+  CHECK(text({10, 41}, {10, 41}).ends_with(beyond));
+  std::string const of_one = text({10, 40}, {10, 41});
+  CHECK((of_one == "rank 1" + beyond || of_one.find("the masks differ") != std::string::npos));
+}
+
+TEST_CASE("a document that ends after the sequence is an Error with its number, before any call") {
+  LocalWorld world(1);
+  auto const said = [&](std::vector<std::int64_t> const& ends) {
+    return outcome<small_head_dim, Ring, DefaultTraits>(world[0], agreed_problem, Documents<Full>(ends));
+  };
+  CHECK(said({40}) == "ok");
+  CHECK(said({39}) == "ok");
+  CHECK(said({41}) == "Documents: document 0 ends at token 41, but the sequence has 40 tokens");
+  CHECK(said({1, 40, 41, 50}) == "Documents: document 2 ends at token 41, but the sequence has 40 tokens");
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "laws/dist_attn.hpp"
+#include "support/at_once.hpp"
 
 using namespace lightseq;
 using namespace lightseq::test;
@@ -14,7 +15,7 @@ std::vector<Status> run(int ranks, LocalOptions const& options, int absent = -1)
   LocalWorld world(ranks, options);
   auto whole = testing::random_sequence<float>(problem, small_head_dim, stream_seed(0));
   std::vector<Status> statuses(static_cast<std::size_t>(ranks));
-  run_ranks(world, [&](Local& comm) {
+  run_ranks_to_the_last(world, [&](Local& comm) {
     if (comm.rank() == absent) return;
     Attn attn(comm, problem);
     statuses[static_cast<std::size_t>(comm.rank())] = testing::run_rank(attn, whole);
@@ -133,32 +134,36 @@ TEST_CASE("after a failure the object stays invalid, and its record tells which 
 }
 
 TEST_CASE("a rank that never comes is named by those who wait for it") {
+  std::vector<std::pair<int, int>> cases;
   for (int const ranks : {2, 3, 6})
-    for (int absent = 0; absent < ranks; ++absent) {
-      CAPTURE(ranks);
-      CAPTURE(absent);
-      LocalOptions options;
-      options.timeout = std::chrono::milliseconds(500);
-      auto const statuses = run(ranks, options, absent);
-      bool named = false;
-      for (int rank = 0; rank < ranks; ++rank) {
-        if (rank == absent) continue;
-        Status const& status = statuses[static_cast<std::size_t>(rank)];
-        CHECK(!status.ok());
-        if (status.code == Code::timeout) {
-          std::string const payload = status.subject;
-          CHECK((payload == "kv" || payload == "q" || payload == "out"));
-          CHECK(status.message() == "rank " + std::to_string(rank) + ", step " + std::to_string(status.step) +
-                                        ", payload " + payload + ", peer " + std::to_string(status.peer) +
-                                        ": no answer within 500 ms");
-          // In a larger world a rank may wait for one that waits for the absent one, and be the first to
-          // stop.
-          CHECK((status.peer == absent || !statuses[static_cast<std::size_t>(status.peer)].ok()));
-          named = named || status.peer == absent;
-        }
+    for (int absent = 0; absent < ranks; ++absent) cases.emplace_back(ranks, absent);
+  at_once(static_cast<int>(cases.size()), [&](int i) {
+    int const ranks = cases[static_cast<std::size_t>(i)].first;
+    int const absent = cases[static_cast<std::size_t>(i)].second;
+    CAPTURE(ranks);
+    CAPTURE(absent);
+    LocalOptions options;
+    options.timeout = std::chrono::milliseconds(500);
+    auto const statuses = run(ranks, options, absent);
+    bool named = false;
+    for (int rank = 0; rank < ranks; ++rank) {
+      if (rank == absent) continue;
+      Status const& status = statuses[static_cast<std::size_t>(rank)];
+      CHECK(!status.ok());
+      if (status.code == Code::timeout) {
+        std::string const payload = status.subject;
+        CHECK((payload == "kv" || payload == "q" || payload == "out"));
+        CHECK(status.message() == "rank " + std::to_string(rank) + ", step " + std::to_string(status.step) +
+                                      ", payload " + payload + ", peer " + std::to_string(status.peer) +
+                                      ": no answer within 500 ms");
+        // In a larger world a rank may wait for one that waits for the absent one, and be the first to
+        // stop.
+        CHECK((status.peer == absent || !statuses[static_cast<std::size_t>(status.peer)].ok()));
+        named = named || status.peer == absent;
       }
-      if (ranks <= 3) CHECK(named);
     }
+    if (ranks <= 3) CHECK(named);
+  });
 }
 
 TEST_CASE("random delays change no bit") {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a mask or a schedule may say besides is read by its type: of another type it would be passed over.
 // expect: lightseq: fault() of a mask or schedule is constant and returns a std::string
+// expect: lightseq: fault(seqlen) of a mask is constant and returns a std::string
 // expect: lightseq: digest() of a mask or schedule is constant and returns a std::int64_t
 // expect: lightseq: name_values(lightseq::Fingerprint&) of a mask or schedule is constant
 // expect: lightseq: reader(shard, step, world) of a schedule is constant and returns an int
@@ -17,6 +18,7 @@ struct MyMask {
   constexpr lightseq::Cover cover(lightseq::Range, lightseq::Range) const { return lightseq::Cover::partial; }
 #ifdef LIGHTSEQ_FAULT
   std::string fault() { return width < 1 ? "width must be positive" : ""; }
+  char const* fault(std::int64_t seqlen) const { return width > seqlen ? "width is beyond seqlen" : ""; }
   std::int64_t digest() { return width; }
   void name_values(lightseq::Fingerprint& fingerprint) { fingerprint.add("the width", width); }
   lightseq::Range keys_of(lightseq::Range queries) { return queries; }
@@ -49,6 +51,7 @@ lightseq::Plan relayed() {
 lightseq::Plan plan() {
   MyMask const mask;
   lightseq::check_value(mask);
+  lightseq::check_value(mask, 8);
   lightseq::Fingerprint fingerprint;
   lightseq::add_fingerprint(fingerprint, "the masks", mask, lightseq::checksum(mask, 8));
   static_cast<void>(lightseq::keys_within(mask, {0, 1}));

@@ -99,7 +99,8 @@ inline std::vector<Problem> gpu_problems() {
 
 template <int HeadDim, class S, class Traits = CudaTraits, Mask M>
 void equals_dense_on_gpu(M const& mask) {
-  for (Problem const& problem : gpu_problems()) equals_dense_on_gpu<HeadDim, S, Traits>(mask, problem);
+  for (Problem const& problem : gpu_problems())
+    equals_dense_on_gpu<HeadDim, S, Traits>(within(mask, problem.seqlen), problem);
 }
 
 }  // namespace lightseq::test

@@ -9,6 +9,7 @@
 #include "lightseq/core/host_device.hpp"
 #include "lightseq/core/value.hpp"
 #include "lightseq/mask/catalogue.hpp"
+#include "lightseq/mask/documents.hpp"
 #include "lightseq/mask/pairs.hpp"
 
 /// The masks that everything is tested under: those of the catalogue, and some as a user would write them.
@@ -128,6 +129,19 @@ void for_each_mask(F f) {
   };
   for_each_type<Masks>(each);
   for_each_type<UsersMasks>(each);
+}
+
+/// A mask for a sequence of so many tokens: documents are cut where it ends.
+template <Mask M>
+M within(M const& mask, std::int64_t) {
+  return mask;
+}
+template <Mask Inner>
+Documents<Inner> within(Documents<Inner> const& documents, std::int64_t seqlen) {
+  std::vector<std::int64_t> ends;
+  for (std::int64_t const end : documents.ends())
+    if (ends.empty() || ends.back() < seqlen) ends.push_back(std::min(end, seqlen));
+  return Documents<Inner>(ends, documents.inner());
 }
 
 /// Whether no query sees a later key, as Balanced demands; asked of the first 256 positions.

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <latch>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -378,16 +379,17 @@ TEST_CASE("a rank that stays away is missed after the time-out, and a rank that 
         CudaLocalWorld world(streams, {.timeout = throws ? milliseconds(60000) : milliseconds(30)});
         DeviceMemory memory(Bytes(index(2 * size)));
         std::vector<Status> ends(index(size));
+        std::latch others(size - 1);
         auto const begin = std::chrono::steady_clock::now();
         auto const run = [&] {
           run_ranks(world, [&](CudaLocal& local) {
             int const rank = local.rank();
+            if (rank == absent && throws) throw std::runtime_error("the cause");
+            if (rank == absent) return others.wait();
             auto* const bytes = static_cast<unsigned char*>(memory.data()) + 2 * rank;
-            if (rank != absent)
-              ends[index(rank)] = group(local, {{bytes, 1, (rank + 1) % size, "out"}},
-                                        {{bytes + 1, 1, (rank + size - 1) % size, "in"}});
-            else if (throws)
-              throw std::runtime_error("the cause");
+            ends[index(rank)] = group(local, {{bytes, 1, (rank + 1) % size, "out"}},
+                                      {{bytes + 1, 1, (rank + size - 1) % size, "in"}});
+            others.count_down();
           });
         };
         if (throws)

@@ -12,6 +12,7 @@
 
 #include "laws/transport.hpp"
 #include "lightseq/transport/local.hpp"
+#include "support/at_once.hpp"
 
 namespace lightseq::test {
 namespace {
@@ -65,12 +66,12 @@ void check_broken(LocalWorld& world, int culprit) {
 }
 
 TEST_CASE("when the n-th start() of a rank fails, every rank stops at once and its memory is its own again") {
-  CAPTURE(run_seed());
   constexpr int groups = 4;
   constexpr std::int64_t bytes = 20'000;
   for (int size = 1; size <= 8; ++size)
     for (int failing = 0; failing < size; ++failing)
-      for (int call = 0; call < groups; ++call) {
+      at_once(groups, [&](int call) {
+        CAPTURE(run_seed());
         CAPTURE(size);
         CAPTURE(failing);
         CAPTURE(call);
@@ -135,21 +136,21 @@ TEST_CASE("when the n-th start() of a rank fails, every rank stops at once and i
           }
         }
         check_broken(world, failing);
-      }
+      });
 }
 
 TEST_CASE("a rank that never comes is named by the first that has waited long enough, and stops the others") {
   constexpr milliseconds timeout{10};
   for (bool const is_receiver : {false, true})
     for (int size = 2; size <= 8; ++size)
-      for (int missing = 0; missing < size; ++missing) {
+      at_once(size, [&](int missing) {
         CAPTURE(is_receiver);
         CAPTURE(size);
         CAPTURE(missing);
         LocalWorld world(size, {.timeout = timeout});
         std::vector<Status> ends(index(size));
         Stopwatch const watch;
-        run_ranks(world, [&](Local& local) {
+        run_ranks_to_the_last(world, [&](Local& local) {
           if (local.rank() == missing) return;
           int number = 0;
           Status& end = ends[index(local.rank())];
@@ -174,38 +175,93 @@ TEST_CASE("a rank that never comes is named by the first that has waited long en
           CHECK(end.need == timeout.count());
         }
         check_broken(world, first);
+      });
+}
+
+TEST_CASE("a rank whose function returns is not awaited, and is named by the first that needs it") {
+  for (bool const is_receiver : {false, true})
+    for (int size = 2; size <= 8; ++size)
+      for (int ended = 0; ended < size; ++ended) {
+        CAPTURE(is_receiver);
+        CAPTURE(size);
+        CAPTURE(ended);
+        LocalWorld world(size, {.timeout = never});
+        std::vector<Status> ends(index(size));
+        Stopwatch const watch;
+        run_ranks(world, [&](Local& local) {
+          // A ring in which all take part; then the others need one that does not.
+          int const here = local.rank(), next = (here + 1) % size, last = (here + size - 1) % size;
+          int sent = here, received = -1;
+          Status& end = ends[index(here)];
+          end =
+              group(local, {{&sent, sizeof sent, next, "all"}}, {{&received, sizeof received, last, "all"}});
+          if (here == ended) return;
+          if (here % 2 == 0) std::this_thread::sleep_for(milliseconds(2));
+          end = is_receiver ? group(local, {{&sent, sizeof sent, ended, "result"}}, {})
+                            : group(local, {}, {{&received, sizeof received, ended, "input"}});
+        });
+        CHECK(watch.elapsed() < promptly);
+        int const first = world.failed_rank();
+        REQUIRE(first >= 0);
+        REQUIRE(first != ended);
+        for (int rank = 0; rank < size; ++rank) {
+          std::string const cause =
+              text("rank ", first, ", peer ", ended, ": the peer gave up: its function has returned");
+          if (rank == ended)
+            CHECK(ends[index(rank)].ok());
+          else if (rank == first)
+            CHECK(ends[index(rank)].message() == cause);
+          else
+            CHECK(
+                ends[index(rank)].message().ends_with(text(", peer ", first, ": the peer gave up: ", cause)));
+        }
       }
+}
+
+TEST_CASE("a rank whose function has returned keeps nobody from going on, nor from another run") {
+  LocalWorld world(3, {.timeout = never});
+  for (int repeat = 0; repeat < 50; ++repeat)
+    run_ranks(world, [&](Local& local) {
+      int number = 0;
+      if (local.rank() == repeat % 3) return;
+      int const other = 3 - repeat % 3 - local.rank();
+      for (int i = 0; i < 3; ++i)
+        if (local.rank() < other)
+          CHECK(group(local, {{&number, sizeof number, other, "out"}}, {}).message() == "ok");
+        else
+          CHECK(group(local, {}, {{&number, sizeof number, other, "in"}}).message() == "ok");
+    });
 }
 
 TEST_CASE("a message whose ends are in different groups times out, for every pair") {
   constexpr milliseconds timeout{10};
   for (int size = 2; size <= 4; ++size)
-    for (int a = 0; a < size; ++a)
-      for (int b = 0; b < size; ++b) {
-        if (a == b) continue;
-        CAPTURE(size);
-        CAPTURE(a);
-        CAPTURE(b);
-        LocalWorld world(size, {.timeout = timeout});
-        std::vector<Status> ends(index(size));
-        run_ranks(world, [&](Local& local) {
-          int sent = 1, received = 0;
-          Status& end = ends[index(local.rank())];
-          if (local.rank() != a && local.rank() != b) return;
-          // a sends, then receives; so does b. Buffers would hide it.
-          int const peer = local.rank() == a ? b : a;
-          end = group(local, {{&sent, sizeof sent, peer, "early"}}, {});
-          if (end.ok()) end = group(local, {}, {{&received, sizeof received, peer, "late"}});
-        });
-        int const first = world.failed_rank();
-        REQUIRE((first == a || first == b));
-        int const other = first == a ? b : a;
-        CHECK(ends[index(first)].code == Code::timeout);
-        CHECK(ends[index(first)].peer == other);
-        CHECK(std::string(ends[index(first)].subject) == "early");
-        CHECK(ends[index(other)].code == Code::peer_failed);
-        CHECK(ends[index(other)].peer == first);
-      }
+    at_once(size * size, [&](int pair) {
+      int const a = pair / size, b = pair % size;
+      if (a == b) return;
+      CAPTURE(size);
+      CAPTURE(a);
+      CAPTURE(b);
+      LocalWorld world(size, {.timeout = timeout});
+      std::vector<Status> ends(index(size));
+      run_ranks(world, [&](Local& local) {
+        int sent = 1, received = 0;
+        Status& end = ends[index(local.rank())];
+        if (local.rank() != a && local.rank() != b) return;
+        // a sends, then receives; so does b. Buffers would hide it.
+        int const peer = local.rank() == a ? b : a;
+        end = group(local, {{&sent, sizeof sent, peer, "early"}}, {});
+        if (end.ok()) end = group(local, {}, {{&received, sizeof received, peer, "late"}});
+      });
+      int const first = world.failed_rank();
+      REQUIRE((first == a || first == b));
+      int const other = first == a ? b : a;
+      CHECK(ends[index(first)].code == Code::timeout);
+      CHECK(ends[index(first)].peer == other);
+      CHECK(std::string(ends[index(first)].subject) == "early");
+      CHECK(ends[index(other)].code == Code::peer_failed);
+      CHECK(ends[index(other)].peer == first);
+    });
 }
 
 /// A chain in which each rank waits for what the next one sends on: rank 0 for rank 1, and so on. Rank r
@@ -228,40 +284,41 @@ Status hand_down(Local& local, int size, milliseconds pause, milliseconds work) 
 
 TEST_CASE(
     "a rank that computes for several time-outs is awaited, by those too that wait for who waits for it") {
-  constexpr milliseconds timeout{40};
-  for (int size = 2; size <= 5; ++size)
-    for (int absent : {0, 1}) {
-      CAPTURE(size);
-      CAPTURE(absent);
-      LocalWorld world(size, {.timeout = timeout});
-      std::vector<Status> ends(index(size));
-      Stopwatch const watch;
-      run_ranks(world, [&](Local& local) {
-        // The second time the last rank computes as long, and does not come to the next group.
-        Status& end = ends[index(local.rank())];
-        end = hand_down(local, size, milliseconds(0), 5 * timeout);
-        if (end.ok() && (absent == 0 || local.rank() + 1 < size))
-          end = hand_down(local, size, milliseconds(3), milliseconds(0));
-      });
-      CHECK(watch.elapsed() >= 5 * timeout);
-      for (int rank = 0; rank < size; ++rank) {
-        CAPTURE(rank);
-        std::string const cause = text("rank ", size - 2, ", step 0, payload down, peer ", size - 1,
-                                       ": no answer within ", timeout.count(), " ms");
-        std::string const& said = ends[index(rank)].message();
-        if (absent == 0 || rank + 1 == size)
-          CHECK(said == "ok");
-        else if (rank + 2 == size)
-          CHECK(said == cause);
-        else
-          CHECK(said.ends_with(text(", peer ", size - 2, ": the peer gave up: ", cause)));
-      }
+  constexpr milliseconds timeout{50};
+  at_once(8, [&](int index_of_case) {
+    int const size = 2 + index_of_case / 2, absent = index_of_case % 2;
+    CAPTURE(size);
+    CAPTURE(absent);
+    LocalWorld world(size, {.timeout = timeout});
+    std::vector<Status> ends(index(size));
+    Stopwatch const watch;
+    run_ranks_to_the_last(world, [&](Local& local) {
+      // The second time the last rank computes as long, and does not come to the next group.
+      Status& end = ends[index(local.rank())];
+      end = hand_down(local, size, milliseconds(0), 5 * timeout);
+      if (end.ok() && (absent == 0 || local.rank() + 1 < size))
+        end = hand_down(local, size, milliseconds(3), milliseconds(0));
+    });
+    CHECK(watch.elapsed() >= 5 * timeout);
+    for (int rank = 0; rank < size; ++rank) {
+      CAPTURE(rank);
+      std::string const cause = text("rank ", size - 2, ", step 0, payload down, peer ", size - 1,
+                                     ": no answer within ", timeout.count(), " ms");
+      std::string const& said = ends[index(rank)].message();
+      if (absent == 0 || rank + 1 == size)
+        CHECK(said == "ok");
+      else if (rank + 2 == size)
+        CHECK(said == cause);
+      else
+        CHECK(said.ends_with(text(", peer ", size - 2, ": the peer gave up: ", cause)));
     }
+  });
 }
 
 TEST_CASE("a rank that does nothing for less than the time-out is awaited, however long others have waited") {
   constexpr milliseconds timeout{200};
-  for (int const waited : {1, 2}) {
+  at_once(2, [&](int index_of_case) {
+    int const waited = 1 + index_of_case;
     CAPTURE(waited);
     LocalWorld world(2, {.timeout = timeout});
     run_ranks(world, [&](Local& local) {
@@ -277,7 +334,7 @@ TEST_CASE("a rank that does nothing for less than the time-out is awaited, howev
       std::this_thread::sleep_for(timeout / 2);
       CHECK(group(local, {{&number, sizeof number, 0, "out"}}, {}).message() == "ok");
     });
-  }
+  });
 }
 
 TEST_CASE("a call of a broken world names what it has to do with the rank that broke it, else any message") {
@@ -309,7 +366,7 @@ TEST_CASE("who waits next to an absent rank names it, though others have waited 
     CAPTURE(size);
     LocalWorld world(size, {.timeout = timeout});
     std::vector<Status> ends(index(size));
-    run_ranks(world, [&](Local& local) {
+    run_ranks_to_the_last(world, [&](Local& local) {
       if (local.rank() + 1 < size)
         ends[index(local.rank())] = hand_down(local, size, milliseconds(10), milliseconds(0));
     });
@@ -340,30 +397,31 @@ TEST_CASE("ranks that wait for each other in a circle time out") {
 
 TEST_CASE("a message that its link has for longer than the time-out is missed, whatever its sender does") {
   constexpr milliseconds timeout{20}, latency = 6 * timeout;
-  for (int const messages : {1, Local::messages_per_peer})
-    for (bool const computes : {false, true}) {
-      CAPTURE(messages);
-      CAPTURE(computes);
-      LocalWorld world(2, {.timeout = timeout, .link_latency = latency});
-      int const sent = 7;
-      std::vector<int> received(index(messages));
-      std::vector<Send> const sends(index(messages), {&sent, sizeof sent, 1, "out"});
-      std::vector<Receive> recvs;
-      for (int& number : received) recvs.push_back({&number, sizeof number, 0, "in"});
-      Status end;
-      run_ranks(world, [&](Local& local) {
-        if (local.rank() == 1) {
-          end = group(local, {}, recvs);
-          return;
-        }
-        CHECK(local.start(sends, {}).ok());
-        if (computes) std::this_thread::sleep_for(2 * latency);
-        CHECK_FALSE(local.finish().ok());
-      });
-      CHECK(end.message() == "rank 1, peer 0: no answer within 20 ms");
-      CHECK(received == std::vector<int>(index(messages)));
-      check_broken(world, 1);
-    }
+  at_once(4, [&](int index_of_case) {
+    int const messages = index_of_case < 2 ? 1 : Local::messages_per_peer;
+    bool const computes = index_of_case % 2 == 1;
+    CAPTURE(messages);
+    CAPTURE(computes);
+    LocalWorld world(2, {.timeout = timeout, .link_latency = latency});
+    int const sent = 7;
+    std::vector<int> received(index(messages));
+    std::vector<Send> const sends(index(messages), {&sent, sizeof sent, 1, "out"});
+    std::vector<Receive> recvs;
+    for (int& number : received) recvs.push_back({&number, sizeof number, 0, "in"});
+    Status end;
+    run_ranks(world, [&](Local& local) {
+      if (local.rank() == 1) {
+        end = group(local, {}, recvs);
+        return;
+      }
+      CHECK(local.start(sends, {}).ok());
+      if (computes) std::this_thread::sleep_for(2 * latency);
+      CHECK_FALSE(local.finish().ok());
+    });
+    CHECK(end.message() == "rank 1, peer 0: no answer within 20 ms");
+    CHECK(received == std::vector<int>(index(messages)));
+    check_broken(world, 1);
+  });
 }
 
 TEST_CASE("a link brings bytes late however slow it is, and no bytes at once") {

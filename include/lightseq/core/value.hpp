@@ -41,6 +41,13 @@ concept HasFault = requires(T const value) {
   { value.fault() } -> std::same_as<std::string>;
 };
 
+/// What may find that its values do not fit a sequence of so many tokens: `std::string fault(std::int64_t
+/// seqlen) const` is a sentence with the numbers, or empty. A DistAttn asks when it is constructed.
+template <class T>
+concept HasFaultIn = requires(T const value, std::int64_t seqlen) {
+  { value.fault(seqlen) } -> std::same_as<std::string>;
+};
+
 /// What ranks can compare: nothing, bytes that all count, or a digest(). Padding, floats (of which 0 and -0
 /// are equal) and containers need the digest(), and so do addresses, although their bytes would do for this.
 template <class T>
@@ -106,6 +113,16 @@ std::string fault_of(T const& value) {
 template <class T>
 void check_value(T const& value) {
   if (std::string const fault = fault_of(value); !fault.empty()) fail(fault);
+}
+
+/// Throws Error, in its own words, on a value that does not fit a sequence of so many tokens.
+template <class T>
+void check_value(T const& value, std::int64_t seqlen) {
+  static_assert(
+      HasFaultIn<T> || !requires(T own) { own.fault(seqlen); },
+      "lightseq: fault(seqlen) of a mask is constant and returns a std::string");
+  if constexpr (HasFaultIn<T>)
+    if (std::string const fault = value.fault(seqlen); !fault.empty()) fail(fault);
 }
 
 }  // namespace lightseq

@@ -119,7 +119,8 @@ class DocumentsView {
 /// Documents packed one after another: a query sees keys of its own document alone, namely those that `Inner`
 /// shows it, a mask whose positions count from the document's first token. The first document begins at
 /// position 0, and each one where the one before it ends. Positions after the last one belong to none: they
-/// see nothing, nobody sees them, and they cost nothing. All answers take O(log count) steps, and are as
+/// see nothing, nobody sees them, and they cost nothing. A DistAttn whose sequence is shorter than the
+/// documents is an Error. All answers take O(log count) steps, and are as
 /// exact as those of `Inner` if under it each query sees a key.
 template <Mask Inner = Causal>
 class Documents {
@@ -164,11 +165,17 @@ class Documents {
     return {};
   }
 
+  /// Which document ends after the sequence.
+  std::string fault(std::int64_t seqlen) const {
+    Text const fault = DocumentEnds(ends_).fault(std::numeric_limits<int>::max(), seqlen);
+    return fault.empty() ? std::string() : sentence("Documents: ", fault);
+  }
+
  private:
   std::vector<std::int64_t> ends_;
   [[no_unique_address]] Inner inner_;
 };
 static_assert(HasData<Documents<>> && BoundedMask<Documents<>> && BoundedMask<DocumentsView<>> &&
-              Comparable<Documents<>> && NamesValues<Documents<>>);
+              Comparable<Documents<>> && NamesValues<Documents<>> && HasFaultIn<Documents<>>);
 
 }  // namespace lightseq

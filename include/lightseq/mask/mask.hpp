@@ -20,8 +20,9 @@ enum class Cover {
 /// allowed; laws::first_fault(mask, n) finds where they are not. A mask may hold values; it is copied into
 /// kernels. Ranks compare these values, byte by byte; one that holds floats, padding, lists or addresses has,
 /// in place of that, `std::int64_t digest() const`: a number that equal masks share, see digest_of(). Values
-/// may make no sense, see HasFault, and may have names, see NamesValues. What shows little of a long sequence
-/// should be a BoundedMask too; one that can count what it shows says so, see HasReach and HasPairs.
+/// may make no sense, see HasFault, or not fit a sequence, see HasFaultIn, and may have names, see
+/// NamesValues. What shows little of a long sequence should be a BoundedMask too; one that can count what it
+/// shows says so, see HasReach and HasPairs.
 template <class M>
 concept Mask = std::copyable<M> && requires(M const mask, std::int64_t position, Range range) {
   { mask.visible(position, position) } -> std::same_as<bool>;

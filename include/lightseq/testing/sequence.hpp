@@ -159,12 +159,17 @@ Dense dense(Sequence<T> const& s, M const& mask, float scale = 0, bool gradients
   return d;
 }
 
-/// How far a sequence's results are from dense attention in double.
+/// How far a sequence's results are from those of dense attention.
+template <class T>
+Errors errors_from(Dense const& want, Sequence<T> const& s) {
+  return {relative_error(s.o, want.o), lse_error(s.lse, want.lse), relative_error(s.dq, want.dq),
+          relative_error(s.dk, want.dk), relative_error(s.dv, want.dv)};
+}
+
+/// The same from dense attention in double, which it computes.
 template <int HeadDim, class T, Mask M>
 Errors dense_errors(Sequence<T> const& s, M const& mask, float scale = 0) {
-  Dense const d = dense<HeadDim>(s, mask, scale);
-  return {relative_error(s.o, d.o), lse_error(s.lse, d.lse), relative_error(s.dq, d.dq),
-          relative_error(s.dk, d.dk), relative_error(s.dv, d.dv)};
+  return errors_from(dense<HeadDim>(s, mask, scale), s);
 }
 
 /// Forward and backward of one rank on its part of a sequence, with a poisoned workspace; the results go back

@@ -26,7 +26,8 @@ namespace lightseq {
 struct LocalOptions {
   /// How long a finish() waits for a rank that has no group open, and so computes nothing that this one could
   /// wait for; at most a year. A rank that computes between its start() and its finish() has all the time
-  /// that it needs, and so has one that waits for such a rank.
+  /// that it needs, and so has one that waits for such a rank. One whose function has returned to run_ranks()
+  /// is not awaited.
   std::chrono::milliseconds timeout = std::chrono::seconds(30);
   std::chrono::microseconds max_delay{0};  ///< random pauses up to this before posting and before copying
   std::uint64_t seed = 0;                  ///< of the pauses
@@ -92,13 +93,14 @@ class Local {
   static constexpr std::chrono::milliseconds shortest_look{1};
 
   enum class State { posted, copying, taken };
-  enum class Doing { nothing, computing, waiting };  // before start(), before finish(), in finish()
+  // Before start(), before finish(), in finish(), after the function that run_ranks() called.
+  enum class Doing { nothing, computing, waiting, ended };
   struct Posted {
     Send message;
     State state = State::posted;
   };
 
-  /// Something that a message is missing for, and when it will have been missing for too long.
+  /// What a missing message fails with, and when it will have been missing for too long.
   struct Late {
     Clock::time_point time = Clock::time_point::max();
     Status status = {};
@@ -107,6 +109,7 @@ class Local {
   Local(LocalWorld& shared, int rank);
   static char const* words(Failure failure);
   void turn_to(Doing doing);
+  void end();
   Posted* next_for(int receiver);
   Clock::time_point arrival(Receive const& receive);
   void fetch(Lock& lock, Posted& sent, Receive const& receive);
@@ -168,6 +171,8 @@ class LocalWorld {
 
  private:
   friend class Local;
+  template <class F>
+  friend void run_ranks(LocalWorld& world, F f);
   bool links_are_slow() const noexcept {
     return options_.link_latency.count() > 0 || options_.link_bytes_per_second > 0;
   }
@@ -318,6 +323,14 @@ inline void Local::turn_to(Doing doing) {
   since_ = Clock::now();
 }
 
+/// For a rank whose function has returned: it takes part in no further group.
+inline void Local::end() {
+  if (open_) return withdraw({.code = Code::withdrawn, .said = "it left a group open"});
+  Lock const lock(shared_.mutex_);
+  turn_to(Doing::ended);
+  for (auto const& rank : shared_.ranks_) rank->changed_.notify_all();
+}
+
 /// The oldest message for `receiver` that it has not fetched. It takes them one at a time, in order.
 inline Local::Posted* Local::next_for(int receiver) {
   auto const found = std::find_if(sends_.begin(), sends_.end(), [&](Posted const& sent) {
@@ -395,17 +408,24 @@ inline bool Local::keeps_waiting(int peer) {
   return false;
 }
 
-/// What will have been missing for the whole time-out first: a peer's message, else that it takes one.
+/// What will have been missing for the whole time-out first: a peer's message, else that it takes one. At
+/// once where the peer has ended.
 inline Local::Late Local::late() {
   auto const timeout = shared_.options_.timeout;
   Late first;
   auto const consider = [&](char const* label, int step, int peer, bool on_its_way) {
-    if (!on_its_way && !keeps_waiting(peer)) return;
-    auto const time = (on_its_way ? since_ : std::max(since_, shared_[peer].since_)) + timeout;
+    bool const ended = shared_[peer].doing_ == Doing::ended;
+    if (!ended && !on_its_way && !keeps_waiting(peer)) return;
+    auto const time = ended ? Clock::time_point::min()
+                            : (on_its_way ? since_ : std::max(since_, shared_[peer].since_)) + timeout;
     if (time >= first.time) return;
-    first.time = time;
-    first.status = {
-        .code = Code::timeout, .subject = label, .need = timeout.count(), .step = step, .peer = peer};
+    first = {time, {.code = Code::timeout, .subject = label, .step = step, .peer = peer}};
+    if (ended) {
+      first.status.code = Code::peer_failed;
+      first.status.said = "its function has returned";
+    } else {
+      first.status.need = timeout.count();
+    }
   };
   for (Receive const& r : recvs_)
     consider(r.label, r.step, r.peer, shared_[r.peer].next_for(rank_) != nullptr);
@@ -448,8 +468,9 @@ inline void Local::pause() {
 }
 
 /// Runs `f(Local&)` for every rank, each on a thread of its own, and joins them. A rank that throws breaks
-/// the world, and so does one that returns with a group open. If any threw, the exception of the rank that
-/// failed first is thrown on, else that of the lowest rank.
+/// the world, and so does one that returns with a group open; of one that returns while others wait for its
+/// messages these say so at once. If any threw, the exception of the rank that failed first is thrown on,
+/// else that of the lowest rank.
 template <class F>
 void run_ranks(LocalWorld& world, F f) {
   std::vector<std::exception_ptr> thrown(static_cast<std::size_t>(world.world()));
@@ -459,14 +480,15 @@ void run_ranks(LocalWorld& world, F f) {
       threads.emplace_back([&, rank] {
         try {
           f(world[rank]);
-          if (world[rank].open_)
-            world[rank].withdraw({.code = Code::withdrawn, .said = "it left a group open"});
+          world[rank].end();
         } catch (...) {
           thrown[static_cast<std::size_t>(rank)] = std::current_exception();
           world[rank].withdraw({.code = Code::withdrawn, .said = thrown_text()});
         }
       });
   }
+  for (auto const& rank : world.ranks_)
+    if (rank->doing_ == Local::Doing::ended) rank->turn_to(Local::Doing::nothing);
   if (int const cause = world.failed_rank(); cause >= 0 && thrown[static_cast<std::size_t>(cause)])
     std::rethrow_exception(thrown[static_cast<std::size_t>(cause)]);
   for (std::exception_ptr const& exception : thrown)

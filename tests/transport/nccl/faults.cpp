@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "laws/transport.hpp"
+#include "support/at_once.hpp"
 #include "support/data.hpp"
 #include "transport/nccl/ranks.hpp"
 
@@ -107,7 +108,7 @@ TEST_CASE(
   auto const want = expected(ranks);
   Planner const planner(Balanced{}, Causal{}, ranks, problem.seqlen);
   for (bool const dies : {true, false})
-    for (int victim = 0; victim < ranks; ++victim) {
+    at_once(ranks, [&](int victim) {
       auto const groups = static_cast<int>(planner.plan(victim, Pass::forward).steps.size() +
                                            planner.plan(victim, Pass::backward).steps.size());
       for (int last = 0; last < groups; ++last) {
@@ -148,7 +149,7 @@ TEST_CASE(
         if (last + 1 < groups) CHECK(heard);
         for (std::string const& fault : world.faults()) FAIL_CHECK(fault);
       }
-    }
+    });
   CHECK(allocated_blocks() == 0);
 }
 
@@ -238,7 +239,8 @@ TEST_CASE(
     return in_slow_groups(5, reports, milliseconds(40), milliseconds(40), milliseconds(200));
   };
   CHECK(of_40_ms(1000).message() == "ok");  // 400 ms in all
-  for (int reports = 1; reports < 10; reports += 2) {
+  at_once(5, [&](int group) {
+    int const reports = 2 * group + 1;
     CAPTURE(reports);
     Status const status = of_40_ms(reports);
     CHECK(status.code == Code::timeout);
@@ -246,18 +248,19 @@ TEST_CASE(
     CHECK(std::string(status.subject) == labels[reports / 2]);
     CHECK(status.step == reports / 2);
     CHECK(status.peer == 0);
-  }
+  });
 }
 
 TEST_CASE(
     "the device's work between groups takes the time that it takes, a group no longer than the time-out") {
-  for (int groups = 1; groups <= 3; ++groups) {
+  at_once(3, [&](int number) {
+    int const groups = 1 + number;
     CAPTURE(groups);
     CHECK(in_slow_groups(groups, 1000, milliseconds(150), milliseconds(5), milliseconds(40)).message() ==
           "ok");
     CHECK(in_slow_groups(groups, 1000, milliseconds(5), milliseconds(150), milliseconds(40)).message() ==
           "rank 0, step 0, payload zero, peer 0: no answer within 40 ms");
-  }
+  });
 }
 
 TEST_CASE("a stream that is being captured is not waited for, and nothing is broken") {

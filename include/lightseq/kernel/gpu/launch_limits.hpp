@@ -7,9 +7,14 @@
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/problem.hpp"
 
-/// What the GPU kernels count in 32 bits.
+/// What the GPU kernels serve: head dims, and what they count in 32 bits.
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
+
+/// Whether the GPU kernels serve a head dim: multiples of 16, from 16 to 256.
+constexpr bool gpu_serves_head_dim(int head_dim) {
+  return head_dim >= 16 && head_dim <= 256 && head_dim % 16 == 0;
+}
 
 /// The last position of a launch, so that sums of two of them fit as well.
 inline constexpr std::int64_t max_launch_position = std::numeric_limits<int>::max() / 2;

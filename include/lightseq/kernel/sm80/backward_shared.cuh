@@ -58,7 +58,7 @@ struct BackwardShared {
   static constexpr int warp_keys = 16 * fragments, key_rows = warp_keys * tile.warps / columns;
   static constexpr int warp_queries = query_rows / columns;  ///< whose scores a warp computes
   static constexpr int threads = 32 * tile.warps;
-  static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
+  static_assert(gpu_serves_head_dim(HeadDim),
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
   /// Blocks of 16 dims: of the head, of a warp's share of dk and dv, and of its share of dq. A warp drops

@@ -58,7 +58,7 @@ struct Forward {
   static constexpr int shared_bytes = static_cast<int>(sizeof(Memory));
   static_assert(shared_bytes <= 98 * 1024, "lightseq: the forward tile does not fit in shared memory");
 
-  static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
+  static_assert(gpu_serves_head_dim(HeadDim),
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
   using Launch = ForwardLaunch<T, Result, M>;

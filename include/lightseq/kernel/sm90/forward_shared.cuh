@@ -120,7 +120,7 @@ struct ForwardShared {
   static constexpr int shared_bytes = static_cast<int>(sizeof(Memory));
   static_assert(shared_bytes <= 232448, "lightseq: the forward tile does not fit in shared memory");
   static_assert(query_panel % 1024 == 0 && key_panel % 1024 == 0 && OutputStage::bytes % 1024 == 0);
-  static_assert(HeadDim % 16 == 0 && HeadDim >= 16 && HeadDim <= 256,
+  static_assert(gpu_serves_head_dim(HeadDim),
                 "lightseq: the head dim must be a multiple of 16, from 16 to 256");
 
   using Launch = ForwardLaunch<T, Result, M, KeySegments>;
