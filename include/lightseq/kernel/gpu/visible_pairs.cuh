@@ -19,7 +19,7 @@ inline namespace LIGHTSEQ_ABI {
 
 /// Keys and values of one segment, from its first row on.
 template <class T>
-struct KeyRows {
+struct SegmentKeys {
   LaunchSegment positions;
   Tensor<T const> k, v;
 };
@@ -47,8 +47,8 @@ struct VisiblePairs {
   float scale;  ///< with the factor log2(e)
 
   /// Mends o and the softmax, which is added up, if need be. make_walk() gives a KeyTileIterator that has not
-  /// begun, segment(i) the KeyRows of a segment, and start(softmax, o) makes both what they were before the
-  /// first key.
+  /// begun, segment(i) the SegmentKeys of a segment, and start(softmax, o) makes both what they were before
+  /// the first key.
   template <std::invocable MakeWalk, std::invocable<int> SegmentOf,
             std::invocable<OnlineSoftmax&, float (&)[HeadDim / 2]> Start>
   __device__ __forceinline__ void mend(MakeWalk const& make_walk, SegmentOf const& segment,
@@ -73,7 +73,7 @@ struct VisiblePairs {
     bool found = false;
 #pragma unroll 1
     while (walk.next()) {
-      KeyRows<T> const keys = segment(walk.segment);
+      SegmentKeys<T> const keys = segment(walk.segment);
       int const count = min(key_rows, keys.positions.count - walk.first);
 #pragma unroll 1
       for (int i = lane / 4; walk.tests && i < count; i += 8)
@@ -112,7 +112,7 @@ struct VisiblePairs {
     T const* const q_rows[2] = {q_row(0), q_row(1)};
 #pragma unroll 1
     while (walk.next()) {
-      KeyRows<T> const keys = segment(walk.segment);
+      SegmentKeys<T> const keys = segment(walk.segment);
       int const count = min(key_rows, keys.positions.count - walk.first);
 #pragma unroll 1
       for (int i = 0; i < count; ++i) {
