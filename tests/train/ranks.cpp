@@ -137,13 +137,13 @@ TEST_CASE("losses and gradients of packed text are those of its documents one by
     std::int64_t seqlen, documents;
     double bound;
   };
-  for (auto const [seqlen, documents, bound] : {Case{203, 12, 1e-5}, Case{203, 1, 1e-5}, Case{5, 3, 5e-5}}) {
-    CAPTURE(documents);
-    History const alone = train_one_by_one(training(1, seqlen, steps, documents), text);
+  for (Case const& c : {Case{203, 12, 1e-5}, Case{203, 1, 1e-5}, Case{5, 3, 5e-5}}) {
+    CAPTURE(c.documents);
+    History const alone = train_one_by_one(training(1, c.seqlen, steps, c.documents), text);
     for (int const ranks : {1, 2, 3, 8}) {
       CAPTURE(ranks);
-      History const packed = train<PackedRing>(training(ranks, seqlen, steps, documents), text);
-      CHECK(difference(packed.losses, alone.losses, steps) < bound);
+      History const packed = train<PackedRing>(training(ranks, c.seqlen, steps, c.documents), text);
+      CHECK(difference(packed.losses, alone.losses, steps) < c.bound);
       CHECK(test::relative_error(packed.gradients.front(), alone.gradients.front()) < 1e-5);
     }
   }
