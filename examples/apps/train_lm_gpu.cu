@@ -28,5 +28,5 @@ int main(int argc, char** argv) {
     std::printf("skipped: there is no GPU\n");
     return lightseq::testing::skipped;
   }
-  return run_program(argc, argv, on_gpu);
+  return run_program<lightseq::FlatSchedules>(argc, argv, on_gpu);
 }

@@ -150,7 +150,7 @@ class DistAttn : public AttentionRank<HeadDim, MaskView<M>, Traits> {
   /// All that a rank can do alone. Where it fails, the other ranks are told and throw the same.
   DistAttn(Alone, Transport& transport, Problem const& problem, M const& mask, S const& schedule) try
       : Rank(transport, validated(problem, HeadDim),
-             checked_max_shard_rows<Partition>(transport.world(), problem.seqlen)),
+             checked_max_shard_rows<Partition>(transport.world(), validated(problem, HeadDim).seqlen)),
         mask_(mask),
         shard_{part_},
         forward_plan_(planner(schedule).plan(part_.rank, Pass::forward)),

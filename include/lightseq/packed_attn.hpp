@@ -153,7 +153,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   DistAttn(Alone, Transport& transport, Problem const& problem, Inner const& inner,
            PackedRing const& schedule) try
       : Rank(transport, checked(problem, inner, transport.world(), schedule),
-             rows_of(problem, transport.world(), schedule)),
+             rows_of(checked(problem, inner, transport.world(), schedule), transport.world(), schedule)),
         inner_(inner),
         schedule_(schedule),
         max_pieces_(pieces_of(part_.problem, transport.world(), schedule)),

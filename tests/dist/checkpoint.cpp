@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "laws/dist_attn.hpp"
+#include "lightseq/testing/packed.hpp"
 
 using namespace lightseq;
 using namespace lightseq::test;
@@ -64,6 +65,47 @@ struct Run {
   std::vector<T> dq, dk, dv;
 };
 
+/// A layer's forward and backward on its part of a sequence; whatever is shared or free holds other values in
+/// between. `batch` is what the attention's calls take besides.
+template <class Policy, class Attn, class At, class T, class... Batch>
+void run_layer(Attn& attn, At const& at, testing::Sequence<T> const& whole, Counting const& comm, Run<T>& r,
+               Batch const&... batch) {
+  Checkpointed<Attn, Policy> layer(attn);
+  auto const part = testing::part_of(whole, at);
+  auto const memory = [](std::int64_t bytes) {
+    return std::vector<std::byte>(static_cast<std::size_t>(bytes), std::byte{0xff});
+  };
+  auto saved = memory(layer.saved_bytes());
+  auto workspace = memory(layer.workspace_bytes());
+  int projections = 0;
+  int const messages = comm.messages();
+  auto const project = [&](T* q, T* k, T* v) {
+    ++projections;
+    std::copy(part.q.begin(), part.q.end(), q);
+    std::copy(part.k.begin(), part.k.end(), k);
+    std::copy(part.v.begin(), part.v.end(), v);
+  };
+  CountingHost::forwards = 0;
+  if (!layer.forward(project, saved, workspace, batch...).status.ok()) return;
+  r.forward_projections = projections;
+  r.forward_kernels = CountingHost::forwards;
+  r.forward_messages = comm.messages() - messages;
+
+  workspace = memory(layer.workspace_bytes());  // other layers used it meanwhile
+  auto const activations = layer.restore(project, saved, workspace, batch...);
+  r.projections = projections - r.forward_projections;
+  r.kernels = CountingHost::forwards - r.forward_kernels;
+  r.messages = comm.messages() - messages - r.forward_messages;
+  r.saved_bytes = layer.saved_bytes();
+  r.dq.resize(part.q.size());
+  r.dk.resize(part.k.size());
+  r.dv.resize(part.v.size());
+  Status const status = layer.backward(activations, part.d_o.data(), {r.dq.data(), r.dk.data(), r.dv.data()},
+                                       workspace, batch...);
+  if (!status.ok()) r = {};
+}
+
+/// On a sequence that is planned once.
 template <class Policy, class T>
 std::vector<Run<T>> run(int ranks) {
   using Attn = DistAttn<small_head_dim, Causal, Balanced, CountingTraits<T>>;
@@ -71,43 +113,80 @@ std::vector<Run<T>> run(int ranks) {
   std::vector<Run<T>> runs(static_cast<std::size_t>(ranks));
   auto const whole = testing::random_sequence<T>(problem, small_head_dim, stream_seed(3));
   run_ranks(world, [&](Local& local) {
-    Run<T>& r = runs[static_cast<std::size_t>(local.rank())];
     Counting comm(local);
     Attn attn(comm, problem);
-    Checkpointed<Attn, Policy> layer(attn);
-    auto const part = testing::part_of(whole, attn.positions());
-    auto const memory = [](std::int64_t bytes) {
-      return std::vector<std::byte>(static_cast<std::size_t>(bytes), std::byte{0xff});
-    };
-    auto saved = memory(layer.saved_bytes());
-    auto workspace = memory(layer.workspace_bytes());
-    int projections = 0;
-    auto const project = [&](T* q, T* k, T* v) {
-      ++projections;
-      std::copy(part.q.begin(), part.q.end(), q);
-      std::copy(part.k.begin(), part.k.end(), k);
-      std::copy(part.v.begin(), part.v.end(), v);
-    };
-    CountingHost::forwards = 0;
-    if (!layer.forward(project, saved, workspace).status.ok()) return;
-    r.forward_projections = projections;
-    r.forward_kernels = CountingHost::forwards;
-    r.forward_messages = comm.messages();
-
-    workspace = memory(layer.workspace_bytes());  // other layers used it meanwhile
-    auto const activations = layer.restore(project, saved, workspace);
-    r.projections = projections - r.forward_projections;
-    r.kernels = CountingHost::forwards - r.forward_kernels;
-    r.messages = comm.messages() - r.forward_messages;
-    r.saved_bytes = layer.saved_bytes();
-    r.dq.resize(part.q.size());
-    r.dk.resize(part.k.size());
-    r.dv.resize(part.v.size());
-    Status const status =
-        layer.backward(activations, part.d_o.data(), {r.dq.data(), r.dk.data(), r.dv.data()}, workspace);
-    if (!status.ok()) r = {};
+    run_layer<Policy>(attn, attn.positions(), whole, comm, runs[static_cast<std::size_t>(local.rank())]);
   });
   return runs;
+}
+
+/// Documents of which the first one is on all ranks, and with it the messages; fewer tokens than there may
+/// be.
+std::vector<int> const pack{29, 31, 40};
+
+/// The attention's own calls.
+template <class Attn, class At, class T, class... Batch>
+void run_without_policy(Attn& attn, At const& at, testing::Sequence<T> const& whole, Run<T>& r,
+                        Batch const&... batch) {
+  auto part = testing::part_of(whole, at);
+  std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()), std::byte{0xff});
+  if (!attn.forward(part.inputs(), part.outputs(), workspace, batch...).ok()) return;
+  if (!attn.backward(part.backward_inputs(), part.gradients(), workspace, batch...).ok()) return;
+  r.dq = part.dq, r.dk = part.dk, r.dv = part.dv;
+}
+
+/// On a pack. `Policy` may be void: none.
+template <class Policy, class T>
+std::vector<Run<T>> run_packed(int ranks) {
+  using Attn = DistAttn<small_head_dim, Documents<Causal>, PackedRing, CountingTraits<T>>;
+  LocalWorld world(ranks);
+  std::vector<Run<T>> runs(static_cast<std::size_t>(ranks));
+  Problem of_pack = problem;
+  of_pack.seqlen = pack.back();
+  auto const whole = testing::random_sequence<T>(of_pack, small_head_dim, stream_seed(4));
+  run_ranks(world, [&](Local& local) {
+    Counting comm(local);
+    Attn attn(comm, problem);
+    PackedBatch batch = attn.batch(), other = attn.batch();
+    std::vector const one_document{problem.seqlen};
+    if (!attn.plan(pack, batch).empty() || !attn.plan(one_document, other).empty()) return;
+    testing::OwnTokens const own{batch.pieces(), local.rank()};
+    Run<T>& r = runs[static_cast<std::size_t>(local.rank())];
+    if constexpr (std::is_void_v<Policy>)
+      run_without_policy(attn, own, whole, r, batch);
+    else
+      run_layer<Policy>(attn, own, whole, comm, r, batch);
+  });
+  return runs;
+}
+
+/// One rank under each policy.
+template <class T>
+void check_policies(Run<T> const& none, Run<T> const& output, Run<T> const& all, bool messages) {
+  for (auto const* policy : {&none, &output, &all}) {
+    CHECK(policy->forward_projections == 1);
+    CHECK(policy->forward_kernels == all.forward_kernels);
+    CHECK(policy->forward_kernels > 0);
+    CHECK((policy->forward_messages > 0) == messages);
+  }
+  CHECK(none.projections == 1);
+  CHECK(none.kernels == none.forward_kernels);
+  CHECK(none.messages == none.forward_messages);
+
+  CHECK(output.projections == 1);
+  CHECK(output.kernels == 0);
+  CHECK(output.messages == 0);
+
+  CHECK(all.projections == 0);
+  CHECK(all.kernels == 0);
+  CHECK(all.messages == 0);
+
+  REQUIRE(!all.dq.empty());
+  for (auto const* policy : {&none, &output}) {
+    CHECK(policy->dq == all.dq);
+    CHECK(policy->dk == all.dk);
+    CHECK(policy->dv == all.dv);
+  }
 }
 
 }  // namespace
@@ -120,31 +199,23 @@ TEST_CASE_TEMPLATE("policies differ in what they repeat and keep, not in a bit o
                all = run<SaveAll, T>(ranks);
     for (std::size_t r = 0; r < none.size(); ++r) {
       CAPTURE(r);
-      for (auto const* policy : {&none[r], &output[r], &all[r]}) {
-        CHECK(policy->forward_projections == 1);
-        CHECK(policy->forward_kernels == all[r].forward_kernels);
-        CHECK(policy->forward_kernels > 0);
-        CHECK((policy->forward_messages > 0) == (ranks > 1));
-      }
-      CHECK(none[r].projections == 1);
-      CHECK(none[r].kernels == none[r].forward_kernels);
-      CHECK(none[r].messages == none[r].forward_messages);
+      check_policies(none[r], output[r], all[r], ranks > 1);
+    }
+  }
+}
 
-      CHECK(output[r].projections == 1);
-      CHECK(output[r].kernels == 0);
-      CHECK(output[r].messages == 0);
-
-      CHECK(all[r].projections == 0);
-      CHECK(all[r].kernels == 0);
-      CHECK(all[r].messages == 0);
-
-      REQUIRE(!all[r].dq.empty());
-      CHECK(none[r].dq == all[r].dq);
-      CHECK(none[r].dk == all[r].dk);
-      CHECK(none[r].dv == all[r].dv);
-      CHECK(output[r].dq == all[r].dq);
-      CHECK(output[r].dk == all[r].dk);
-      CHECK(output[r].dv == all[r].dv);
+TEST_CASE_TEMPLATE("policies give the bits of a batch's gradients that the same calls give without them", T,
+                   float, bfloat16) {
+  for (int const ranks : {1, 2, 3, 4}) {
+    CAPTURE(ranks);
+    auto const none = run_packed<SaveNone, T>(ranks), output = run_packed<SaveOutput, T>(ranks),
+               all = run_packed<SaveAll, T>(ranks), without = run_packed<void, T>(ranks);
+    for (std::size_t r = 0; r < none.size(); ++r) {
+      CAPTURE(r);
+      check_policies(none[r], output[r], all[r], ranks > 1);
+      CHECK(all[r].dq == without[r].dq);
+      CHECK(all[r].dk == without[r].dk);
+      CHECK(all[r].dv == without[r].dv);
     }
   }
 }

@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "lightseq/partition/gather.hpp"
 #include "support/data.hpp"
 
 using namespace lightseq;
@@ -119,6 +122,64 @@ TEST_CASE("pieces tell document, position and row, neighbours are one, and whole
     REQUIRE(tokens == pieces.tokens());
     REQUIRE(std::ranges::is_sorted(pieces.all(), {}, &Piece::token));
   }
+}
+
+TEST_CASE("what is gathered by rank is of the rank's tokens, and scattered is the whole again") {
+  std::mt19937_64 random(test::stream_seed(3));
+  INFO("LIGHTSEQ_SEED=", test::run_seed());
+  for (int round = 0; round < 1000; ++round) {
+    int const world = 1 + round % 7;
+    int64_t const width = 1 + round % 3, beyond = round % 2;  // arrays may be longer than the pack
+    RandomTable const given(world, random);
+    DocumentEnds const documents(given.ends);
+    Pieces pieces(world, std::ssize(given.table));
+    REQUIRE(fault(pieces, given.ends, given.table) == "");
+    std::vector<int64_t> whole(static_cast<std::size_t>((pieces.tokens() + beyond) * width));
+    std::iota(whole.begin(), whole.end(), 0);
+    std::vector<int64_t> again(whole.size(), -1);
+    for (int rank = 0; rank < world; ++rank) {
+      std::vector<int64_t> own(static_cast<std::size_t>((pieces.rows(rank) + beyond) * width), -1);
+      std::vector<std::int32_t> ids(static_cast<std::size_t>(pieces.rows(rank) + beyond), -1);
+      gather(pieces, rank, whole, own, width);
+      position_ids(pieces, rank, ids);
+      for (int64_t row = 0; row < pieces.rows(rank); ++row) {
+        int64_t const token = pieces.token(rank, row);
+        REQUIRE(ids[static_cast<std::size_t>(row)] == token - documents.begin(documents.document_of(token)));
+        for (int64_t i = 0; i < width; ++i)
+          REQUIRE(own[static_cast<std::size_t>(row * width + i)] == token * width + i);
+      }
+      REQUIRE(std::count(ids.begin(), ids.end(), -1) == beyond);
+      REQUIRE(std::count(own.begin(), own.end(), -1) == beyond * width);
+      scatter(pieces, rank, own, again, width);
+    }
+    std::fill(whole.end() - beyond * width, whole.end(), -1);
+    REQUIRE(again == whole);
+  }
+}
+
+TEST_CASE("arrays without room for a rank's rows, or for all tokens, are refused") {
+  Pieces pieces(2, 8);
+  REQUIRE(fault(pieces, {4, 10}, {{0, 0, 0, 4}, {1, 1, 0, 6}}) == "");
+  std::vector<float> const whole(20), short_whole(19), own(12), short_own(11);
+  std::vector<float> to(20);
+  auto const refusal = [](auto call) {
+    try {
+      call();
+    } catch (Error const& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  std::string const of_rank = "lightseq: the array of a rank's tokens has 11 elements, and 6 rows have 12",
+                    of_all = "lightseq: the array of all tokens has 19 elements, and 10 rows have 20";
+  CHECK(refusal([&] { gather(pieces, 1, short_whole, to, 2); }) == of_all);
+  CHECK(refusal([&] { gather(pieces, 1, whole, std::span(to).first(11), 2); }) == of_rank);
+  CHECK(refusal([&] { scatter(pieces, 1, short_own, to, 2); }) == of_rank);
+  CHECK(refusal([&] { scatter(pieces, 1, own, std::span(to).first(19), 2); }) == of_all);
+  std::vector<int> ids(5);
+  CHECK(refusal([&] { position_ids(pieces, 1, ids); }) ==
+        "lightseq: the array of position ids has 5 elements, and 6 rows have 6");
+  CHECK(to == std::vector<float>(20));
 }
 
 TEST_CASE("a slice of a piece has the tokens and rows of its positions") {

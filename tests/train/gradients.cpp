@@ -41,7 +41,7 @@ Result run(int ranks, std::span<std::uint8_t const> text) {
     auto const noise = test::random_vector<float>(std::ssize(p.values), 1);
     for (std::size_t i = 0; i < noise.size(); ++i) p.values[i] += 0.2f * noise[i];
     p.gradients = test::poisoned_vector<float>(std::ssize(p.values));
-    double loss = model.loss_and_gradients(text);
+    double loss = model.loss_and_gradients({attn.positions(), text});
     train_lm::all_reduce(comm, std::span(p.gradients));
     train_lm::all_reduce(comm, std::span(&loss, 1));
     if (comm.rank() == 0) result = {loss, p};

@@ -2,10 +2,10 @@
 #pragma once
 #include <cmath>
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "lightseq/core/host_device.hpp"
-#include "lightseq/core/range.hpp"
 #include "parameters.hpp"
 
 /// Formulas that the CPU and the GPU share.
@@ -25,15 +25,15 @@ struct Turn {
 };
 
 /// Rotary position embedding: the pair (i, i + head_dim / 2) of every head is turned by an angle that grows
-/// with the token's position. That is its position in the whole sequence: a shard's own count would be wrong.
-/// [tokens, head_dim / 2].
-inline std::vector<Turn> turns(lightseq::Positions const& tokens, Index head_dim) {
+/// with the token's position. That is its position in the whole document: a shard's own count would be wrong.
+/// [positions, head_dim / 2].
+inline std::vector<Turn> turns(std::span<Index const> positions, Index head_dim) {
   std::vector<Turn> all;
   Index const half = head_dim / 2;
-  for (Index row = 0; row < tokens.rows(); ++row)
+  for (Index const position : positions)
     for (Index i = 0; i < half; ++i) {
       double const frequency = std::pow(1e4, -static_cast<double>(i) / static_cast<double>(half));
-      double const angle = static_cast<double>(tokens.position(row)) * frequency;
+      double const angle = static_cast<double>(position) * frequency;
       all.push_back({static_cast<float>(std::cos(angle)), static_cast<float>(std::sin(angle))});
     }
   return all;

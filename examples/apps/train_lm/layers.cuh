@@ -79,13 +79,14 @@ struct DeviceParameters {
 /// and gradients of weights add up.
 class Layers {
  public:
-  Layers(Parameters const& first, lightseq::Positions const& tokens, Index head_dim, cudaStream_t stream)
+  /// For rows at these positions of the text.
+  Layers(Parameters const& first, std::span<Index const> positions, Index head_dim, cudaStream_t stream)
       : stream_(stream),
-        rows_(tokens.rows()),
+        rows_(std::ssize(positions)),
         half_(head_dim / 2),
         products_(stream),
         parameters_(first.values),
-        turns_(turns(tokens, head_dim)),
+        turns_(turns(positions, head_dim)),
         scales_(rows_) {}
 
   cudaStream_t stream() const { return stream_; }

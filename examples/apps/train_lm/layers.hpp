@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "formulas.hpp"
-#include "lightseq/core/range.hpp"
 #include "parameters.hpp"
 
 /// The layers of a Llama-style language model, forward and backward written out by hand. Activations are
@@ -82,8 +81,9 @@ struct RmsNorm {
 /// Rotary position embedding.
 class Rope {
  public:
-  Rope(lightseq::Positions const& tokens, Index head_dim)
-      : half_(static_cast<std::size_t>(head_dim) / 2), turns_(turns(tokens, head_dim)) {}
+  /// For rows at these positions of their documents.
+  Rope(std::span<Index const> positions, Index head_dim)
+      : half_(static_cast<std::size_t>(head_dim) / 2), turns_(turns(positions, head_dim)) {}
 
   /// x [rows, heads, head_dim], in place.
   void forward(Index heads, Out x) const { turn(heads, x, 1); }

@@ -12,6 +12,7 @@
 #include "lightseq/lightseq.cuh"
 #include "parameters.hpp"
 #include "ranks.hpp"
+#include "share.hpp"
 
 /// The model of model.hpp on one rank of a GPU. Nothing here waits for the device.
 namespace train_lm::gpu {
@@ -156,7 +157,7 @@ class Model {
         loss_weight_(1 / static_cast<float>(attn.problem().seqlen)),
         first_(seed),
         weights_(first_, size, attn.extents().head_dim),
-        layers_(first_, tokens_, attn.extents().head_dim, stream),
+        layers_(first_, listed(tokens_), attn.extents().head_dim, stream),
         text_(text),
         logits_(tokens_.rows() * bytes),
         losses_(tokens_.rows()),

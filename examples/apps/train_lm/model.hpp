@@ -10,6 +10,7 @@
 #include "lightseq/lightseq.hpp"
 #include "parameters.hpp"
 #include "ranks.hpp"
+#include "share.hpp"
 
 /// The model on one rank. Every rank has all the weights, and the activations of its own tokens.
 namespace train_lm {
@@ -25,13 +26,17 @@ struct Scratch {
   std::vector<float> gate, up, product;                ///< [rows, hidden]
   std::vector<std::byte> workspace;                    ///< of the attention
 
-  Scratch(Index rows, ModelSize const& size, Index head_dim, Index workspace_bytes)
-      : workspace(static_cast<std::size_t>(workspace_bytes)) {
-    auto const room = [&](Index width) { return std::vector<float>(static_cast<std::size_t>(rows * width)); };
-    x_normed = y = y_normed = d_normed = room(size.dim);
-    d_o = dq = room(size.heads * head_dim);
-    dk = dv = room(size.kv_heads * head_dim);
-    gate = up = product = room(size.hidden());
+  explicit Scratch(Index workspace_bytes) : workspace(static_cast<std::size_t>(workspace_bytes)) {}
+
+  /// Makes room for the rows of a step.
+  void resize(std::size_t rows, ModelSize const& size, Index head_dim) {
+    auto const room = [rows](Index width, auto&... arrays) {
+      (arrays.resize(rows * static_cast<std::size_t>(width)), ...);
+    };
+    room(size.dim, x_normed, y, y_normed, d_normed);
+    room(size.heads * head_dim, d_o, dq);
+    room(size.kv_heads * head_dim, dk, dv);
+    room(size.hidden(), gate, up, product);
   }
 };
 
@@ -75,6 +80,7 @@ class FeedForward {
 /// to its backward a layer keeps its input x, which the model holds, and attention's o and lse, which are in
 /// `saved_`. The backward computes all else again: n, q, k and v from x, y from x and o, the inside of the
 /// feed-forward network from y. Attention itself never runs again, and none of its messages is sent twice.
+/// `batch` is what attention's calls take besides where it plans for each step.
 template <class Attn>
 class Layer {
  public:
@@ -89,23 +95,26 @@ class Layer {
         attention_(attn),
         saved_(static_cast<std::size_t>(attention_.saved_bytes())) {}
 
-  void forward(Scratch& s, Rope const& rope, In x, Out next) {
-    auto const a = attention_.forward(projection(s, rope, x), saved_, s.workspace);
+  template <class... Batch>
+  void forward(Scratch& s, Rope const& rope, In x, Out next, Batch const&... batch) {
+    auto const a = attention_.forward(projection(s, rope, x), saved_, s.workspace, batch...);
     require(a.status);
     add_attention(s, x, {a.o, s.dq.size()});
     feed_forward_.forward(s, s.y, next);
   }
 
   /// Turns d, the gradient of next, into the gradient of x.
-  void backward(Scratch& s, Rope const& rope, In x, Out d) {
-    auto const a = attention_.restore(projection(s, rope, x), saved_, s.workspace);
+  template <class... Batch>
+  void backward(Scratch& s, Rope const& rope, In x, Out d, Batch const&... batch) {
+    auto const a = attention_.restore(projection(s, rope, x), saved_, s.workspace, batch...);
     require(a.status);
     In const o(a.o, s.dq.size());  // as the forward left it
     add_attention(s, x, o);
     feed_forward_.backward(s, s.y, d);
 
     out_.backward(o, d, Put::over, s.d_o);
-    require(attention_.backward(a, s.d_o.data(), {s.dq.data(), s.dk.data(), s.dv.data()}, s.workspace));
+    require(
+        attention_.backward(a, s.d_o.data(), {s.dq.data(), s.dk.data(), s.dv.data()}, s.workspace, batch...));
     rope.backward(size_.heads, s.dq);
     rope.backward(size_.kv_heads, s.dk);
     q_.backward(s.x_normed, s.dq, Put::over, s.d_normed);
@@ -147,67 +156,63 @@ template <class Attn>
 class Model {
  public:
   Model(Attn& attn, ModelSize const& size, std::uint64_t seed)
-      : tokens_(attn.positions()),
-        seqlen_(attn.problem().seqlen),
-        dim_(static_cast<std::size_t>(size.dim)),
-        rope_(tokens_, attn.extents().head_dim),
+      : size_(size),
+        head_dim_(attn.extents().head_dim),
         parameters_(seed),
-        weights_(parameters_, size, attn.extents().head_dim),
+        weights_(parameters_, size, head_dim_),
         embedding_{weights_.embedding},
         norm_{weights_.norm},
-        labels_(static_cast<std::size_t>(tokens_.rows())),
-        logits_(labels_.size() * bytes),
-        d_(labels_.size() * dim_),
-        x_(static_cast<std::size_t>(size.layers) + 1, d_),
-        scratch_(tokens_.rows(), size, attn.extents().head_dim, Checkpoint<Attn>(attn).workspace_bytes()) {
+        x_(static_cast<std::size_t>(size.layers) + 1),
+        scratch_(Checkpoint<Attn>(attn).workspace_bytes()) {
     for (LayerWeights const& layer : weights_.layers) layers_.emplace_back(layer, size, attn);
   }
   Model(Model const&) = delete;
 
   Parameters& parameters() { return parameters_; }
 
-  /// This rank's share of the mean loss in nats over `text`, seqlen bytes and the one that follows them, and,
-  /// in the parameters, of its gradients. The sum over the ranks is the whole.
-  double loss_and_gradients(std::span<std::uint8_t const> text) {
-    // Tokens and labels go by position in the whole text: any partition will do, and the last token of a
-    // shard has its label like any other.
-    for (std::size_t row = 0; row < labels_.size(); ++row) {
-      In const vector = embedding_.w.values().subspan(token(text, row) * dim_, dim_);
+  /// This rank's part of the mean loss of a step in nats and, in the parameters, of its gradients. The sum
+  /// over the ranks is the whole. `batch` is what attention's calls take besides.
+  template <class... Batch>
+  double loss_and_gradients(Share const& share, Batch const&... batch) {
+    std::size_t const rows = share.tokens.size(), dim = static_cast<std::size_t>(size_.dim);
+    resize(rows);
+    Rope const rope(share.positions, head_dim_);
+    for (std::size_t row = 0; row < rows; ++row) {
+      In const vector = embedding_.w.values().subspan(share.tokens[row] * dim, dim);
       std::copy(vector.begin(), vector.end(), x_.front().begin() + std::ssize(vector) * Index(row));
-      labels_[row] = token(text.subspan(1), row);
     }
-    for (std::size_t i = 0; i < layers_.size(); ++i) layers_[i].forward(scratch_, rope_, x_[i], x_[i + 1]);
+    for (std::size_t i = 0; i < layers_.size(); ++i)
+      layers_[i].forward(scratch_, rope, x_[i], x_[i + 1], batch...);
     norm_.forward(x_.back(), scratch_.y_normed);
     embedding_.forward(scratch_.y_normed, Put::over, logits_);
-    double const loss = cross_entropy(1 / static_cast<double>(seqlen_), labels_, logits_);
+    double const loss = cross_entropy(1 / static_cast<double>(share.of), share.labels, logits_);
 
     std::fill(parameters_.gradients.begin(), parameters_.gradients.end(), 0.0f);
     std::fill(d_.begin(), d_.end(), 0.0f);
     embedding_.backward(scratch_.y_normed, logits_, Put::over, scratch_.d_normed);
     norm_.backward(x_.back(), scratch_.d_normed, d_);
-    for (std::size_t i = layers_.size(); i-- > 0;) layers_[i].backward(scratch_, rope_, x_[i], d_);
-    for (std::size_t row = 0; row < labels_.size(); ++row)
-      for (std::size_t i = 0; i < dim_; ++i)
-        embedding_.w.gradients()[token(text, row) * dim_ + i] += d_[row * dim_ + i];
+    for (std::size_t i = layers_.size(); i-- > 0;) layers_[i].backward(scratch_, rope, x_[i], d_, batch...);
+    for (std::size_t row = 0; row < rows; ++row)
+      for (std::size_t i = 0; i < dim; ++i)
+        embedding_.w.gradients()[share.tokens[row] * dim + i] += d_[row * dim + i];
     return loss;
   }
 
  private:
-  /// The byte at the position of a row.
-  std::uint8_t token(std::span<std::uint8_t const> text, std::size_t row) const {
-    return text[static_cast<std::size_t>(tokens_.position(static_cast<Index>(row)))];
+  void resize(std::size_t rows) {
+    logits_.resize(rows * bytes);
+    d_.resize(rows * static_cast<std::size_t>(size_.dim));
+    for (std::vector<float>& x : x_) x.resize(d_.size());
+    scratch_.resize(rows, size_, head_dim_);
   }
 
-  lightseq::Positions tokens_;
-  Index seqlen_;
-  std::size_t dim_;
-  Rope rope_;
+  ModelSize size_;
+  Index head_dim_;
   Parameters parameters_;
   ModelWeights weights_;
   Linear embedding_;  // as a layer it is the head: logits = x embedding^T
   RmsNorm norm_;
   std::vector<Layer<Attn>> layers_;
-  std::vector<std::uint8_t> labels_;   // [rows]
   std::vector<float> logits_;          // [rows, bytes]
   std::vector<float> d_;               // [rows, dim], the gradient on its way back
   std::vector<std::vector<float>> x_;  // [layers + 1][rows, dim], what each layer takes in

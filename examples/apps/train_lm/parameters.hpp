@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <random>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -32,6 +33,7 @@ struct Options {
   int ranks = 4;
   Index steps = 240;
   Index seqlen = 1024;  ///< tokens of a step, all ranks together
+  Index documents = 1;  ///< that a step's text is cut into where the schedule is for packs
   ModelSize size;
   double lr = 2e-3;
   std::uint64_t seed = 1;
@@ -54,6 +56,14 @@ struct Parameters {
   /// follows them. The generator is in the same state on every rank: no rank need tell another.
   std::size_t next_window(std::size_t size, Index seqlen) {
     return random() % (size - static_cast<std::size_t>(seqlen));
+  }
+
+  /// Where the documents of the next step end, `count` of random lengths in so many tokens.
+  std::vector<Index> next_documents(Index tokens, Index count) {
+    std::set<Index> ends{tokens};
+    while (std::ssize(ends) < count)
+      ends.insert(1 + static_cast<Index>(random() % static_cast<std::uint64_t>(tokens - 1)));
+    return {ends.begin(), ends.end()};
   }
 };
 

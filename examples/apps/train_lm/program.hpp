@@ -15,6 +15,7 @@
 #include "examples/support/options.hpp"
 #include "lightseq/lightseq.hpp"
 #include "lightseq/schedule/catalogue.hpp"
+#include "lightseq/schedule/packed_ring.hpp"
 #include "parameters.hpp"
 
 /// The program around a training, on whatever device: its flags, the text it reads and what it reports.
@@ -24,13 +25,16 @@ namespace train_lm {
 constexpr int head_elements = 32;
 
 /// What the command line may say; the defaults are a training of a minute.
-inline lightseq::support::Options known_options() {
+template <class Schedules>
+lightseq::support::Options known_options() {
   Options const o;
   auto const text = [](auto value) { return lightseq::sentence(value); };
   return lightseq::support::Options(
       {{"--ranks", text(o.ranks), "threads that share the sequence, at most 64"},
        {"--steps", text(o.steps), "training steps"},
        {"--seqlen", text(o.seqlen), "bytes of text in a step, all ranks together"},
+       {"--documents", text(o.documents),
+        "documents of random lengths that the text of a step is cut into, for PackedRing"},
        {"--layers", text(o.size.layers), "layers of the model"},
        {"--dim", text(o.size.dim), "width of the model"},
        {"--heads", text(o.size.heads),
@@ -38,7 +42,7 @@ inline lightseq::support::Options known_options() {
        {"--kv-heads", text(o.size.kv_heads), "key/value heads, a divisor of the query heads"},
        {"--lr", text(o.lr), "learning rate"},
        {"--seed", text(o.seed), "of the first weights and the choice of text"},
-       {"--schedule", "Balanced", lightseq::names_of<lightseq::FlatSchedules>()}},
+       {"--schedule", "Balanced", lightseq::names_of<Schedules>()}},
       "[FILE of text; without any, this project's headers]...");
 }
 
@@ -49,6 +53,7 @@ inline Options training_options(lightseq::support::Options const& given) {
   o.ranks = given.small("--ranks", 1, 64);
   o.steps = given.whole("--steps", 1, most);
   o.seqlen = given.whole("--seqlen", 1, most);
+  o.documents = given.whole("--documents", 1, static_cast<double>(o.seqlen));
   o.size.layers = given.whole("--layers", 1, most);
   o.size.dim = given.whole("--dim", 1, most);
   o.size.heads = given.whole("--heads", 1, most);
@@ -117,12 +122,14 @@ class Progress {
 };
 
 /// What run_program() does with valid options.
-template <class Train>
+template <class Schedules, class Train>
 int run(lightseq::support::Options const& given, Train const& train) {
   Options const o = training_options(given);
   std::map<std::string, std::string> schedules;
-  lightseq::for_each_type<lightseq::FlatSchedules>([&]<class S>() { schedules.emplace(S::name, S::name); });
+  lightseq::for_each_type<Schedules>([&]<class S>() { schedules.emplace(S::name, S::name); });
   std::string const schedule = given.choice("--schedule", schedules);
+  if (o.documents > 1 && schedule != lightseq::PackedRing::name)
+    lightseq::fail("--documents is ", o.documents, ", and under ", schedule, " the text of a step is one");
   std::vector<std::filesystem::path> const asked(given.operands().begin(), given.operands().end());
   auto const files = asked.empty() ? own_headers() : asked;
   std::vector<std::uint8_t> const text = read(files);
@@ -133,7 +140,7 @@ int run(lightseq::support::Options const& given, Train const& train) {
 
   Progress progress(o);
   std::span<std::uint8_t const> const corpus = text;
-  lightseq::for_each_type<lightseq::FlatSchedules>([&]<class S>() {
+  lightseq::for_each_type<Schedules>([&]<class S>() {
     if (S::name == schedule) train(S{}, o, corpus, progress);
   });
 
@@ -141,11 +148,12 @@ int run(lightseq::support::Options const& given, Train const& train) {
   return progress.latest() < progress.first() ? 0 : 1;
 }
 
-/// The whole of main(). `train(schedule, options, text, progress)` does the training.
-template <class Train>
+/// The whole of main(), for a choice of these schedules. `train(schedule, options, text, progress)` does the
+/// training.
+template <class Schedules, class Train>
 int run_program(int argc, char** argv, Train const& train) {
-  lightseq::support::Options given = known_options();
-  return lightseq::support::run_main(argc, argv, given, [&] { return run(given, train); });
+  lightseq::support::Options given = known_options<Schedules>();
+  return lightseq::support::run_main(argc, argv, given, [&] { return run<Schedules>(given, train); });
 }
 
 }  // namespace train_lm

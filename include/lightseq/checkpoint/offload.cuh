@@ -75,11 +75,12 @@ class OffloadSlot {
 ///   restore(project, slot, ...)         ->  activations, as soon as the prefetch is through
 ///   backward(activations, ...)
 ///
-/// Layers take turns, i in slot i % slots, and every prefetch is followed by its restore. So each call finds
-/// its slot at rest or waits, on the device, for the copy that keeps it; none waits on the host. After a step
-/// no copy is left under way, and a whole step may be captured into a CUDA graph. The gradients are the bits
-/// that `Policy` gives without offload. The layer whose backward comes first gains nothing from the host:
-/// it may be a Checkpointed<Attn, Policy>.
+/// Where the attention plans for batches, all but prefetch take the same batch, before the stream, and a copy
+/// is as long as the largest batch needs. Layers take turns, i in slot i % slots, and every prefetch is
+/// followed by its restore. So each call finds its slot at rest or waits, on the device, for the copy that
+/// keeps it; none waits on the host. After a step no copy is left under way, and a whole step may be captured
+/// into a CUDA graph. The gradients are the bits that `Policy` gives without offload. The layer whose
+/// backward comes first gains nothing from the host: it may be a Checkpointed<Attn, Policy>.
 template <class Attn, class Policy>
 class Checkpointed<Attn, Offloaded<Policy>> {
   using Layer = Checkpointed<Attn, Policy>;
@@ -106,13 +107,12 @@ class Checkpointed<Attn, Offloaded<Policy>> {
   template <class Project>
   Activations forward(Project&& project, OffloadSlot& slot, std::span<std::byte> host,
                       std::span<std::byte> workspace, Stream const& stream = {}) {
-    Status status = check_sizes(slot, host);
-    if (status.ok()) status = slot.wait(stream.compute);
-    if (!status.ok()) return {status};
-    Activations a = layer_.forward(std::forward<Project>(project), slot.memory(), workspace, stream);
-    if (a.status.ok())
-      a.status = slot.copy(host.data(), aligned_base(slot.memory().data()), host_bytes(), stream.compute);
-    return a;
+    return attend(project, slot, host, workspace, stream.compute, stream);
+  }
+  template <class Project, BatchOf<Attn> Batch>
+  Activations forward(Project&& project, OffloadSlot& slot, std::span<std::byte> host,
+                      std::span<std::byte> workspace, Batch const& batch, Stream const& stream = {}) {
+    return attend(project, slot, host, workspace, stream.compute, batch, stream);
   }
 
   /// Copies back what a forward has saved, once all that was enqueued on `stream` before is done with the
@@ -130,14 +130,38 @@ class Checkpointed<Attn, Offloaded<Policy>> {
     if (Status const status = slot.wait(stream.compute); !status.ok()) return {status};
     return layer_.restore(std::forward<Project>(project), slot.memory(), workspace, stream);
   }
+  template <class Project, BatchOf<Attn> Batch>
+  Activations restore(Project&& project, OffloadSlot& slot, std::span<std::byte> workspace,
+                      Batch const& batch, Stream const& stream = {}) {
+    if (Status const status = slot.wait(stream.compute); !status.ok()) return {status};
+    return layer_.restore(std::forward<Project>(project), slot.memory(), workspace, batch, stream);
+  }
 
   /// The gradients of the restored q, k and v from the gradient of o.
   Status backward(Activations const& a, Tensor<Element const> d_o, Gradients<Element> const& gradients,
                   std::span<std::byte> workspace, Stream const& stream = {}) noexcept {
     return layer_.backward(a, d_o, gradients, workspace, stream);
   }
+  template <BatchOf<Attn> Batch>
+  Status backward(Activations const& a, Tensor<Element const> d_o, Gradients<Element> const& gradients,
+                  std::span<std::byte> workspace, Batch const& batch, Stream const& stream = {}) noexcept {
+    return layer_.backward(a, d_o, gradients, workspace, batch, stream);
+  }
 
  private:
+  /// `how` is what the layer's forward takes after the workspace.
+  template <class Project, class... How>
+  Activations attend(Project& project, OffloadSlot& slot, std::span<std::byte> host,
+                     std::span<std::byte> workspace, cudaStream_t compute, How const&... how) {
+    Status status = check_sizes(slot, host);
+    if (status.ok()) status = slot.wait(compute);
+    if (!status.ok()) return {status};
+    Activations a = layer_.forward(project, slot.memory(), workspace, how...);
+    if (a.status.ok())
+      a.status = slot.copy(host.data(), aligned_base(slot.memory().data()), host_bytes(), compute);
+    return a;
+  }
+
   Status check_sizes(OffloadSlot const& slot, std::span<std::byte> host) const {
     if (Status const status = check_size("slot", slot.memory(), saved_bytes()); !status.ok()) return status;
     return check_size("host memory", host, host_bytes());

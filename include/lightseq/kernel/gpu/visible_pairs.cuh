@@ -19,21 +19,26 @@ inline namespace LIGHTSEQ_ABI {
 
 /// Keys and values of one segment, from its first row on.
 template <class T>
-struct KeyRows {
+struct SegmentKeys {
   LaunchSegment positions;
   Tensor<T const> k, v;
 };
+
+/// Whether what a thread holds of its rows is finite; may be false for no reason.
+template <int Size>
+__device__ __forceinline__ bool is_finite(float const (&o)[Size]) {
+  // One of the two rows tells. What is not finite stays so in a chain of sums.
+  float chain[2] = {0, 0};
+#pragma unroll
+  for (int i = 0; i < Size / 4; ++i) chain[i % 2] = fmaf(o[4 * i], o[4 * i + 1], chain[i % 2]);
+  return fabsf(chain[0] + chain[1]) < OnlineSoftmax::infinity;
+}
 
 /// Whether a warp's rows, after their last key, may hold what hidden pairs left, or sums that say no key was
 /// seen where one was: then see VisiblePairs. The same in the whole warp; may be true for no reason.
 template <int Size>
 __device__ __forceinline__ bool is_suspect(OnlineSoftmax const& softmax, float const (&o)[Size]) {
-  // One of a thread's two rows tells. What is not finite stays so in a chain of sums.
-  float chain[2] = {0, 0};
-#pragma unroll
-  for (int i = 0; i < Size / 4; ++i) chain[i % 2] = fmaf(o[4 * i], o[4 * i + 1], chain[i % 2]);
-  bool const finite = fabsf(chain[0] + chain[1]) < OnlineSoftmax::infinity;
-  return __any_sync(~0u, !finite | (softmax.sum[0] == 0) | (softmax.sum[1] == 0));
+  return __any_sync(~0u, !is_finite(o) | (softmax.sum[0] == 0) | (softmax.sum[1] == 0));
 }
 
 /// A warp's 16 rows once more, over the pairs that the mask shows and no others, without tensor cores: slow.
@@ -47,55 +52,72 @@ struct VisiblePairs {
   float scale;  ///< with the factor log2(e)
 
   /// Mends o and the softmax, which is added up, if need be. make_walk() gives a KeyTileIterator that has not
-  /// begun, segment(i) the KeyRows of a segment, and start(softmax, o) makes both what they were before the
-  /// first key.
+  /// begun, segment(i) the SegmentKeys of a segment, and start(softmax, o) makes both what they were before
+  /// the first key.
   template <std::invocable MakeWalk, std::invocable<int> SegmentOf,
             std::invocable<OnlineSoftmax&, float (&)[HeadDim / 2]> Start>
   __device__ __forceinline__ void mend(MakeWalk const& make_walk, SegmentOf const& segment,
                                        Start const& start, OnlineSoftmax& softmax,
                                        float (&o)[HeadDim / 2]) const {
-    if (!look(make_walk(), segment, softmax)) return;
+    note_seen(make_walk(), segment, softmax);
+    if (__all_sync(~0u, is_finite(o)) || !finds_cut(make_walk(), segment)) return;
     start(softmax, o);
     softmax.add_up();
     attend(make_walk(), segment, softmax, o);
   }
 
  private:
-  /// Whether a tile that the mask cuts has a value that is not finite. If not, what o holds is right. Notes
-  /// in a softmax without weights whether its row has seen keys.
+  /// Notes in a softmax without weights whether its row has seen keys.
   template <KeyWalk Walk, std::invocable<int> SegmentOf>
-  __device__ __forceinline__ bool look(Walk walk, SegmentOf const& segment, OnlineSoftmax& softmax) const {
-    int const lane = threadIdx.x % 32;
-    int const query[2] = {rows.position(0), rows.position(1)};
+  __device__ __forceinline__ void note_seen(Walk walk, SegmentOf const& segment,
+                                            OnlineSoftmax& softmax) const {
     bool const blind[2] = {softmax.sum[0] == 0, softmax.sum[1] == 0};
-    bool const some_blind = __any_sync(~0u, blind[0] | blind[1]);
+    if (!__any_sync(~0u, blind[0] | blind[1])) return;
+    KeysSeen<M> const seen_by[2] = {{mask, rows.position(0)}, {mask, rows.position(1)}};
     int sees[2] = {0, 0};
-    bool found = false;
 #pragma unroll 1
     while (walk.next()) {
-      KeyRows<T> const keys = segment(walk.segment);
-      int const count = min(key_rows, keys.positions.count - walk.first);
+      LaunchSegment const keys = segment(walk.segment).positions;
+      int const count = min(key_rows, keys.count - walk.first), first = keys.position(walk.first);
+      if constexpr (is_asked_by_rows<M>) {
+        for (int r = 0; r < 2; ++r) sees[r] |= any_within(seen_by[r].range, first, keys.stride, count);
+      } else {
 #pragma unroll 1
-      for (int i = lane / 4; walk.tests && i < count; i += 8)
-        found |= !is_finite(keys.v.at(rows.batch, walk.first + i, kv_head));
-#pragma unroll 1
-      for (int i = lane % 4; some_blind && i < count; i += 4) {
-        int const key = keys.positions.position(walk.first + i);
-#pragma unroll
-        for (int r = 0; r < 2; ++r) sees[r] |= blind[r] && mask.visible(query[r], key);
+        for (int i = threadIdx.x % 4; i < count; i += 4)
+          for (int r = 0; r < 2; ++r) sees[r] |= blind[r] && seen_by[r](first + i * keys.stride);
       }
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       sees[r] |= __shfl_xor_sync(~0u, sees[r], 1);
       sees[r] |= __shfl_xor_sync(~0u, sees[r], 2);
-      if (sees[r] != 0) softmax.offset[r] = fmaxf(softmax.offset[r], OnlineSoftmax::lowest);
+      if (blind[r] && sees[r] != 0) softmax.offset[r] = fmaxf(softmax.offset[r], OnlineSoftmax::lowest);
+    }
+  }
+
+  /// Whether one of `count` positions lies in a range.
+  __device__ __forceinline__ static bool any_within(Range const& range, int first, int stride, int count) {
+    return !range.empty() && rows_before<std::int64_t>(first, stride, count, range.begin) <
+                                 rows_before<std::int64_t>(first, stride, count, range.end);
+  }
+
+  /// Whether a tile that the mask cuts has a value that is not finite. If not, what o holds is right.
+  template <KeyWalk Walk, std::invocable<int> SegmentOf>
+  __device__ __forceinline__ bool finds_cut(Walk walk, SegmentOf const& segment) const {
+    bool found = false;
+#pragma unroll 1
+    while (walk.next()) {
+      auto const keys = segment(walk.segment);
+      int const count = min(key_rows, keys.positions.count - walk.first);
+#pragma unroll 1
+      for (int i = threadIdx.x % 32 / 4; walk.tests && i < count; i += 8)
+        found |= !is_finite_row(keys.v.at(rows.batch, walk.first + i, kv_head));
     }
     return __any_sync(~0u, found);
   }
 
   /// Whether this thread's part of a row is.
-  __device__ __forceinline__ static bool is_finite(T const* row) {
+  __device__ __forceinline__ static bool is_finite_row(T const* row) {
     float sum = 0;
 #pragma unroll 1
     for (int i = 0; i < HeadDim / 8; ++i) {
@@ -112,7 +134,7 @@ struct VisiblePairs {
     T const* const q_rows[2] = {q_row(0), q_row(1)};
 #pragma unroll 1
     while (walk.next()) {
-      KeyRows<T> const keys = segment(walk.segment);
+      SegmentKeys<T> const keys = segment(walk.segment);
       int const count = min(key_rows, keys.positions.count - walk.first);
 #pragma unroll 1
       for (int i = 0; i < count; ++i) {

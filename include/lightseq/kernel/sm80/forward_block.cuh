@@ -278,7 +278,7 @@ struct Forward {
       if (some_keys && is_suspect(softmax, o)) {
         auto const segment = [&](int i) {
           std::int64_t const skip = i * launch.keys[0].count;
-          return KeyRows<T>{launch.keys[i], launch.k.from(skip), launch.v.from(skip)};
+          return SegmentKeys<T>{launch.keys[i], launch.k.from(skip), launch.v.from(skip)};
         };
         auto const walks = [&] { return make_walk(); };
         auto const restart = [&](OnlineSoftmax& s, float(&to)[HeadDim / 2]) { start(f, s, to); };

@@ -301,7 +301,7 @@ struct ForwardCompute {
     int const first = ptx::uniform(rows.row - row);
     auto const make_walk = [&] { return block.walk_keys(rows.segment, first); };
     auto const segment = [&](int i) {
-      return KeyRows<T>{launch.keys[i], launch.keys_at[i], launch.values_at[i]};
+      return SegmentKeys<T>{launch.keys[i], launch.keys_at[i], launch.values_at[i]};
     };
     auto const restart = [&](OnlineSoftmax& fresh, float(&to)[head_dim / 2]) { start(rows, fresh, to); };
     VisiblePairs<head_dim, key_rows, T, typename Block::M>{launch.mask, rows, launch.queries_at,
