@@ -63,9 +63,7 @@ struct Cuda {
   static constexpr std::int64_t alignment = 16;
 
   /// The head dims that its kernels serve: multiples of 16, from 16 to 256.
-  static constexpr bool serves_head_dim(int head_dim) {
-    return head_dim >= 16 && head_dim <= 256 && head_dim % 16 == 0;
-  }
+  static constexpr bool serves_head_dim(int head_dim) { return gpu_serves_head_dim(head_dim); }
 
   /// The kernels of one DistAttn and the events that join its streams; of the device that is current.
   template <int HeadDim, Mask M, class Traits>

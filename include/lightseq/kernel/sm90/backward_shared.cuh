@@ -199,11 +199,6 @@ struct BackwardShared {
     memory.control.tile_empty.arrive_if(threadIdx.x % 32 == 0);
     return key_tile;
   }
-
-  /// What of a step must be tested. Its queries have come.
-  __device__ __forceinline__ int tests(int number) const {
-    return ptx::uniform(memory.control.steps[number % steps_known].tests);
-  }
 };
 
 template <class>
