@@ -151,9 +151,9 @@ class PackedPlan {
     steps_.push_back({queries_.size(), keys_.size(), groups_.size(), rows});
   }
 
-  /// How all ranks cut their steps. The rank that needs most fills four fifths of its slots, if it needs more
-  /// than one: in the mean over the packs of bench/packing, of 4 to 64 ranks, that took the least time; and
-  /// ranks that have less to do with their own keys do more of their steps early.
+  /// How all ranks cut their steps: ranks that have less to do with their own keys take more early. Where one
+  /// needs more than a slot there is half a slot to spare, as steps that must be full are uneven: none to
+  /// spare, or a quarter of all, took more time in the mean over the packs of bench/packing on 8 to 64 ranks.
   template <class KeysOf>
   SlotShape shape_of(Pieces const& pieces, KeysOf keys_of) {
     SlotShape shape{.rows = slot_rows_};
@@ -165,7 +165,7 @@ class PackedPlan {
       shape.pace = {std::max(shape.pace.begin, load.own), std::max(shape.pace.end, load.own + load.others)};
       most = std::max(most, load.rows);
     }
-    if (most > slot_rows_) shape.steps = tiles_of(5 * most, 4 * slot_rows_);
+    if (most > slot_rows_) shape.steps = tiles_of(2 * most + slot_rows_, 2 * slot_rows_);
     return shape;
   }
 
