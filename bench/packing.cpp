@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How balanced packing deals out packs of documents: the cost of the costliest rank over the mean, the rows
-// that ranks receive, and what planning takes. Prints a row a kind of pack and world; --help lists the
-// options.
+// that ranks receive, how well ranks keep pace in a simulated forward, and what planning takes. Prints a row
+// a kind of pack and world; --help lists the options.
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bench/support/packed_time.hpp"
 #include "bench/support/packs.hpp"
 #include "bench/support/row.hpp"
 #include "examples/support/options.hpp"
@@ -58,6 +59,7 @@ void measure(std::string_view kind, int world, std::int64_t shard, int packs, do
   Planner planner(tokens, tokens, world);
   PackingOptions const options{.slack = static_cast<std::int64_t>(slack * static_cast<double>(shard))};
   bench::PackFigures mean;
+  bench::PackedTime pace;
   double worst = 0, longest = 0, documents = 0;
   for (int i = 0; i < packs; ++i) {
     std::vector<std::int64_t> const ends = bench::pack(kind, tokens, world, random);
@@ -69,11 +71,13 @@ void measure(std::string_view kind, int world, std::int64_t shard, int packs, do
     mean.max_over_mean += f.max_over_mean / packs, mean.received += f.received / packs;
     mean.most_received += f.most_received / packs, mean.most_sent += f.most_sent / packs;
     mean.pieces += f.pieces / packs;
+    bench::PackedTime const t = bench::PackedSimulation(ends, planner.pieces).run();
+    pace.efficiency += t.efficiency / packs, pace.steps += t.steps / packs, pace.groups += t.groups / packs;
   }
   bench::Row()("pack", std::string(kind))("world", world)("shard", shard)("slack", slack)(
       "documents", documents)("max_over_mean", mean.max_over_mean)("worst", worst)("received", mean.received)(
-      "most_received", mean.most_received)("most_sent", mean.most_sent)("pieces", mean.pieces)("plan_ms",
-                                                                                               longest)
+      "most_received", mean.most_received)("most_sent", mean.most_sent)("pieces", mean.pieces)(
+      "partition_ms", longest)("efficiency", pace.efficiency)("steps", pace.steps)("groups", pace.groups)
       .print();
 }
 

@@ -456,12 +456,27 @@ class PairsOnce {
       }
       if (s > 0 && !seen) return sentence("nobody sees row ", k);
     }
+    for (std::size_t i = 0; i < step.queries.size(); ++i) {
+      bool const inner = i > 0 && i + 1 < step.queries.size() &&
+                         step.queries[i - 1].first == step.queries[i].first &&
+                         step.queries[i + 1].first == step.queries[i].first;
+      if (s > 0 && !inner && !sees(step.queries[i], keys.size()))
+        return sentence("run ", i, " sees nothing and lies at an end of its document's");
+    }
     for (int i = 0; i < 4; ++i)
       if (std::string const fault =
               rectangle_fault(mask, some(queries.size()), some(keys.size()), keys.size());
           !fault.empty())
         return fault;
     return {};
+  }
+
+  bool sees(RowRun const& queries, std::size_t columns) const {
+    auto const pairs = [&](std::int64_t row) {
+      return pairs_.begin() + row * static_cast<std::ptrdiff_t>(columns);
+    };
+    return std::find(pairs(queries.row), pairs(queries.all_rows().end), true) !=
+           pairs(queries.all_rows().end);
   }
 
   Range some(std::size_t rows) {

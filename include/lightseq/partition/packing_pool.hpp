@@ -91,7 +91,11 @@ class PackingPool {
 
   /// The first part of at least so many rows.
   std::int64_t first_of_length(std::int64_t rows) const {
-    return std::lower_bound(lengths_.begin(), lengths_.end(), rows) - lengths_.begin();
+    // As std::lower_bound, but no branch depends on a length: half of all guesses would be wrong.
+    std::int32_t const* first = lengths_.data();
+    std::size_t left = lengths_.size();
+    for (; left > 1; left -= left / 2) first += first[left / 2 - 1] < rows ? left / 2 : 0;
+    return first - lengths_.data() + (left == 1 && *first < rows ? 1 : 0);
   }
 
   /// The part after the last one that is whole among `rows` rows from part `first` on.

@@ -36,13 +36,12 @@ void for_each_seen(Piece const& keys, std::span<Piece const> queries, KeysOf con
   if (!part.empty()) visit(part);
 }
 
-/// Calls `visit(queries)` for each document that a rank shares with others, with the rank's pieces of it.
+/// Calls `visit(pieces)` for each document of a rank's pieces, with those of it.
 template <class Visit>
-void for_each_shared_document(Pieces const& pieces, int rank, Visit visit) {
-  auto const shared = pieces.shared(rank);
-  for (std::size_t first = 0, end = 0; first < shared.size(); first = end) {
-    while (end < shared.size() && shared[end].document == shared[first].document) ++end;
-    visit(shared.subspan(first, end - first));
+void for_each_document(std::span<Piece const> pieces, Visit visit) {
+  for (std::size_t first = 0, end = 0; first < pieces.size(); first = end) {
+    while (end < pieces.size() && pieces[end].document == pieces[first].document) ++end;
+    visit(pieces.subspan(first, end - first));
   }
 }
 
@@ -50,32 +49,11 @@ void for_each_shared_document(Pieces const& pieces, int rank, Visit visit) {
 /// in the order of their tokens; `queries` are the rank's pieces of its document. No row is in two parts.
 template <class KeysOf, class Visit>
 void for_each_needed(Pieces const& pieces, int rank, KeysOf const& keys_of, Visit visit) {
-  for_each_shared_document(pieces, rank, [&](std::span<Piece const> queries) {
+  for_each_document(pieces.shared(rank), [&](std::span<Piece const> queries) {
     for (Piece const& keys : pieces.document(queries.front().document))
       if (keys.rank != rank)
         for_each_seen(keys, queries, keys_of, [&](Range const& part) { visit(keys, part, queries); });
   });
-}
-
-/// How many rows for_each_needed() visits, without visiting them: of what the queries see less what the rank
-/// has itself.
-template <class KeysOf>
-std::int64_t count_needed(Pieces const& pieces, int rank, KeysOf const& keys_of) {
-  std::int64_t rows = 0;
-  for_each_shared_document(pieces, rank, [&](std::span<Piece const> queries) {
-    Range seen{0, pieces.document(queries.front().document).back().positions().end};
-    for (Piece const& piece : queries) {
-      Range const wanted = keys_of(piece.positions());
-      Range const more{std::max(seen.begin, wanted.begin), std::min(seen.end, wanted.end)};
-      if (more.empty()) continue;
-      rows += more.size();
-      for (Piece const& own : queries)
-        rows -= std::max<std::int64_t>(
-            0, std::min(own.positions().end, more.end) - std::max(own.begin, more.begin));
-      seen.begin = more.end;
-    }
-  });
-  return rows;
 }
 
 /// Adds the rows of `owner` whose keys `receiver`'s queries see, as parts of the owner's pieces in the order

@@ -41,11 +41,13 @@ struct SlotShape {
   std::int64_t steps = 1;        ///< how many there are to be about, if slots have the room
   int max_owners = 1 << 30;      ///< who send to a step at most
   std::int64_t tile_rows = 128;  ///< query rows of a tile: cuts within an owner's rows lie at multiples of it
+  /// The costs, as of RankLoad, that all ranks are to have done when the first step begins and when the last
+  /// one ends, less those of the rank's own keys. None: the steps are to cost equally much.
+  Range pace = {};
 };
 
 /// The steps in which a rank receives the keys that it needs: a step fills a slot with keys of as many owners
-/// as fit, nearest first, and is cut where it has its share of the rank's cost. In storage that is allocated
-/// once.
+/// as fit, nearest first, and is cut where the rank has kept pace. In storage that is allocated once.
 class SlotSteps {
  public:
   static constexpr int all_owners = -1;
@@ -150,22 +152,27 @@ class SlotSteps {
 
   /// Cuts what is needed into steps.
   void cut(SlotShape const& shape) {
-    std::int64_t whole = 0, rows = 0, cost = 0;
-    for (Needed const& part : needed_) whole += part.rows * part.tiles;
-    std::int64_t const share = std::max<std::int64_t>(1, whole / shape.steps);
+    Range pace = shape.pace;
+    if (pace.empty())
+      for (Needed const& part : needed_) pace.end += part.rows * part.tiles;
+    // The cost with which a step ends, of all steps until then.
+    auto const end_of = [&](std::int64_t step) {
+      return step + 1 >= shape.steps ? largest<std::int64_t>
+                                     : pace.begin + pace.size() / shape.steps * (step + 1);
+    };
+    std::int64_t rows = 0, cost = 0, end = end_of(0);
     int owners = 0, last_owner = -1;
     for (std::uint32_t const i : nearest_) {
       Needed& part = needed_[i];
       int const owner = part.keys->rank;
-      bool const new_owner = owner != last_owner;
-      last_owner = owner, owners += new_owner ? 1 : 0;
+      owners += owner != last_owner ? 1 : 0, last_owner = owner;
       for (std::int64_t row = 0, taken = 0; row < part.rows; row += taken) {
-        if (rows == shape.rows || cost >= share || owners > shape.max_owners) {
+        if (rows == shape.rows || (rows > 0 && cost >= end) || owners > shape.max_owners) {
           ends_.push_back(number(cuts_.size()));
-          rows = cost = 0, owners = 1;
+          rows = 0, owners = 1, end = end_of(size());
         }
         taken = std::min(part.rows - row, shape.rows - rows);
-        if (std::int64_t const left = share - cost; taken * part.tiles > left)
+        if (std::int64_t const left = std::max<std::int64_t>(1, end - cost); taken * part.tiles > left)
           taken = std::min(taken, tiles_of(tiles_of(left, part.tiles), shape.tile_rows) * shape.tile_rows);
         part.last_step = number(ends_.size());
         if (row == 0) part.first_step = part.last_step;
