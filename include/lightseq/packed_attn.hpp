@@ -8,7 +8,9 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/document_ends.hpp"
+#include "lightseq/core/fingerprint.hpp"
 #include "lightseq/core/text.hpp"
+#include "lightseq/core/value.hpp"
 #include "lightseq/dist_attn.hpp"
 #include "lightseq/exec/attention_rank.hpp"
 #include "lightseq/exec/execute_packed.hpp"
@@ -35,6 +37,9 @@ class PackedBatch {
   /// What this rank does.
   PackedPlan const& plan() const { return plan_; }
 
+  /// A number that ranks share if they have planned the same documents, and the same table; not 0.
+  std::int64_t digest() const { return digest_; }
+
   /// Whether plan() has filled it.
   bool planned() const { return plan_.steps() > 0; }
 
@@ -43,10 +48,32 @@ class PackedBatch {
   friend class DistAttn;
 
   PackedBatch(int rank, int world, std::int64_t max_pieces, std::int64_t max_rows)
-      : pieces_(world, max_pieces), plan_(rank, world, max_pieces, max_rows) {}
+      : pieces_(world, max_pieces), plan_(rank, world, max_pieces, max_rows) {
+    sample_.reserve(most_sampled);
+  }
+
+  static constexpr std::int64_t most_sampled = 16;
+
+  /// Takes note of what was planned.
+  void note(DocumentEnds const& documents, std::span<Piece const> table) {
+    Checksum sum;
+    documents_ = documents.count();
+    for (std::int64_t d = 0; d < documents_; ++d) sum.add(documents.end(d));
+    for (Piece const& piece : table)
+      for (std::int64_t const number :
+           {std::int64_t{piece.rank}, std::int64_t{piece.document}, piece.begin, piece.rows})
+        sum.add(number);
+    digest_ = sum.value() | 1;
+    sample_.clear();
+    std::int64_t const count = std::min(most_sampled, documents_);
+    for (std::int64_t i = 1; i <= count; ++i) sample_.push_back(documents.end(i * documents_ / count - 1));
+  }
 
   Pieces pieces_;
   PackedPlan plan_;
+  std::int64_t digest_ = 0;
+  std::vector<std::int64_t> sample_;  ///< ends of some documents, for agree()
+  std::int64_t documents_ = 0;
 };
 
 /// Exact attention over packed documents that are dealt out to ranks anew with every batch. It is constructed
@@ -70,7 +97,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   /// is connected here. Throws Error, with the numbers, as the other DistAttns do.
   DistAttn(Transport& transport, Problem const& problem, Inner inner = {}, PackedRing schedule = {})
       : DistAttn(Alone{}, transport, problem, inner, schedule) {
-    this->agree(fingerprint(problem, inner, schedule));
+    Rank::agree(fingerprint(problem, inner, schedule));
     connect();
   }
 
@@ -83,7 +110,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   /// the documents cannot be served; else nothing. Sends nothing and allocates nothing. One call at a time.
   [[nodiscard]] Text plan(DocumentEnds const& documents, PackedBatch& batch) noexcept {
     PackingOptions const options{.slack = schedule_.slack, .cost = schedule_.cost};
-    return planned(packing_.partition(documents, batch.pieces_, options), batch);
+    return planned(packing_.partition(documents, batch.pieces_, options), documents, {}, batch);
   }
 
   /// The same with the caller's own table, in any order: Piece's first four members count. It allocates where
@@ -92,7 +119,20 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
                           PackedBatch& batch) noexcept {
     Text fault = documents.fault(part_.problem.max_documents, part_.problem.seqlen);
     if (fault.empty()) fault = batch.pieces_.assign(documents, table);
-    return planned(fault, batch);
+    return planned(fault, documents, table, batch);
+  }
+
+  /// Compares what this rank has planned with what the others have: ok, or a `disagreement` that names an end
+  /// of a document that differs. A collective call, for where messages do not tell: over NCCL, and for ranks
+  /// that exchange none. Over other transports a message of another batch ends its call before it is
+  /// attended. It may allocate and wait; after a disagreement a transport may be failed, see Agrees.
+  Status agree(PackedBatch const& batch) {
+    if (!batch.planned() || !is_own(batch)) return {.code = Code::not_planned, .subject = "the batch"};
+    Fingerprint fingerprint;
+    fingerprint.add("the number of documents", batch.documents_);
+    for (std::int64_t const end : batch.sample_) fingerprint.add("the end of a document", end);
+    fingerprint.add("the documents, or their tables,", batch.digest_, no_words);
+    return lightseq::agree(*transport_, fingerprint);
   }
 
   /// How many tokens of a batch this rank owns.
@@ -211,7 +251,8 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
     }
   }
 
-  Text planned(Text fault, PackedBatch& batch) noexcept {
+  Text planned(Text fault, DocumentEnds const& documents, std::span<Piece const> table,
+               PackedBatch& batch) noexcept {
     batch.plan_.clear();
     if (!is_own(batch)) fault = "the batch was made by another object, for another rank, world or size";
     Pieces& pieces = batch.pieces_;
@@ -219,6 +260,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
       fault = Text("a rank owns ") + pieces.max_rows() + " tokens, and there is room for " + max_rows_;
       pieces.clear();
     }
+    if (fault.empty()) batch.note(documents, table);
     if (fault.empty())
       batch.plan_.assign(pieces, [this](Range const& queries) { return keys_within(inner_, queries); });
     return fault;
@@ -233,7 +275,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   template <class Pass, class T>
   Status run(PackedBatch const& batch, Queue& queue, Pass& pass, T& trace) noexcept {
     record_.begin_call();
-    PackedExchange<Transport> exchange(Pass::pass, part_, *transport_, record_, object_);
+    PackedExchange<Transport> exchange(Pass::pass, part_, *transport_, record_, object_, batch.digest_);
     return this->ended(PackedExecution(batch.plan_, part_, queue, exchange, pass, trace).run());
   }
 

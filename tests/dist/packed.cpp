@@ -92,3 +92,65 @@ TEST_CASE("packs of documents equal dense attention, however they are dealt out"
   packs_equal_dense<DefaultTraits, Full>(random, {.seqlen = 80, .heads = 2});
   packs_equal_dense<DefaultTraits, SlidingWindow>(random, {.seqlen = 120, .heads = 2}, {17, 3});
 }
+
+TEST_CASE("ranks that plan other documents hear of it") {
+  using Attn = DistAttn<small_head_dim, Documents<Causal>, PackedRing>;
+  Problem const problem{.seqlen = 64, .heads = 2};
+  std::vector<int64_t> const first{40, 64}, second{41, 64};
+  for (bool const asks : {true, false}) {
+    LocalWorld world(2);
+    std::string texts[2];
+    run_ranks(world, [&](Local& comm) {
+      Attn attn(comm, problem);
+      PackedBatch batch = attn.batch();
+      REQUIRE(attn.plan(comm.rank() == 0 ? first : second, batch).empty());
+      Status status = asks ? attn.agree(batch) : Status{};
+      if (status.ok()) {
+        auto part = testing::part_of(testing::random_sequence<float>(problem, small_head_dim, 1),
+                                     testing::OwnTokens{batch.pieces(), comm.rank()});
+        std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()));
+        status = attn.forward(part.inputs(), part.outputs(), workspace, batch);
+      }
+      texts[comm.rank()] = status.message();
+    });
+    for (std::string const& text : texts) {
+      CAPTURE(text);
+      if (asks)
+        CHECK(text == "the ranks disagree: the end of a document is 41 on rank 1 and 40 on rank 0");
+      else
+        CHECK(text.find("has planned other documents than rank") != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("what cannot be planned is said with the document and the numbers") {
+  using Attn = DistAttn<small_head_dim, Documents<Causal>, PackedRing>;
+  LocalWorld world(1);
+  Attn attn(world[0], {.seqlen = 64, .heads = 2, .max_documents = 3});
+  PackedBatch batch = attn.batch();
+  using Ends = std::vector<int64_t>;
+  auto const said = [&](Ends const& ends) {
+    Text const fault = attn.plan(ends, batch);
+    CHECK(!batch.planned());
+    return std::string(fault.view());
+  };
+  CHECK(said({}) == "the list of documents is empty");
+  CHECK(said({10, 10, 64}) == "document 1 ends at token 10, but begins at token 10");
+  CHECK(said({10, 65}) == "document 1 ends at token 65, but the sequence has 64 tokens");
+  CHECK(said({1, 2, 3, 4}) == "there are 4 documents, and room for 3");
+  std::vector<Piece> const missing{{.rank = 0, .document = 0, .rows = 9}},
+      twice{{.rows = 10}, {.begin = 3, .rows = 2}};
+  CHECK(attn.plan(Ends{10}, missing, batch).view() == "token 9, in document 0, belongs to no rank");
+  CHECK(attn.plan(Ends{10}, twice, batch).view() ==
+        "token 3, in document 0, belongs to rank 0 and to rank 0");
+  float nothing = 0;
+  CHECK(attn.forward({&nothing, &nothing, &nothing}, {&nothing, &nothing}, {}, batch).code ==
+        Code::not_planned);
+  REQUIRE(attn.plan(Ends{10, 64}, batch).empty());
+  Attn larger(world[0], {.seqlen = 65, .heads = 2, .max_documents = 3});
+  CHECK(larger.forward({&nothing, &nothing, &nothing}, {&nothing, &nothing}, {}, batch).code ==
+        Code::not_planned);
+  CHECK(larger.plan(Ends{10}, batch).view().find("another object") != std::string_view::npos);
+  CHECK_THROWS_WITH_AS(Attn(world[0], {.seqlen = 64, .heads = 2}, {}, {.slack = -1}),
+                       doctest::Contains("none may be negative"), Error);
+}

@@ -32,6 +32,7 @@ enum class Code {
   out_of_order,     ///< `peer` sent `other` of the origin `have`, where `subject` of `need` was awaited
   withdrawn,        ///< `rank` has withdrawn
   capturing,        ///< `subject` is being captured into a CUDA graph, and cannot be waited for
+  other_batch,      ///< `peer` has planned another batch than `rank`, or is in another call than `need`
   not_planned,      ///< `subject` was not planned, or by an object for another rank, world or size
 };
 
@@ -153,6 +154,9 @@ struct [[nodiscard]] Status {
         return Text("rank ") + rank + " has withdrawn";
       case Code::capturing:
         return where + name + " is being captured into a CUDA graph: what is not enqueued yet is not awaited";
+      case Code::other_batch:
+        return Text("rank ") + peer + " has planned other documents than rank " + rank +
+               ", or is in another call than it: " + name + " of " + origin(need) + " is awaited";
       case Code::not_planned:
         return where + name + " has no plan of this object";
     }

@@ -22,9 +22,11 @@ inline namespace LIGHTSEQ_ABI {
 template <Transport C>
 class PackedExchange {
  public:
-  /// `object` is the number of the DistAttn whose messages they are; -1: nobody asks.
-  PackedExchange(Pass pass, RankPart const& part, C& transport, FlightRecord& record, int object)
-      : pass_(pass), part_(part), transport_(transport), record_(record), object_(object) {}
+  /// `object` is the number of the DistAttn whose messages they are; -1: nobody asks. Ranks that have planned
+  /// the same batch share `digest`.
+  PackedExchange(Pass pass, RankPart const& part, C& transport, FlightRecord& record, int object,
+                 std::int64_t digest)
+      : pass_(pass), part_(part), transport_(transport), record_(record), object_(object), digest_(digest) {}
 
   /// Begins a group's messages, which belong to the work of a step: rows of `from` for those who attend them,
   /// and rows of others, which go where `to` has them.
@@ -95,7 +97,8 @@ class PackedExchange {
                .label = name(payload),
                .step = step,
                .object = object_,
-               .backward = pass_ == Pass::backward};
+               .backward = pass_ == Pass::backward,
+               .batch = digest_};
     record_.post(pass_, static_cast<std::size_t>(step), std::is_same_v<Message, Send>,
                  {payload, shard, Rows::all, transfer.peer}, message.bytes);
   }
@@ -112,6 +115,7 @@ class PackedExchange {
   C& transport_;
   FlightRecord& record_;
   int object_;
+  std::int64_t digest_;
   bool open_ = false;
   std::array<Send, RowGroup::max_messages> sends_;
   std::array<Receive, RowGroup::max_messages> recvs_;

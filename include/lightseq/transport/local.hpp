@@ -377,6 +377,10 @@ inline Status Local::mismatch(Posted const& sent, Receive const& receive) const 
     status.have = have.number();
     status.need = need.number();
     status.rank = rank_;
+  } else if (sent.message.batch != receive.batch) {
+    status.code = Code::other_batch;
+    status.need = need.number();
+    status.rank = rank_;
   } else if (sent.message.bytes != receive.bytes) {
     status.code = Code::size_mismatch;
     status.have = sent.message.bytes;

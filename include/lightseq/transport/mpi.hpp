@@ -99,7 +99,14 @@ class Mpi {
     int bytes;
     bool incoming;
     Origin origin;
+    std::int64_t batch;
   };
+
+  /// What a tag tells of an origin: another batch is as good as another step.
+  static Origin told(Origin origin, std::int64_t batch) {
+    origin.step += static_cast<int>(batch & 0xfffff);
+    return origin;
+  }
 
   /// What the rank that gives up has to say, on its way.
   struct Notice {
@@ -358,7 +365,8 @@ Status Mpi::post(Message const& message) noexcept {
   std::int64_t offset = 0, size = message.bytes - (count - 1) * options_.piece_bytes;
   for (std::int64_t i = 0; i < count; ++i) {
     int const bytes = static_cast<int>(size);
-    posted_.push_back({message.label, message.peer, message.bytes, bytes, incoming, message.origin()});
+    posted_.push_back(
+        {message.label, message.peer, message.bytes, bytes, incoming, message.origin(), message.batch});
     MPI_Request& request = requests_.emplace_back(MPI_REQUEST_NULL);
     int error;
     if constexpr (incoming)
@@ -366,7 +374,8 @@ Status Mpi::post(Message const& message) noexcept {
                         MPI_BYTE, message.peer, MPI_ANY_TAG, comm_, &request);
     else
       error = MPI_Isend(message.bytes > 0 ? static_cast<std::byte const*>(message.data) + offset : nullptr,
-                        bytes, MPI_BYTE, message.peer, tag(message.origin(), count), comm_, &request);
+                        bytes, MPI_BYTE, message.peer, tag(told(message.origin(), message.batch), count),
+                        comm_, &request);
     if (error != MPI_SUCCESS) return failed(error, message);
     offset += size;
     size = options_.piece_bytes;
@@ -385,15 +394,15 @@ inline Status Mpi::settle(Piece const& piece, MPI_Status const& status, int erro
   end.peer = piece.peer;
   if (!end.ok() || !piece.incoming) return end;
 
-  Origin const sent = origin(status.MPI_TAG, piece.origin);
+  Origin const awaited = told(piece.origin, piece.batch), sent = origin(status.MPI_TAG, awaited);
   std::int64_t const count = status.MPI_TAG & ((1 << pieces_bits) - 1);
   MPI_Get_count(&status, MPI_BYTE, &bytes);
   bool const other_size =
       error_class != MPI_SUCCESS || bytes != piece.bytes || count != pieces(piece.message_bytes);
   // What a constructor sends says no call.
   bool const constructor = object_bits_ > 0 && (sent.object < 0) != (piece.origin.object < 0);
-  if (!same_call(sent, piece.origin) || (other_size && constructor)) {
-    end.code = Code::out_of_order;
+  if (!same_call(sent, awaited) || (other_size && constructor)) {
+    end.code = piece.batch != 0 ? Code::other_batch : Code::out_of_order;
     end.other = "a message";
     end.have = sent.number();
     end.need = piece.origin.number();

@@ -11,7 +11,8 @@
 namespace lightseq {
 
 /// `bytes` bytes at `data` for `peer`. `label` is what an error calls them, a literal; `step`, `object` and
-/// `backward` say which call they belong to, as an Origin does.
+/// `backward` say which call they belong to, as an Origin does, and `batch` is a number that both ends share
+/// if they have planned the same; 0 where nothing was planned anew.
 struct Send {
   void const* data = nullptr;
   std::int64_t bytes = 0;
@@ -20,6 +21,7 @@ struct Send {
   int step = -1;
   int object = -1;
   bool backward = false;
+  std::int64_t batch = 0;
 
   constexpr Origin origin() const { return {object, backward, step}; }
 };
@@ -33,6 +35,7 @@ struct Receive {
   int step = -1;
   int object = -1;
   bool backward = false;
+  std::int64_t batch = 0;
 
   constexpr Origin origin() const { return {object, backward, step}; }
 };
@@ -95,8 +98,8 @@ concept Agrees = Transport<T> && requires(T transport, Fingerprint const& finger
   { transport.agree(fingerprint) } -> std::same_as<Status>;
 };
 
-/// Compares the origins of messages, and says how often agree() was called: a DistAttn takes its number from
-/// that, and a call that meets another call is `out_of_order`.
+/// Compares the origins and batches of messages, and says how often agree() was called: a DistAttn takes its
+/// number from that, and a call that meets another call is `out_of_order`.
 template <class T>
 concept CountsAgreements = Agrees<T> && requires(T const transport) {
   { transport.agreements() } -> std::same_as<int>;

@@ -97,29 +97,21 @@ struct QueryTileScheduler {
   }
 };
 
-/// Whether a tensor lets its rows be read and written in units of `unit` elements.
+/// Whether a tensor of this shape lets its rows be read and written in units of `unit` elements. The stride
+/// of a single batch or head means nothing and may be anything.
 template <class T>
-Status check_aligned(Tensor<T> const& tensor, std::int64_t unit, char const* name) {
+Status check_aligned(Tensor<T> const& tensor, Shape const& shape, std::int64_t unit, char const* name) {
   auto const misaligned = [&](char const* what, std::int64_t have, std::int64_t need) {
     return Status{.code = Code::misaligned, .subject = name, .other = what, .have = have, .need = need};
   };
   Strides const& strides = tensor.strides;
   if (strides.token % unit != 0) return misaligned("token stride", strides.token, unit);
-  if (strides.head % unit != 0) return misaligned("head stride", strides.head, unit);
-  if (strides.batch % unit != 0) return misaligned("batch stride", strides.batch, unit);
+  if (shape.heads > 1 && strides.head % unit != 0) return misaligned("head stride", strides.head, unit);
+  if (shape.batch > 1 && strides.batch % unit != 0) return misaligned("batch stride", strides.batch, unit);
   std::int64_t const bytes = unit * std::int64_t{sizeof(T)};
   auto const rest = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(tensor.data) %
                                               static_cast<std::uintptr_t>(bytes));
   return rest == 0 ? Status{} : misaligned("address", rest, bytes);
-}
-
-/// The same for a tensor of this shape: the stride of a single batch or head means nothing and may be
-/// anything.
-template <class T>
-Status check_aligned(Tensor<T> tensor, Shape const& shape, std::int64_t unit, char const* name) {
-  if (shape.batch == 1) tensor.strides.batch = 0;
-  if (shape.heads == 1) tensor.strides.head = 0;
-  return check_aligned(tensor, unit, name);
 }
 
 }  // namespace LIGHTSEQ_ABI

@@ -119,9 +119,10 @@ class ForwardKernel {
     }
     // Floats that do not pass through TMA are read and written in pairs.
     Status status;
-    if constexpr (!Block::stages_o) status = check_aligned(launch.carried.o, 2, "carried o");
+    if constexpr (!Block::stages_o)
+      status = check_aligned(launch.carried.o, call.query_shape(HeadDim), 2, "carried o");
     if constexpr (!Block::stages_o && !Block::o_over_q)
-      if (status.ok()) status = check_aligned(launch.out.o, 2, "o");
+      if (status.ok()) status = check_aligned(launch.out.o, call.query_shape(HeadDim), 2, "o");
     if (!status.ok()) return status;
     launch.scale = call.scale * OnlineSoftmax::log2_e;
     return QueryTileScheduler::make(launch.order, call, std::span<Positions const>(positions, chunks.size()),
