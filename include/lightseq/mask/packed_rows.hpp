@@ -148,6 +148,7 @@ class PackedRows {
   // Not [[no_unique_address]]: of what holds it then, nvcc has another layout on the device than on the host.
   Inner inner_ = {};
 };
-static_assert(LooksElsewhere<PackedRows<>> && BoundedMask<PackedRows<>> && std::is_trivially_copyable_v<PackedRows<>>);
+static_assert(LooksElsewhere<PackedRows<>> && BoundedMask<PackedRows<>> &&
+              std::is_trivially_copyable_v<PackedRows<>>);
 
 }  // namespace lightseq
