@@ -56,6 +56,7 @@ class PackingFill {
   PackingFill(std::int64_t max_documents, int world) : pool_(max_documents + 1) {
     open_.reserve(static_cast<std::size_t>(world) + 1);
     rest_.reserve(static_cast<std::size_t>(max_documents) + 1);
+    for (auto* sums : {&rest_tokens_, &rest_costs_}) sums->reserve(rest_.capacity() + 1);
   }
 
   /// Fills `draft`, whose documents are all in `sorted`. `waste` is the cost that cuts are expected to add in
@@ -240,6 +241,11 @@ class PackingFill {
     for (std::int64_t i = 0; i < pool_.size(); ++i) rest_.push_back(pool_.part(i));
     for (DocumentPart const& part : open_)
       rest_.insert(std::upper_bound(rest_.begin(), rest_.end(), part, cheaper), part);
+    rest_tokens_.assign(1, 0), rest_costs_.assign(1, 0);
+    for (DocumentPart const& part : rest_) {
+      rest_tokens_.push_back(rest_tokens_.back() + part.size());
+      rest_costs_.push_back(rest_costs_.back() + part.cost);
+    }
   }
 
   /// How many rows from the costly end of the rest the rank can take with others from the cheap end.
@@ -259,13 +265,26 @@ class PackingFill {
 
   /// Cost of `rows` rows from one end of the rest.
   std::int64_t end_cost(std::size_t low, std::size_t high, std::int64_t rows, bool dense) const {
-    std::int64_t sum = 0;
-    for (std::size_t i = 0; rows > 0 && i < high - low; ++i) {
-      DocumentPart const& part = rest_[dense ? high - 1 - i : low + i];
-      sum += rows >= part.size() ? part.cost : PartCut(part, rows, true, cost_.tile_rows()).cost(cost_);
+    auto const take_from = [&](std::size_t i) {
+      DocumentPart const& part = rest_[i];
+      std::int64_t const cost =
+          rows >= part.size() ? part.cost : PartCut(part, rows, true, cost_.tile_rows()).cost(cost_);
       rows -= std::min(rows, part.size());
-    }
-    return sum;
+      return cost;
+    };
+    if (rows <= 0 || low == high) return 0;
+    std::int64_t const sum = take_from(dense ? high - 1 : low);
+    if (rows == 0 || high - low == 1) return sum;
+    // The parts between are as they were when they were summed up.
+    auto const begin = rest_tokens_.begin(), first = begin + static_cast<std::ptrdiff_t>(low) + 1,
+               end = begin + static_cast<std::ptrdiff_t>(high) - 1;
+    auto const stop = dense ? std::lower_bound(first, end, *end - rows)
+                            : std::upper_bound(first, end + 1, *first + rows) - 1;
+    auto const costs = rest_costs_.begin();
+    rows -= dense ? *end - *stop : *stop - *first;
+    std::int64_t const whole =
+        dense ? costs[end - begin] - costs[stop - begin] : costs[stop - begin] - costs[first - begin];
+    return sum + whole + (rows > 0 ? take_from(static_cast<std::size_t>(stop - begin) - (dense ? 1 : 0)) : 0);
   }
 
   /// Deals a part to all ranks that are left, where they get equally much, as Zigzag does.
@@ -286,6 +305,7 @@ class PackingFill {
 
   PackingPool pool_;
   std::vector<DocumentPart> open_, rest_;
+  std::vector<std::int64_t> rest_tokens_, rest_costs_;  ///< running sums of the rest, as it was listed
   Targets targets_;
   TileCost cost_;
   PackingDraft* draft_ = nullptr;
