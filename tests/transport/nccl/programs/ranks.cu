@@ -8,14 +8,17 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <random>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "lightseq/lightseq.cuh"
 #include "lightseq/testing/nccl.cuh"
+#include "lightseq/testing/packed.hpp"
 #include "lightseq/transport/nccl.cuh"
 #include "support/data.hpp"
+#include "support/packs.hpp"
 #include "support/schedules.hpp"
 
 namespace lightseq::test {
@@ -68,11 +71,11 @@ class Results {
  public:
   explicit Results(Whole const& fresh) : fresh_(fresh), memory_(bytes()) {}
 
-  /// Puts in what the parts hold.
-  template <class A>
-  void put(A const& attn, testing::DevicePart<A>& part) {
+  /// Puts in what a part holds.
+  template <class A, testing::RowPositions At>
+  void put(testing::DevicePart<A, At>& part) {
     part.put_back(whole_);
-    Positions const at = attn.positions();
+    At const at = part.positions;
     std::size_t offset = 0;
     auto const move = [&](auto const& from, std::int64_t outer, std::int64_t run) {
       using T = typename std::remove_cvref_t<decltype(from)>::value_type;
@@ -116,13 +119,14 @@ class Results {
 };
 
 /// Forward and backward of one rank, awaited.
-template <class A>
-Status run_once(A& attn, Rank& rank, testing::DevicePart<A>& part) {
+template <class A, class At, class... Batch>
+Status run_once(A& attn, Rank& rank, testing::DevicePart<A, At>& part, Batch const&... batch) {
   check_cuda(cudaDeviceSynchronize());
-  Status status = attn.forward(part.inputs(), part.outputs(), part.workspace.span(), rank.stream);
+  Status status = attn.forward(part.inputs(), part.outputs(), part.workspace.span(), batch..., rank.stream);
   if constexpr (A::has_backward)
     if (status.ok())
-      status = attn.backward(part.backward_inputs(), part.gradients(), part.workspace.span(), rank.stream);
+      status = attn.backward(part.backward_inputs(), part.gradients(), part.workspace.span(), batch...,
+                             rank.stream);
   return status.ok() ? attn.wait(rank.stream) : status;
 }
 
@@ -133,7 +137,7 @@ std::string run_for(Results& results, Rank& rank, Whole const& fresh, Problem co
   A attn(rank.nccl, problem, {}, schedule);
   testing::DevicePart<A> part(attn, fresh);
   Status const status = run_once(attn, rank, part);
-  if (status.ok()) results.put(attn, part);
+  if (status.ok()) results.put(part);
   return status.ok() ? "" : status.message();
 }
 
@@ -181,6 +185,45 @@ TEST_CASE("every schedule, forward and backward, equals dense attention") {
         near(results[static_cast<std::size_t>(i)]->whole(), want, i != without_gradients);
       }
     }
+}
+
+TEST_CASE("packs of documents, planned one after another, equal dense attention") {
+  using A = DistAttn<head_dim, Documents<Causal>, PackedRing, NcclTraits>;
+  std::mt19937_64 random(stream_seed(701));
+  std::vector<std::vector<std::int64_t>> const packs{
+      random_ends(random, 1500, 700), random_ends(random, 1203, 90), {1499}};
+  std::vector<Whole> fresh;
+  for (auto const& ends : packs)
+    fresh.push_back(testing::random_sequence<Element>({.seqlen = ends.back(), .heads = 4, .kv_heads = 2},
+                                                      head_dim, stream_seed(702 + fresh.size())));
+  for (int const size : {2, 3, 4}) {
+    INFO("LIGHTSEQ_SEED=", run_seed(), ", ranks ", size);
+    std::vector<std::unique_ptr<Results>> results;
+    for (Whole const& whole : fresh) results.push_back(std::make_unique<Results>(whole));
+    Shared<Meeting> meeting;
+    all_silent(run_processes(size, gpus, seconds(100), [&](int id) -> std::string {
+      Rank rank(meeting[0], id, size, size % 2 == 0);
+      A attn(rank.nccl, {.seqlen = 1500, .heads = 4, .kv_heads = 2});
+      PackedBatch batch = attn.batch();
+      for (std::size_t i = 0; i < packs.size(); ++i) {
+        if (Text const fault = attn.plan(packs[i], batch); !fault.empty()) return std::string(fault.view());
+        if (Status const status = attn.agree(batch); !status.ok()) return status.message();
+        testing::DevicePart<A, testing::OwnTokens> part(attn, {batch.pieces(), id}, fresh[i]);
+        if (Status const status = run_once(attn, rank, part, batch); !status.ok()) return status.message();
+        results[i]->put(part);
+      }
+      if (size > 2) return "";
+      static_cast<void>(attn.plan(std::vector<std::int64_t>{id == 0 ? 500 : 501, 1000}, batch));
+      Status const other = attn.agree(batch);
+      std::string const expected =
+          "the ranks disagree: the end of a document is 501 on rank 1 and 500 on rank 0";
+      return other.message() == expected ? "" : other.message();
+    }));
+    for (std::size_t i = 0; i < packs.size(); ++i) {
+      CAPTURE(i);
+      near(results[i]->whole(), testing::dense<head_dim>(fresh[i], Documents<Causal>(packs[i])));
+    }
+  }
 }
 
 TEST_CASE("messages above NCCL's buffers, of 100 MB and more, travel around a ring") {
