@@ -125,7 +125,9 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   /// Compares what this rank has planned with what the others have: ok, or a `disagreement` that names an end
   /// of a document that differs. A collective call, for where messages do not tell: over NCCL, and for ranks
   /// that exchange none. Over other transports a message of another batch ends its call before it is
-  /// attended. It may allocate and wait; after a disagreement a transport may be failed, see Agrees.
+  /// attended. It may allocate and wait; after a disagreement a transport may be failed, see Agrees. Local
+  /// does not wait here: it is ok on the ranks that come first, and they hear of a disagreement in their next
+  /// call. A rank that is still constructing its object hears of it there.
   Status agree(PackedBatch const& batch) {
     if (!batch.planned() || !is_own(batch)) return {.code = Code::not_planned, .subject = "the batch"};
     Fingerprint fingerprint;
