@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "lightseq/core/abi.hpp"
@@ -86,6 +87,13 @@ class PackedBatch {
 template <int HeadDim, Mask Inner, class Traits>
 class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
     : public AttentionRank<HeadDim, PackedRows<Inner>, Traits> {
+  static_assert(!HasData<Inner> && std::is_trivially_copyable_v<Inner>,
+                "lightseq: PackedRing carries no list to kernels: the mask within documents is trivially "
+                "copyable and has no data of its own");
+  static_assert(
+      Comparable<Inner>,
+      "lightseq: ranks cannot compare this mask, as it holds floats, padding or containers: give it "
+      "'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
   using Rank = AttentionRank<HeadDim, PackedRows<Inner>, Traits>;
   using typename Rank::Kernels, typename Rank::Queue;
 
