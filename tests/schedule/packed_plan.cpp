@@ -45,7 +45,7 @@ std::string after(std::function<void(Plans&)> const& change) {
   std::vector<Piece> table;
   for (std::int32_t i = 0; i < 6; ++i) table.push_back({i % 3, i / 3, i % 3 * 2, 2});
   REQUIRE(pieces.assign(ends, table).empty());
-  Plans plans{&pieces, 4, std::vector(3, std::vector<Step>(3))};
+  Plans plans{&pieces, 4, std::vector(3, std::vector<Step>(3)), std::vector<Step>(3)};
   auto const runs = [](int rank) {
     return std::vector<RowRun>{{0, 2, 2 * rank, 0, 1}, {2, 2, 2 * rank, 1, 2}};
   };
