@@ -127,14 +127,18 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   /// Compares what this rank has planned with what the others have: ok, or a `disagreement` that names an end
   /// of a document that differs. A collective call, for where messages do not tell: over NCCL, and for ranks
   /// that exchange none. Over other transports a message of another batch ends its call before it is
-  /// attended. It may allocate and wait; after a disagreement a transport may be failed, see Agrees.
+  /// attended. A rank without a plan takes part as one without documents. It may allocate and wait; after a
+  /// disagreement a transport may be failed, see Agrees.
   Status agree(PackedBatch const& batch) {
-    if (!batch.planned() || !is_own(batch)) return {.code = Code::not_planned, .subject = "the batch"};
+    bool const planned = batch.planned() && is_own(batch);
     Fingerprint fingerprint;
-    fingerprint.add("the number of documents", batch.documents_);
-    for (std::int64_t const end : batch.sample_) fingerprint.add("the end of a document", end);
-    fingerprint.add("the documents, or their tables,", batch.digest_, no_words);
-    return lightseq::agree(*transport_, fingerprint);
+    fingerprint.add("the number of documents", planned ? batch.documents_ : 0);
+    if (planned) {
+      for (std::int64_t const end : batch.sample_) fingerprint.add("the end of a document", end);
+      fingerprint.add("the documents, or their tables,", batch.digest_, no_words);
+    }
+    Status const status = lightseq::agree(*transport_, fingerprint);
+    return status.ok() && !planned ? no_plan() : status;
   }
 
   /// How many tokens of a batch this rank owns.
@@ -157,7 +161,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
                                           std::span<std::byte> workspace, PackedBatch const& batch,
                                           Stream const& stream = {}, T& trace = no_trace)
   noexcept {
-    if (!batch.planned() || !is_own(batch)) return {.code = Code::not_planned, .subject = "the batch"};
+    if (!batch.planned() || !is_own(batch)) return no_plan();
     std::int64_t const rows = tokens(batch);
     if (Status const status = this->check_forward(in, out, rows, workspace, forward_layout_.bytes);
         !status.ok())
@@ -176,7 +180,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
                                            Stream const& stream = {}, T& trace = no_trace)
   noexcept {
     static_assert(!Traits::inference, "lightseq: traits for inference offer no backward");
-    if (!batch.planned() || !is_own(batch)) return {.code = Code::not_planned, .subject = "the batch"};
+    if (!batch.planned() || !is_own(batch)) return no_plan();
     std::int64_t const rows = tokens(batch);
     if (Status const status = this->check_backward(in, out, rows, workspace, backward_layout_.bytes);
         !status.ok())
@@ -274,6 +278,8 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
            batch.plan_.slot_rows() == max_rows_ && batch.pieces_.max_pieces() == max_pieces_ &&
            batch.mask_ == mask_digest_;
   }
+
+  static Status no_plan() { return {.code = Code::not_planned, .subject = "the batch"}; }
 
   template <class Pass, class T>
   Status run(PackedBatch const& batch, Queue& queue, Pass& pass, T& trace) noexcept {

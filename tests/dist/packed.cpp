@@ -126,6 +126,27 @@ TEST_CASE("ranks that plan other documents hear of it") {
   }
 }
 
+TEST_CASE("a rank without a plan keeps nobody waiting in agree()") {
+  using Attn = DistAttn<small_head_dim, Documents<Causal>, PackedRing>;
+  for (bool const other_plans : {true, false}) {
+    LocalWorld world(2);
+    Status statuses[2];
+    run_ranks(world, [&](Local& comm) {
+      Attn attn(comm, {.seqlen = 64, .heads = 2});
+      PackedBatch batch = attn.batch();
+      if (comm.rank() == 1 && other_plans) REQUIRE(attn.plan(std::vector<int64_t>{64}, batch).empty());
+      statuses[comm.rank()] = attn.agree(batch);
+    });
+    CAPTURE(other_plans);
+    for (Status const& status : statuses) {
+      CAPTURE(status.message());
+      if (!other_plans) CHECK(status.code == Code::not_planned);
+    }
+    if (other_plans)
+      CHECK((statuses[0].code == Code::disagreement || statuses[1].code == Code::disagreement));
+  }
+}
+
 TEST_CASE("ranks may have a table in any order, and cut anyhow") {
   using Attn = DistAttn<small_head_dim, Documents<Causal>, PackedRing>;
   Problem const problem{.seqlen = 64, .heads = 2};
