@@ -38,7 +38,8 @@ class PackedBatch {
   /// What this rank does.
   PackedPlan const& plan() const { return plan_; }
 
-  /// A number that ranks share if they have planned the same documents, and the same table; not 0.
+  /// A number that ranks share if they have planned the same documents, and, where they gave a table, tables
+  /// that say the same; not 0.
   std::int64_t digest() const { return digest_; }
 
   /// Whether plan() has filled it.
@@ -48,22 +49,22 @@ class PackedBatch {
   template <int HeadDim, Mask M, AnySchedule S, class Traits>
   friend class DistAttn;
 
-  PackedBatch(int rank, int world, std::int64_t max_pieces, std::int64_t max_rows)
-      : pieces_(world, max_pieces), plan_(rank, world, max_pieces, max_rows) {
+  /// `mask` is a number that equal masks within documents share.
+  PackedBatch(int rank, int world, std::int64_t max_pieces, std::int64_t max_rows, std::int64_t mask)
+      : pieces_(world, max_pieces), plan_(rank, world, max_pieces, max_rows), mask_(mask) {
     sample_.reserve(most_sampled);
   }
 
   static constexpr std::int64_t most_sampled = 16;
 
-  /// Takes note of what was planned.
-  void note(DocumentEnds const& documents, std::span<Piece const> table) {
+  /// Takes note of what was planned, and of who owns which tokens where that does not follow from the
+  /// documents.
+  void note(DocumentEnds const& documents, bool with_pieces) {
     Checksum sum;
     documents_ = documents.count();
     for (std::int64_t d = 0; d < documents_; ++d) sum.add(documents.end(d));
-    for (Piece const& piece : table)
-      for (std::int64_t const number :
-           {std::int64_t{piece.rank}, std::int64_t{piece.document}, piece.begin, piece.rows})
-        sum.add(number);
+    for (Piece const& piece : with_pieces ? pieces_.all() : std::span<Piece const>())
+      for (std::int64_t const number : {std::int64_t{piece.rank}, piece.token}) sum.add(number);
     digest_ = sum.value() | 1;
     sample_.clear();
     std::int64_t const count = std::min(most_sampled, documents_);
@@ -72,6 +73,7 @@ class PackedBatch {
 
   Pieces pieces_;
   PackedPlan plan_;
+  std::int64_t mask_;
   std::int64_t digest_ = 0;
   std::vector<std::int64_t> sample_;  ///< ends of some documents, for agree()
   std::int64_t documents_ = 0;
@@ -109,8 +111,8 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
     connect();
   }
 
-  /// Storage for a batch.
-  PackedBatch batch() const { return {part_.rank, part_.world, max_pieces_, max_rows_}; }
+  /// Storage for a batch: of this object, and of all others of the transport with the same mask and sizes.
+  PackedBatch batch() const { return {part_.rank, part_.world, max_pieces_, max_rows_, mask_digest_}; }
 
   /// Deals out packed documents and derives what this rank does: the same on all ranks, which must be given
   /// the same documents. Those may have fewer tokens than the problem; the rest of the sequence belongs to
@@ -118,7 +120,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   /// the documents cannot be served; else nothing. Sends nothing and allocates nothing. One call at a time.
   [[nodiscard]] Text plan(DocumentEnds const& documents, PackedBatch& batch) noexcept {
     PackingOptions const options{.slack = schedule_.slack, .cost = schedule_.cost};
-    return planned(packing_.partition(documents, batch.pieces_, options), documents, {}, batch);
+    return planned(packing_.partition(documents, batch.pieces_, options), documents, false, batch);
   }
 
   /// The same with the caller's own table, in any order: Piece's first four members count. It allocates where
@@ -127,22 +129,26 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
                           PackedBatch& batch) noexcept {
     Text fault = documents.fault(part_.problem.max_documents, part_.problem.seqlen);
     if (fault.empty()) fault = batch.pieces_.assign(documents, table);
-    return planned(fault, documents, table, batch);
+    return planned(fault, documents, true, batch);
   }
 
   /// Compares what this rank has planned with what the others have: ok, or a `disagreement` that names an end
   /// of a document that differs. A collective call, for where messages do not tell: over NCCL, and for ranks
   /// that exchange none. Over other transports a message of another batch ends its call before it is
-  /// attended. It may allocate and wait; after a disagreement a transport may be failed, see Agrees. Local
-  /// does not wait here: it is ok on the ranks that come first, and they hear of a disagreement in their next
-  /// call. A rank that is still constructing its object hears of it there.
+  /// attended. A rank without a plan takes part as one without documents. It may allocate and wait; after a
+  /// disagreement a transport may be failed, see Agrees. Local does not wait here: it is ok on the ranks that
+  /// come first, and they hear of a disagreement in their next call. A rank that is still constructing its
+  /// object hears of it there.
   Status agree(PackedBatch const& batch) {
-    if (!batch.planned() || !is_own(batch)) return {.code = Code::not_planned, .subject = "the batch"};
+    bool const planned = batch.planned() && is_own(batch);
     Fingerprint fingerprint;
-    fingerprint.add("the number of documents", batch.documents_);
-    for (std::int64_t const end : batch.sample_) fingerprint.add("the end of a document", end);
-    fingerprint.add("the documents, or their tables,", batch.digest_, no_words);
-    return lightseq::agree(*transport_, fingerprint);
+    fingerprint.add("the number of documents", planned ? batch.documents_ : 0);
+    if (planned) {
+      for (std::int64_t const end : batch.sample_) fingerprint.add("the end of a document", end);
+      fingerprint.add("the documents, or their tables,", batch.digest_, no_words);
+    }
+    Status const status = lightseq::agree(*transport_, fingerprint);
+    return status.ok() && !planned ? no_plan() : status;
   }
 
   /// How many tokens of a batch this rank owns.
@@ -165,7 +171,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
                                           std::span<std::byte> workspace, PackedBatch const& batch,
                                           Stream const& stream = {}, T& trace = no_trace)
   noexcept {
-    if (!batch.planned() || !is_own(batch)) return {.code = Code::not_planned, .subject = "the batch"};
+    if (!batch.planned() || !is_own(batch)) return no_plan();
     std::int64_t const rows = tokens(batch);
     if (Status const status = this->check_forward(in, out, rows, workspace, forward_layout_.bytes);
         !status.ok())
@@ -184,7 +190,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
                                            Stream const& stream = {}, T& trace = no_trace)
   noexcept {
     static_assert(!Traits::inference, "lightseq: traits for inference offer no backward");
-    if (!batch.planned() || !is_own(batch)) return {.code = Code::not_planned, .subject = "the batch"};
+    if (!batch.planned() || !is_own(batch)) return no_plan();
     std::int64_t const rows = tokens(batch);
     if (Status const status = this->check_backward(in, out, rows, workspace, backward_layout_.bytes);
         !status.ok())
@@ -205,6 +211,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
       : Rank(transport, checked(problem, inner, transport.world(), schedule),
              rows_of(checked(problem, inner, transport.world(), schedule), transport.world(), schedule)),
         inner_(inner),
+        mask_digest_(checksum(inner, problem.seqlen)),
         schedule_(schedule),
         max_pieces_(pieces_of(part_.problem, transport.world(), schedule)),
         packing_({part_.problem.max_documents, part_.problem.seqlen, transport.world()}) {
@@ -224,6 +231,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
     if (given.max_documents < 0 || schedule.slack < 0 || schedule.max_rows < 0 || schedule.max_pieces < 0)
       fail("max_documents is ", given.max_documents, ", the slack ", schedule.slack, ", max_rows ",
            schedule.max_rows, " and max_pieces ", schedule.max_pieces, ": none may be negative");
+    if (Text const fault = schedule.cost.fault(problem.seqlen); !fault.empty()) fail(fault.view());
     if (problem.max_documents == 0) problem.max_documents = problem.seqlen;
     problem.max_documents = std::min(problem.max_documents, problem.seqlen);
     if (rows_of(problem, world, schedule) > problem.seqlen + 1)
@@ -239,7 +247,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   }
 
   static std::int64_t pieces_of(Problem const& problem, int world, PackedRing const& schedule) {
-    return schedule.max_pieces > 0 ? schedule.max_pieces
+    return schedule.max_pieces > 0 ? std::min(schedule.max_pieces, problem.seqlen)
                                    : BalancedPacking::max_pieces(problem.max_documents, world);
   }
 
@@ -261,26 +269,27 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
     }
   }
 
-  Text planned(Text fault, DocumentEnds const& documents, std::span<Piece const> table,
-               PackedBatch& batch) noexcept {
+  Text planned(Text fault, DocumentEnds const& documents, bool with_table, PackedBatch& batch) noexcept {
     batch.plan_.clear();
-    if (!is_own(batch)) fault = "the batch was made by another object, for another rank, world or size";
     Pieces& pieces = batch.pieces_;
-    if (fault.empty() && pieces.max_rows() > max_rows_) {
+    if (!is_own(batch))
+      fault = "the batch was made by another object, for another rank, world, size or mask";
+    else if (fault.empty() && pieces.max_rows() > max_rows_)
       fault = Text("a rank owns ") + pieces.max_rows() + " tokens, and there is room for " + max_rows_;
-      pieces.clear();
-    }
-    if (fault.empty()) batch.note(documents, table);
-    if (fault.empty())
-      batch.plan_.assign(pieces, [this](Range const& queries) { return keys_within(inner_, queries); });
-    return fault;
+    if (!fault.empty()) return pieces.clear(), fault;
+    batch.note(documents, with_table);
+    batch.plan_.assign(pieces, [this](Range const& queries) { return keys_within(inner_, queries); });
+    return {};
   }
 
-  /// Whether a batch has room for what this object plans.
+  /// Whether a batch has room for what this object plans, and holds what is planned for its mask.
   bool is_own(PackedBatch const& batch) const {
     return batch.plan_.rank() == part_.rank && batch.pieces_.world() == part_.world &&
-           batch.plan_.slot_rows() == max_rows_ && batch.pieces_.max_pieces() == max_pieces_;
+           batch.plan_.slot_rows() == max_rows_ && batch.pieces_.max_pieces() == max_pieces_ &&
+           batch.mask_ == mask_digest_;
   }
+
+  static Status no_plan() { return {.code = Code::not_planned, .subject = "the batch"}; }
 
   template <class Pass, class T>
   Status run(PackedBatch const& batch, Queue& queue, Pass& pass, T& trace) noexcept {
@@ -292,6 +301,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   using Rank::failure_, Rank::kernels_, Rank::max_rows_, Rank::object_, Rank::part_, Rank::record_,
       Rank::transport_;
   [[no_unique_address]] Inner inner_;
+  std::int64_t mask_digest_;
   PackedRing schedule_;
   std::int64_t max_pieces_;
   BalancedPacking packing_;

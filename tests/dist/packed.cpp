@@ -94,6 +94,8 @@ TEST_CASE("packs of documents equal dense attention, however they are dealt out"
   packs_equal_dense<GpuLike>(random, {.seqlen = 97, .heads = 2, .kv_heads = 1});
   packs_equal_dense<DefaultTraits, PrefixLm>(random, {.seqlen = 60, .heads = 2}, {5});
   packs_equal_dense<DefaultTraits, SlidingWindow>(random, {.seqlen = 120, .heads = 2}, {17, 3});
+  packs_equal_dense<DefaultTraits, BoundedWithin>(random, {.seqlen = 80, .heads = 2}, {{{5, 30}, {2, 25}}});
+  packs_equal_dense<DefaultTraits, Mirrored>(random, {.seqlen = 80, .heads = 2}, {40, 5});
 }
 
 TEST_CASE("ranks that plan other documents hear of it") {
@@ -126,6 +128,67 @@ TEST_CASE("ranks that plan other documents hear of it") {
   }
 }
 
+TEST_CASE("a rank without a plan keeps nobody waiting in agree()") {
+  using Attn = DistAttn<small_head_dim, Documents<Causal>, PackedRing>;
+  for (bool const other_plans : {true, false}) {
+    LocalWorld world(2);
+    Status statuses[2];
+    run_ranks(world, [&](Local& comm) {
+      Attn attn(comm, {.seqlen = 64, .heads = 2});
+      PackedBatch batch = attn.batch();
+      if (comm.rank() == 1 && other_plans) REQUIRE(attn.plan(std::vector<int64_t>{64}, batch).empty());
+      statuses[comm.rank()] = attn.agree(batch);
+    });
+    CAPTURE(other_plans);
+    for (Status const& status : statuses) {
+      CAPTURE(status.message());
+      if (!other_plans) CHECK(status.code == Code::not_planned);
+    }
+    if (other_plans)
+      CHECK((statuses[0].code == Code::disagreement || statuses[1].code == Code::disagreement));
+  }
+}
+
+TEST_CASE("ranks may have a table in any order, and cut anyhow") {
+  using Attn = DistAttn<small_head_dim, Documents<Causal>, PackedRing>;
+  Problem const problem{.seqlen = 64, .heads = 2};
+  std::vector<int64_t> const ends{40, 64};
+  std::vector<Piece> const tables[]{
+      {{0, 0, 0, 30}, {1, 0, 30, 10}, {1, 1, 0, 24}},
+      {{1, 1, 0, 24}, {1, 1, 24, 0}, {1, 0, 30, 10}, {0, 0, 12, 18}, {0, 0, 0, 12}}};
+  auto sequence = testing::random_sequence<float>(problem, small_head_dim, stream_seed(3));
+  std::string faults[2];
+  LocalWorld world(2);
+  run_ranks(world, [&](Local& comm) {
+    Attn attn(comm, problem, {}, {.max_rows = 34});
+    PackedBatch batch = attn.batch();
+    std::span<Piece const> const table = tables[comm.rank()];
+    faults[comm.rank()] = testing::run_packed_rank(attn, batch, ends, sequence, table);
+  });
+  for (std::string const& fault : faults) CHECK(fault == "");
+  within_bounds<float>(testing::dense_errors<small_head_dim>(sequence, Documents<Causal>(ends)));
+}
+
+TEST_CASE("a batch serves all objects with the mask that it was planned for") {
+  using Window = DistAttn<small_head_dim, Documents<SlidingWindow>, PackedRing>;
+  using Whole = DistAttn<small_head_dim, Documents<Full>, PackedRing>;
+  Problem const problem{.seqlen = 64, .heads = 2};
+  LocalWorld world(1);
+  Window narrow(world[0], problem, {3, 0}), same(world[0], problem, {3, 0}), wide(world[0], problem, {9, 0});
+  Whole whole(world[0], problem);
+  PackedBatch batch = narrow.batch();
+  REQUIRE(narrow.plan(std::vector<int64_t>{40, 64}, batch).empty());
+  auto part = testing::random_sequence<float>(problem, small_head_dim, 1);
+  std::vector<std::byte> workspace(static_cast<std::size_t>(narrow.workspace_bytes()));
+  auto const code = [&](auto& attn) {
+    return attn.forward(part.inputs(), part.outputs(), workspace, batch).code;
+  };
+  CHECK(code(narrow) == Code::ok);
+  CHECK(code(same) == Code::ok);
+  CHECK(code(wide) == Code::not_planned);
+  CHECK(code(whole) == Code::not_planned);
+}
+
 TEST_CASE("what cannot be planned is said with the document and the numbers") {
   using Attn = DistAttn<small_head_dim, Documents<Causal>, PackedRing>;
   LocalWorld world(1);
@@ -146,6 +209,9 @@ TEST_CASE("what cannot be planned is said with the document and the numbers") {
   CHECK(attn.plan(Ends{10}, missing, batch).view() == "token 9, in document 0, belongs to no rank");
   CHECK(attn.plan(Ends{10}, twice, batch).view() ==
         "token 3, in document 0, belongs to rank 0 and to rank 0");
+  REQUIRE(attn.plan(Ends{10}, batch).empty());
+  CHECK(!attn.plan(Ends{}, missing, batch).empty());
+  CHECK(attn.tokens(batch) == 0);
   float nothing = 0;
   CHECK(attn.forward({&nothing, &nothing, &nothing}, {&nothing, &nothing}, {}, batch).code ==
         Code::not_planned);
@@ -156,4 +222,8 @@ TEST_CASE("what cannot be planned is said with the document and the numbers") {
   CHECK(larger.plan(Ends{10}, batch).view().find("another object") != std::string_view::npos);
   CHECK_THROWS_WITH_AS(Attn(world[0], {.seqlen = 64, .heads = 2}, {}, {.slack = -1}),
                        doctest::Contains("none may be negative"), Error);
+  CHECK_THROWS_WITH_AS(Attn(world[0], {.seqlen = 64, .heads = 2}, {}, {.cost = {.rows = 100}}),
+                       doctest::Contains("both must be powers of two"), Error);
+  Attn const unlimited(world[0], {.seqlen = 64, .heads = 2}, {}, {.max_pieces = largest<int64_t>});
+  CHECK(unlimited.batch().pieces().max_pieces() == 64);
 }

@@ -71,7 +71,7 @@ struct Case {
 }  // namespace
 
 TEST_CASE_TEMPLATE("rows of packed documents show what a scan of their runs shows", Inner, Full, Causal,
-                   SlidingWindow, test::PrefixLm) {
+                   SlidingWindow, test::PrefixLm, test::BoundedWithin, test::Mirrored) {
   std::mt19937_64 random(test::stream_seed(1));
   INFO("LIGHTSEQ_SEED=", test::run_seed());
   for (int round = 0; round < 12; ++round)

@@ -18,6 +18,7 @@
 #include "lightseq/mask/sliding_window.hpp"
 #include "support/allocations.hpp"
 #include "support/data.hpp"
+#include "support/masks.hpp"
 #include "support/random_pieces.hpp"
 
 using namespace lightseq;
@@ -45,7 +46,7 @@ std::string after(std::function<void(Plans&)> const& change) {
   std::vector<Piece> table;
   for (std::int32_t i = 0; i < 6; ++i) table.push_back({i % 3, i / 3, i % 3 * 2, 2});
   REQUIRE(pieces.assign(ends, table).empty());
-  Plans plans{&pieces, 4, std::vector(3, std::vector<Step>(3))};
+  Plans plans{&pieces, 4, std::vector(3, std::vector<Step>(3)), std::vector<Step>(3)};
   auto const runs = [](int rank) {
     return std::vector<RowRun>{{0, 2, 2 * rank, 0, 1}, {2, 2, 2 * rank, 1, 2}};
   };
@@ -78,6 +79,18 @@ TEST_CASE("the ranks' plans of small packs show every pair once, and nothing wai
     REQUIRE(fault(given.pieces, rows, Causal{}, true, random) == "");
     REQUIRE(fault(given.pieces, rows, window(round), true, random) == "");
     if (round % 3 == 0) REQUIRE(fault(given.pieces, rows, Full{}, true, random) == "");
+  }
+}
+
+TEST_CASE_TEMPLATE("a user's mask may show later queries less, or earlier keys", Inner, test::BoundedWithin,
+                   test::Mirrored, test::PrefixLm) {
+  std::mt19937_64 random(test::stream_seed(4));
+  INFO("LIGHTSEQ_SEED=", test::run_seed());
+  for (int round = 0; round < 300; ++round) {
+    test::RandomPieces const given(round, 150, random);
+    CAPTURE(round);
+    for (Inner const& inner : test::samples<Inner>())
+      REQUIRE(fault(given.pieces, given.pieces.max_rows(), inner, true, random) == "");
   }
 }
 

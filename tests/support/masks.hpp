@@ -91,6 +91,35 @@ struct Within {
 };
 static_assert(Mask<Within>);
 
+/// The same with bounds, which are empty where nothing is seen.
+struct BoundedWithin : Within {
+  static constexpr char const* name = "BoundedWithin";
+
+  LIGHTSEQ_HD constexpr Range keys_of(Range q) const { return queries.touches(q) ? keys : Range{}; }
+  LIGHTSEQ_HD constexpr Range queries_of(Range k) const { return keys.touches(k) ? queries : Range{}; }
+};
+static_assert(BoundedMask<BoundedWithin>);
+
+/// Every query sees the keys about as far before `length` as it is after 0: later queries see earlier keys.
+struct Mirrored {
+  static constexpr char const* name = "Mirrored";
+  std::int64_t length = 1, reach = 0;
+
+  LIGHTSEQ_HD constexpr bool visible(std::int64_t query, std::int64_t key) const {
+    std::int64_t const distance = length - 1 - query - key;
+    return -reach <= distance && distance <= reach;
+  }
+  LIGHTSEQ_HD constexpr Cover cover(Range queries, Range keys) const {
+    return keys_of(queries).touches(keys) ? Cover::partial : Cover::none;
+  }
+  LIGHTSEQ_HD constexpr Range keys_of(Range queries) const {
+    std::int64_t const begin = length - queries.end - reach, end = length - queries.begin + reach;
+    return {begin > 0 ? begin : 0, end > 0 ? end : 0};
+  }
+  LIGHTSEQ_HD constexpr Range queries_of(Range keys) const { return keys_of(keys); }
+};
+static_assert(BoundedMask<Mirrored>);
+
 /// Values of a mask to test it with.
 template <class M>
 std::vector<M> samples() {
@@ -116,6 +145,14 @@ inline std::vector<FarBack> samples<FarBack>() {
 template <>
 inline std::vector<Within> samples<Within>() {
   return {{{0, 17}, {0, 17}, 1}, {{0, 1000}, {5, 1000}, 1}, {{9, 21}, {3, 40}, 0}};
+}
+template <>
+inline std::vector<BoundedWithin> samples<BoundedWithin>() {
+  return {{{{0, 17}, {0, 17}}}, {{{0, 1000}, {5, 1000}}}, {{{9, 21}, {3, 40}}}};
+}
+template <>
+inline std::vector<Mirrored> samples<Mirrored>() {
+  return {{40, 3}, {25, 0}, {15, 60}};
 }
 
 /// Masks as a user would write them.

@@ -33,7 +33,7 @@ enum class Code {
   withdrawn,        ///< `rank` has withdrawn
   capturing,        ///< `subject` is being captured into a CUDA graph, and cannot be waited for
   other_batch,      ///< `peer` has planned another batch than `rank`, or is in another call than `need`
-  not_planned,      ///< `subject` was not planned, or by an object for another rank, world or size
+  not_planned,      ///< `subject` was not planned, or by an object for another rank, world, size or mask
 };
 
 /// Which call a message belongs to: a step of a pass of an object. Ranks number their objects alike.
@@ -158,7 +158,7 @@ struct [[nodiscard]] Status {
         return Text("rank ") + peer + " has planned other documents than rank " + rank +
                ", or is in another call than it: " + name + " of " + origin(need) + " is awaited";
       case Code::not_planned:
-        return where + name + " has no plan of this object";
+        return where + name + " was not planned by this object: call its plan() first";
     }
     return where + "unknown code";
   }

@@ -133,15 +133,22 @@ class PackedRows {
   }
 
  private:
-  /// From what the first run among some rows sees to what the last one sees, by a bound of `Inner`.
+  /// From what the first document among some rows sees to what the last one sees, by a bound of `Inner`.
   template <std::invocable<Range> Of>
   LIGHTSEQ_HD static constexpr Range bound(RowRuns const& own, RowRuns const& other, Range const& rows,
                                            Of inner_bound) {
     RowRuns::Some const some = own.touched(rows);
     if (some.count() <= 0) return {};
     RowRun const &head = own[some.first], &tail = own[some.end - 1];
-    return {other.row_at(inner_bound(head.positions(rows)).begin, head.first, head.end),
-            other.row_at(inner_bound(tail.positions(rows)).end, tail.first, tail.end)};
+    std::int64_t const begin = head.positions(rows).begin, end = tail.positions(rows).end;
+    if (head.first == tail.first) {  // Later rows may see less, or what comes earlier.
+      Range const seen = inner_bound({begin, end});
+      return {other.row_at(seen.begin, head.first, head.end), other.row_at(seen.end, head.first, head.end)};
+    }
+    Range const first{begin, own[other[head.first].end - 1].positions().end},
+        last{own[other[tail.first].first].position, end};
+    return {other.row_at(inner_bound(first).begin, head.first, head.end),
+            other.row_at(inner_bound(last).end, tail.first, tail.end)};
   }
 
   RowRuns queries_, keys_;

@@ -18,22 +18,26 @@ struct CausalKeys {
 };
 
 /// Calls `visit(positions)` for each part of `keys` that queries of some pieces see, which are all of its
-/// document and in the order of their tokens. `keys_of` is as CausalKeys: of later queries it begins no
-/// earlier.
+/// document. The parts come in the order of their positions, and no position is in two; where later queries
+/// see earlier keys two may touch. `keys_of` is as CausalKeys. A pass over the queries for each part.
 template <class KeysOf, class Visit>
 void for_each_seen(Piece const& keys, std::span<Piece const> queries, KeysOf const& keys_of, Visit visit) {
-  Range part{keys.begin, keys.begin};
-  for (Piece const& piece : queries) {
-    Range const seen = keys_of(piece.positions());
-    Range const wanted{std::max(seen.begin, part.end), std::min(seen.end, keys.positions().end)};
-    if (wanted.empty()) continue;
-    if (wanted.begin > part.end) {
-      if (!part.empty()) visit(part);
-      part.begin = wanted.begin;
+  for (Range left = keys.positions(); !left.empty();) {
+    Range part;
+    std::int64_t end = left.begin;
+    for (Piece const& piece : queries) {
+      Range const seen = keys_of(piece.positions());
+      Range const wanted{std::max(seen.begin, left.begin), std::min(seen.end, left.end)};
+      if (wanted.empty()) continue;
+      end = std::max(end, wanted.end);
+      if (part.empty() || wanted.end < part.begin)
+        part = wanted;
+      else if (wanted.begin <= part.end)
+        part = part.joined(wanted);
     }
-    part.end = wanted.end;
+    if (!part.empty()) visit(part);
+    left = {std::max(part.end, left.begin), end};
   }
-  if (!part.empty()) visit(part);
 }
 
 /// Calls `visit(pieces)` for each document of a rank's pieces, with those of it.

@@ -102,9 +102,11 @@ class Mpi {
     std::int64_t batch;
   };
 
-  /// What a tag tells of an origin: another batch is as good as another step.
+  /// What a tag tells of an origin: another batch is as good as another step of another object. The lowest
+  /// bit of a batch says only that it is one.
   static Origin told(Origin origin, std::int64_t batch) {
-    origin.step += static_cast<int>(batch & 0xfffff);
+    origin.step += static_cast<int>(batch >> 1 & 0xfffff);
+    if (origin.object >= 0) origin.object += static_cast<int>(batch >> 21 & 0xfffff);
     return origin;
   }
 

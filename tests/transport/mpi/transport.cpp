@@ -228,6 +228,30 @@ TEST_CASE("a message of another call than the awaited one is refused, with both"
   }
 }
 
+TEST_CASE("a message of another batch than the awaited one is refused") {
+  int* largest_tag = nullptr;
+  int found = 0;
+  MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &largest_tag, &found);
+  if (processes() < 2 || !found || *largest_tag < std::numeric_limits<int>::max()) return;
+  for (std::int64_t const other : {0, 2, 256, 1 << 10, 1 << 21, 1 << 24, 1 << 29}) {
+    CAPTURE(other);
+    InPieces world(2);
+    none_complains(world.run([&](Mpi& mpi) -> std::string {
+      static Bytes bytes(10000);
+      auto const size = static_cast<std::int64_t>(bytes.size());
+      auto const cause =
+          text("rank 0 has planned other documents than rank 1, or is in another call than it: ",
+               "kv of step 3 of the forward of object 2 is awaited");
+      if (mpi.rank() == 0) {
+        Status const end = group(mpi, {{bytes.data(), size, 1, "kv", 3, 2, false, 41}}, {});
+        return end.ok() ? "" : broken(mpi, 1, cause);  // MPI may have taken it
+      }
+      Status const end = group(mpi, {}, {{bytes.data(), size, 0, "kv", 3, 2, false, 41 ^ other}});
+      return expect(end, other == 0 ? "ok" : cause, [&] { return other == 0 ? "" : broken(mpi, 1, cause); });
+    }));
+  }
+}
+
 TEST_CASE("late is blamed who did not send, before who did not take what was sent") {
   if (processes() < 3) return;
   Whole world(3, milliseconds(150));
