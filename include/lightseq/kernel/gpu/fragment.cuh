@@ -70,18 +70,19 @@ __device__ __forceinline__ void hide(float (&scores)[Size], RowPair const& rows,
 }
 
 /// Gives -inf to the scores of pairs that the mask hides, where a thread's two rows are keys and its columns
-/// the queries from `first` of their segment on; and to scores past the end of the keys.
+/// the queries from `first` of their segment on; and to scores past the end of the keys or of the queries.
 template <int Size, Mask M>
 __device__ __forceinline__ void hide_keys(float (&scores)[Size], RowPair const& keys,
                                           LaunchSegment const& queries, int first, M const& mask) {
   SeeingQueries<M> const seen_by[2] = {{mask, keys.position(0)}, {mask, keys.position(1)}};
   bool const exists[2] = {keys.exists(0), keys.exists(1)};
-  int const position = queries.position(first + static_cast<int>(threadIdx.x) % 4 * 2);
-  int const last_position = queries.position(queries.count - 1);
+  int const row = first + static_cast<int>(threadIdx.x) % 4 * 2, columns = queries.count - row;
+  int const position = queries.position(row), last_position = queries.position(queries.count - 1);
 #pragma unroll
   for (int i = 0; i < Size; ++i) {
-    int const query = min(position + (i / 4 * 8 + i % 2) * queries.stride, last_position);
-    bool const visible = seen_by[i / 2 % 2](query) & exists[i / 2 % 2];
+    int const step = i / 4 * 8 + i % 2;
+    int const query = min(position + step * queries.stride, last_position);
+    bool const visible = seen_by[i / 2 % 2](query) & exists[i / 2 % 2] & (step < columns);
     scores[i] = visible ? scores[i] : -OnlineSoftmax::infinity;
   }
 }

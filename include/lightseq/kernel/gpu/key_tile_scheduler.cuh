@@ -208,7 +208,7 @@ struct QueryTileIterator {
     Cover const cover =
         asked ? cover_within(mask, queries[segment].hull(row, rows), Range(keys)) : Cover::none;
     visible = __ballot_sync(~0u, cover != Cover::none);
-    // A short tile is cut: zeros, for the rows that it lacks, times a key that is not finite are NaN.
+    // The rows that a short tile lacks are hidden too: zeros times a key that is not finite are NaN.
     partial = __ballot_sync(~0u, cover == Cover::partial || (cover == Cover::full && rows < QueryRows));
     return true;
   }
