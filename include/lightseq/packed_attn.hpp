@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "lightseq/core/abi.hpp"
@@ -89,6 +90,9 @@ template <int HeadDim, Mask Inner, class Traits>
 class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
     : public AttentionRank<HeadDim, PackedRows<Inner>, Traits> {
   using Rank = AttentionRank<HeadDim, PackedRows<Inner>, Traits>;
+  static_assert(std::is_trivially_copyable_v<Inner>,
+                "lightseq: the mask within packed documents is copied into the kernels of each step: it "
+                "holds no list");
   using typename Rank::Kernels, typename Rank::Queue;
 
  public:
