@@ -120,7 +120,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   }
 
   /// The same with the caller's own table, in any order: Piece's first four members count. It allocates where
-  /// documents are cut far more often than by balanced packing.
+  /// documents are cut far more often than by balanced packing; where that fails it gives a sentence, too.
   [[nodiscard]] Text plan(DocumentEnds const& documents, std::span<Piece const> table,
                           PackedBatch& batch) noexcept {
     Text fault = documents.fault(part_.problem.max_documents, part_.problem.seqlen);
@@ -272,8 +272,13 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
       fault = Text("a rank owns ") + pieces.max_rows() + " tokens, and there is room for " + max_rows_;
     if (!fault.empty()) return pieces.clear(), fault;
     batch.note(documents, with_table);
-    batch.plan_.assign(pieces, [this](Range const& queries) { return keys_within(inner_, queries); });
-    return {};
+    try {
+      batch.plan_.assign(pieces, [this](Range const& queries) { return keys_within(inner_, queries); });
+    } catch (...) {  // only a table may need more than was allocated
+      fault = thrown_text();
+      batch.plan_.clear(), pieces.clear();
+    }
+    return fault;
   }
 
   /// Whether a batch has room for what this object plans, and holds what is planned for its mask.
