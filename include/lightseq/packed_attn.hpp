@@ -89,6 +89,13 @@ class PackedBatch {
 template <int HeadDim, Mask Inner, class Traits>
 class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
     : public AttentionRank<HeadDim, PackedRows<Inner>, Traits> {
+  static_assert(!HasData<Inner> && std::is_trivially_copyable_v<Inner>,
+                "lightseq: PackedRing carries no list to kernels: the mask within documents is trivially "
+                "copyable and has no data of its own");
+  static_assert(
+      Comparable<Inner>,
+      "lightseq: ranks cannot compare this mask, as it holds floats, padding or containers: give it "
+      "'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
   using Rank = AttentionRank<HeadDim, PackedRows<Inner>, Traits>;
   static_assert(std::is_trivially_copyable_v<Inner>,
                 "lightseq: the mask within packed documents is copied into the kernels of each step: it "
@@ -132,7 +139,9 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   /// of a document that differs. A collective call, for where messages do not tell: over NCCL, and for ranks
   /// that exchange none. Over other transports a message of another batch ends its call before it is
   /// attended. A rank without a plan takes part as one without documents. It may allocate and wait; after a
-  /// disagreement a transport may be failed, see Agrees.
+  /// disagreement a transport may be failed, see Agrees. Local does not wait here: it is ok on the ranks that
+  /// come first, and they hear of a disagreement in their next call. A rank that is still constructing its
+  /// object hears of it there.
   Status agree(PackedBatch const& batch) {
     bool const planned = batch.planned() && is_own(batch);
     Fingerprint fingerprint;

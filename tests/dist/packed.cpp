@@ -91,6 +91,8 @@ TEST_CASE("packs of documents equal dense attention, however they are dealt out"
   packs_equal_dense(random, {.seqlen = 150, .heads = 4, .kv_heads = 2});
   packs_equal_dense<Bf16Traits>(random, {.batch = 2, .seqlen = 90, .heads = 2, .kv_heads = 1, .scale = 0.7f});
   packs_equal_dense<DefaultTraits, Full>(random, {.seqlen = 80, .heads = 2});
+  packs_equal_dense<GpuLike>(random, {.seqlen = 97, .heads = 2, .kv_heads = 1});
+  packs_equal_dense<DefaultTraits, PrefixLm>(random, {.seqlen = 60, .heads = 2}, {5});
   packs_equal_dense<DefaultTraits, SlidingWindow>(random, {.seqlen = 120, .heads = 2}, {17, 3});
   packs_equal_dense<DefaultTraits, BoundedWithin>(random, {.seqlen = 80, .heads = 2}, {{{5, 30}, {2, 25}}});
   packs_equal_dense<DefaultTraits, Mirrored>(random, {.seqlen = 80, .heads = 2}, {40, 5});

@@ -158,7 +158,7 @@ struct [[nodiscard]] Status {
         return Text("rank ") + peer + " has planned other documents than rank " + rank +
                ", or is in another call than it: " + name + " of " + origin(need) + " is awaited";
       case Code::not_planned:
-        return where + name + " has no plan of this object";
+        return where + name + " was not planned by this object: call its plan() first";
     }
     return where + "unknown code";
   }

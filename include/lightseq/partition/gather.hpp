@@ -20,12 +20,12 @@ void check_room(char const* name, Array const& array, std::int64_t rows, std::in
          rows * width);
 }
 
-/// Copies what a rank's rows have out of a whole sequence's array: tokens, labels, or anything else with
-/// `width` elements a token. `whole` is [pieces.tokens(), width], `own` [pieces.rows(rank), width], without
+/// Copies what a rank's rows have out of a whole sequence's array of `width` elements a token, such as
+/// queries or embeddings. `whole` is [pieces.tokens(), width], `own` [pieces.rows(rank), width], without
 /// gaps; either may be longer. Allocates nothing. Throws Error where one is too short.
 template <std::ranges::contiguous_range Whole, std::ranges::contiguous_range Own>
 requires std::same_as<std::ranges::range_value_t<Whole>, std::ranges::range_value_t<Own>>
-void gather(Pieces const& pieces, int rank, Whole const& whole, Own&& own, std::int64_t width = 1) {
+void gather(Pieces const& pieces, int rank, Whole const& whole, Own&& own, std::int64_t width) {
   check_room("all tokens", whole, pieces.tokens(), width);
   check_room("a rank's tokens", own, pieces.rows(rank), width);
   for (Piece const& piece : pieces.shard(rank))
@@ -37,12 +37,24 @@ void gather(Pieces const& pieces, int rank, Whole const& whole, Own&& own, std::
 /// nothing else there.
 template <std::ranges::contiguous_range Own, std::ranges::contiguous_range Whole>
 requires std::same_as<std::ranges::range_value_t<Whole>, std::ranges::range_value_t<Own>>
-void scatter(Pieces const& pieces, int rank, Own const& own, Whole&& whole, std::int64_t width = 1) {
+void scatter(Pieces const& pieces, int rank, Own const& own, Whole&& whole, std::int64_t width) {
   check_room("a rank's tokens", own, pieces.rows(rank), width);
   check_room("all tokens", whole, pieces.tokens(), width);
   for (Piece const& piece : pieces.shard(rank))
     std::copy_n(std::ranges::data(own) + piece.row * width, piece.rows * width,
                 std::ranges::data(whole) + piece.token * width);
+}
+
+/// The same of arrays with one number a token: tokens, labels, ids.
+template <std::ranges::contiguous_range Whole, std::ranges::contiguous_range Own>
+requires std::integral<std::ranges::range_value_t<Whole>>
+void gather(Pieces const& pieces, int rank, Whole const& whole, Own&& own) {
+  gather(pieces, rank, whole, own, 1);
+}
+template <std::ranges::contiguous_range Own, std::ranges::contiguous_range Whole>
+requires std::integral<std::ranges::range_value_t<Own>>
+void scatter(Pieces const& pieces, int rank, Own const& own, Whole&& whole) {
+  scatter(pieces, rank, own, whole, 1);
 }
 
 /// Fills in the position of each of a rank's rows within its document, which rotary embeddings count by.
