@@ -97,9 +97,6 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
       "lightseq: ranks cannot compare this mask, as it holds floats, padding or containers: give it "
       "'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
   using Rank = AttentionRank<HeadDim, PackedRows<Inner>, Traits>;
-  static_assert(std::is_trivially_copyable_v<Inner>,
-                "lightseq: the mask within packed documents is copied into the kernels of each step: it "
-                "holds no list");
   using typename Rank::Kernels, typename Rank::Queue;
 
  public:
