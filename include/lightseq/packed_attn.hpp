@@ -29,9 +29,13 @@ inline namespace LIGHTSEQ_ABI {
 
 /// A batch of packed documents as one rank knows it: who owns which tokens, and what this rank does. Storage
 /// of the caller's, made by DistAttn::batch() and filled by DistAttn::plan(); any number of them may live at
-/// once, each must outlive the calls that take it until these have returned.
+/// once, each must outlive the calls that take it until these have returned. It moves, and is not copied: a
+/// copy would lack the room that plan() counts on.
 class PackedBatch {
  public:
+  PackedBatch(PackedBatch&&) = default;
+  PackedBatch& operator=(PackedBatch&&) = default;
+
   /// Which tokens each rank owns; see Pieces. This rank's are `pieces().shard(rank)`.
   Pieces const& pieces() const { return pieces_; }
 

@@ -53,6 +53,8 @@ TEST_CASE("calls allocate nothing and cannot throw") {
                                                         std::declval<Gradients<float> const&>(), workspace)));
 }
 
+static_assert(std::movable<PackedBatch> && !std::copy_constructible<PackedBatch>);
+
 TEST_CASE("a plan for which there is no memory is no plan, and the next one may be") {
   using Attn = DistAttn<small_head_dim, Documents<Causal>, PackedRing>;
   constexpr int tokens = 6000;
