@@ -29,9 +29,13 @@ inline namespace LIGHTSEQ_ABI {
 
 /// A batch of packed documents as one rank knows it: who owns which tokens, and what this rank does. Storage
 /// of the caller's, made by DistAttn::batch() and filled by DistAttn::plan(); any number of them may live at
-/// once, each must outlive the calls that take it until these have returned.
+/// once, each must outlive the calls that take it until these have returned. It moves, and is not copied: a
+/// copy would lack the room that plan() counts on.
 class PackedBatch {
  public:
+  PackedBatch(PackedBatch&&) = default;
+  PackedBatch& operator=(PackedBatch&&) = default;
+
   /// Which tokens each rank owns; see Pieces. This rank's are `pieces().shard(rank)`.
   Pieces const& pieces() const { return pieces_; }
 
@@ -124,7 +128,7 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
   }
 
   /// The same with the caller's own table, in any order: Piece's first four members count. It allocates where
-  /// documents are cut far more often than by balanced packing.
+  /// documents are cut far more often than by balanced packing; where that fails it gives a sentence, too.
   [[nodiscard]] Text plan(DocumentEnds const& documents, std::span<Piece const> table,
                           PackedBatch& batch) noexcept {
     Text fault = documents.fault(part_.problem.max_documents, part_.problem.seqlen);
@@ -278,8 +282,13 @@ class DistAttn<HeadDim, Documents<Inner>, PackedRing, Traits>
       fault = Text("a rank owns ") + pieces.max_rows() + " tokens, and there is room for " + max_rows_;
     if (!fault.empty()) return pieces.clear(), fault;
     batch.note(documents, with_table);
-    batch.plan_.assign(pieces, [this](Range const& queries) { return keys_within(inner_, queries); });
-    return {};
+    try {
+      batch.plan_.assign(pieces, [this](Range const& queries) { return keys_within(inner_, queries); });
+    } catch (...) {  // only a table may need more than was allocated
+      fault = thrown_text();
+      batch.plan_.clear(), pieces.clear();
+    }
+    return fault;
   }
 
   /// Whether a batch has room for what this object plans, and holds what is planned for its mask.

@@ -2,6 +2,7 @@
 #include "support/allocations.hpp"
 
 #include "laws/dist_attn.hpp"
+#include "lightseq/packed_attn.hpp"
 
 using namespace lightseq;
 using namespace lightseq::test;
@@ -50,6 +51,34 @@ TEST_CASE("calls allocate nothing and cannot throw") {
                                                        std::declval<Outputs<float> const&>(), workspace)));
   static_assert(noexcept(std::declval<Attn&>().backward(std::declval<BackwardInputs<float> const&>(),
                                                         std::declval<Gradients<float> const&>(), workspace)));
+}
+
+static_assert(std::movable<PackedBatch> && !std::copy_constructible<PackedBatch>);
+
+TEST_CASE("a plan for which there is no memory is no plan, and the next one may be") {
+  using Attn = DistAttn<small_head_dim, Documents<Causal>, PackedRing>;
+  constexpr int tokens = 6000;
+  LocalWorld world(2);
+  Attn attn(world[0], {.seqlen = tokens, .max_documents = 1}, {}, {.max_rows = tokens, .max_pieces = tokens});
+  PackedBatch batch = attn.batch();
+  std::vector<std::int64_t> const ends{tokens};
+  std::vector<Piece> table;  // neighbouring tokens are of different ranks
+  for (int i = 0; i < tokens; ++i) table.push_back({i % 2, 0, i, 1});
+  AllocationCounter const counter;
+  REQUIRE(attn.plan(ends, table, batch).empty());
+  PackedBatch other = attn.batch();
+  REQUIRE(counter.count() > 0);
+  allocations_left = 0;
+  Text const fault = attn.plan(ends, table, other);
+  bool const failed = allocations_left < 0;
+  allocations_left = -1;
+  if (failed) {
+    CHECK(fault.view().find("alloc") != std::string_view::npos);
+    CHECK(!other.planned());
+    CHECK(attn.tokens(other) == 0);
+  }
+  CHECK(attn.plan(ends, table, other).empty());
+  CHECK(other.digest() == batch.digest());
 }
 
 TEST_CASE("the workspace does not grow with the world") {
