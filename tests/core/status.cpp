@@ -76,6 +76,16 @@ TEST_CASE("each code tells its story, with its numbers") {
         .peer = 3},
        "rank 3 sent dq of step 70000 of the backward of object 1, and rank 2 awaits kv of step 0 of the "
        "forward of object 0"},
+      {{.code = Code::other_batch,
+        .subject = "kv",
+        .need = Origin{0, true, 2}.number(),
+        .rank = 2,
+        .step = 2,
+        .peer = 3},
+       "rank 3 has planned other documents than rank 2, or is in another call than it: kv of step 2 of the "
+       "backward of object 0 is awaited"},
+      {{.code = Code::not_planned, .subject = "the batch"},
+       "the batch was not planned by this object: call its plan() first"},
       {{.code = Code::withdrawn, .rank = 4, .said = "for fun"}, "rank 4 has withdrawn: for fun"},
       {{.code = Code::capturing, .subject = "the stream", .rank = 1},
        "rank 1: the stream is being captured into a CUDA graph: what is not enqueued yet is not awaited"},

@@ -173,6 +173,7 @@ TEST_CASE("arrays without room for a rank's rows, or for all tokens, are refused
   std::string const of_rank = "lightseq: the array of a rank's tokens has 11 elements, and 6 rows have 12",
                     of_all = "lightseq: the array of all tokens has 19 elements, and 10 rows have 20";
   CHECK(refusal([&] { gather(pieces, 1, short_whole, to, 2); }) == of_all);
+  CHECK(refusal([&] { gather(pieces, 7, whole, to, 2); }).find("rank 7 has no pieces") != std::string::npos);
   CHECK(refusal([&] { gather(pieces, 1, whole, std::span(to).first(11), 2); }) == of_rank);
   CHECK(refusal([&] { scatter(pieces, 1, short_own, to, 2); }) == of_rank);
   CHECK(refusal([&] { scatter(pieces, 1, own, std::span(to).first(19), 2); }) == of_all);
