@@ -74,7 +74,7 @@ TEST_CASE_TEMPLATE("rows of packed documents show what a scan of their runs show
                    SlidingWindow, test::PrefixLm, test::BoundedWithin, test::Mirrored) {
   std::mt19937_64 random(test::stream_seed(1));
   INFO("LIGHTSEQ_SEED=", test::run_seed());
-  for (int round = 0; round < 12; ++round)
+  for (int round = 0; round < 6; ++round)
     for (Inner const& inner : test::samples<Inner>()) {
       Case const runs(random);
       auto const mask = runs.mask(inner);
