@@ -82,8 +82,7 @@ class PackedExecution {
     std::int64_t rows = 0;
     for (int i = 0; round + 1 < plan_.steps() && i < plan_.groups(round + 1); ++i)
       for (RowTransfer const& t : plan_.group(round + 1, i).sends) rows += t.rows;
-    return rows * part_.extents.element_bytes * 2 * part_.extents.batch * part_.extents.kv_heads *
-           part_.extents.head_dim;
+    return decltype(pass_.own_keys())::bytes(part_.extents, rows);
   }
 
   int groups_returned(int round) const { return returns && round > 1 ? plan_.groups(round - 1) : 0; }

@@ -134,8 +134,8 @@ class PackedPlan {
   static constexpr std::int64_t max_runs(std::int64_t max_pieces) { return 2 * max_pieces; }
 
  private:
-  /// Where a step ends in the lists. Its runs are those of queries, and then those of keys; the same where
-  /// both are alike.
+  /// Where a step ends in the lists. Its runs of queries come first, its runs of keys follow; where both are
+  /// alike they stand once.
   struct End {
     std::size_t runs = 0, groups = 0;
     std::size_t queries = 0, keys = 0;  ///< how many
