@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "bench/support/cuda.cuh"
+#include "bench/support/rates.cuh"
 #include "bench/support/row.hpp"
 #include "examples/support/options.hpp"
 #include "lightseq/core/problem.hpp"
@@ -86,51 +87,11 @@ double pairs(Case const& c) {
   return n * window - window * window / 2;
 }
 
-/// Times what a case enqueues on the default stream.
-class Timer {
- public:
-  explicit Timer(Case const& c)
-      : work_((c.pass == Pass::forward ? 4e-12 : 10e-12) * static_cast<double>(c.batch * c.heads) * pairs(c) *
-              c.dim),
-        least_(c.pass == Pass::forward ? 4 : 2) {}
-
-  /// TFLOP/s of that many calls back to back.
-  template <class F>
-  double rate(F&& f, int calls) const {
-    check(cudaEventRecord(events_[0].get()));
-    for (int i = 0; i < calls; ++i) f();
-    check(cudaEventRecord(events_[1].get()));
-    check(cudaDeviceSynchronize());
-    float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, events_[0].get(), events_[1].get()));
-    return work_ * calls / (1e-3 * milliseconds);
-  }
-
-  template <class F>
-  double burst(F&& f) const {
-    std::vector<double> bursts;
-    for (int i = 0; i < 3; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(350));
-      rate(f, 1);
-      bursts.push_back(rate(f, calls(0.015)));
-    }
-    std::sort(bursts.begin(), bursts.end());
-    return bursts[1];
-  }
-
-  template <class F>
-  double sustained(F&& f) const {
-    rate(f, calls(0.7));
-    return rate(f, calls(1));
-  }
-
- private:
-  int calls(double seconds) const { return std::max(least_, static_cast<int>(seconds * 600 / work_)); }
-
-  std::vector<Event> events_ = make_timers(2);
-  double work_;
-  int least_;
-};
+/// TFLOP of a call.
+double work(Case const& c) {
+  return (c.pass == Pass::forward ? 4e-12 : 10e-12) * static_cast<double>(c.batch * c.heads) * pairs(c) *
+         c.dim;
+}
 
 /// The row of a case, without its rates.
 bench::Row row_of(Case const& c) {
@@ -206,11 +167,11 @@ class Forward {
 template <class Gpu, int HeadDim, class T, class Result, class M>
 void measure_forward(Case const& c, M const& mask) {
   Forward<typename Gpu::template Forward<HeadDim, T, Result, M>, HeadDim, T, Result, M> forward(c, mask);
-  Timer const timer(c);
-  timer.rate(forward, 2);
+  bench::Rates const rates(work(c), c.pass == Pass::forward ? 4 : 2);
+  rates.rate(forward, 2);
   bench::Row row = row_of(c);
-  row("burst", timer.burst(forward));
-  if (!c.brief) row("sustained", timer.sustained(forward));
+  row("burst", rates.burst(forward));
+  if (!c.brief) row("sustained", rates.sustained(forward));
   row.print();
 }
 
@@ -246,11 +207,11 @@ void measure_backward(Case const& c, M const& mask) {
     check(row_ops::copy<HeadDim>(Tensor<float const>(dq_sums.data()), Tensor<T>(dq.data()), shape, nullptr));
   };
 
-  Timer const timer(c);
-  timer.rate(all, 1);
+  bench::Rates const rates(work(c), c.pass == Pass::forward ? 4 : 2);
+  rates.rate(all, 1);
   bench::Row row = row_of(c);
-  row("main", timer.burst(main_part))("burst", timer.burst(all));
-  if (!c.brief) row("sustained", timer.sustained(all));
+  row("main", rates.burst(main_part))("burst", rates.burst(all));
+  if (!c.brief) row("sustained", rates.sustained(all));
   row.print();
 }
 

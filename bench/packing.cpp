@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How balanced packing deals out packs of documents: the cost of the costliest rank over the mean, the rows
-// that ranks receive, how well ranks keep pace in a simulated forward, and what planning takes. Prints a row
-// a kind of pack and world; --help lists the options.
+// that ranks receive, how well ranks keep pace in both passes, simulated on H100s in one NVLink domain, and
+// what planning takes. Prints a row a kind of pack and world; --help lists the options.
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -14,11 +14,12 @@
 #include <string_view>
 #include <vector>
 
-#include "bench/support/packed_time.hpp"
 #include "bench/support/packs.hpp"
 #include "bench/support/row.hpp"
 #include "examples/support/options.hpp"
+#include "lightseq/mask/causal.hpp"
 #include "lightseq/partition/balanced_packing.hpp"
+#include "lightseq/predict/simulate_packed.hpp"
 #include "lightseq/schedule/packed_plan.hpp"
 
 using namespace lightseq;
@@ -52,6 +53,9 @@ struct Planner {
       : packing({documents, tokens, world}), pieces(world, BalancedPacking::max_pieces(documents, world)) {}
 };
 
+/// 32 heads that share 8 of keys, of 128 dimensions in bfloat16.
+constexpr Extents extents{.batch = 1, .heads = 32, .kv_heads = 8, .head_dim = 128, .element_bytes = 2};
+
 /// The means over some packs, and the worst balance and the longest planning.
 void measure(std::string_view kind, int world, std::int64_t shard, int packs, double slack) {
   std::mt19937_64 random(42);
@@ -59,7 +63,7 @@ void measure(std::string_view kind, int world, std::int64_t shard, int packs, do
   Planner planner(tokens, tokens, world);
   PackingOptions const options{.slack = static_cast<std::int64_t>(slack * static_cast<double>(shard))};
   bench::PackFigures mean;
-  bench::PackedTime pace;
+  double forward = 0, backward = 0, steps = 0;
   double worst = 0, longest = 0, documents = 0;
   for (int i = 0; i < packs; ++i) {
     std::vector<std::int64_t> const ends = bench::pack(kind, tokens, world, random);
@@ -71,13 +75,17 @@ void measure(std::string_view kind, int world, std::int64_t shard, int packs, do
     mean.max_over_mean += f.max_over_mean / packs, mean.received += f.received / packs;
     mean.most_received += f.most_received / packs, mean.most_sent += f.most_sent / packs;
     mean.pieces += f.pieces / packs;
-    bench::PackedTime const t = bench::PackedSimulation(ends, planner.pieces).run();
-    pace.efficiency += t.efficiency / packs, pace.steps += t.steps / packs, pace.groups += t.groups / packs;
+    auto const plans = packed_plans(ends, tokens, world, Causal{}, {.slack = options.slack});
+    auto const efficiency = [&](Pass pass) {
+      return simulate(plans, Causal{}, pass, extents, {.inside = {370e9, 5e-6}}, h100()).work_fraction();
+    };
+    forward += efficiency(Pass::forward) / packs, backward += efficiency(Pass::backward) / packs;
+    steps += static_cast<double>(plans[0].steps()) / packs;
   }
   bench::Row()("pack", std::string(kind))("world", world)("shard", shard)("slack", slack)(
       "documents", documents)("max_over_mean", mean.max_over_mean)("worst", worst)("received", mean.received)(
       "most_received", mean.most_received)("most_sent", mean.most_sent)("pieces", mean.pieces)(
-      "partition_ms", longest)("efficiency", pace.efficiency)("steps", pace.steps)("groups", pace.groups)
+      "partition_ms", longest)("forward", forward)("backward", backward)("steps", steps)
       .print();
 }
 

@@ -4,10 +4,11 @@
 cmake_minimum_required(VERSION 3.25)
 
 if(NOT CMAKE_SCRIPT_MODE_FILE)
-  # lightseq_standard_test(NAME HEADERS SOURCE COMMAND...): a test; the others are extensions.
+  # lightseq_standard_test(NAME HEADERS SOURCE COMMAND...): a test of the headers whose paths end so; SOURCE is an
+  # extension.
   function(lightseq_standard_test name headers_are source_is)
     set(headers ${lightseq_headers})
-    list(FILTER headers INCLUDE REGEX "\\.${headers_are}$")
+    list(FILTER headers INCLUDE REGEX "${headers_are}$")
     set(compile ${ARGN} -std=c++17 -I ${PROJECT_SOURCE_DIR}/include)
     foreach(library IN ITEMS mpi:MPI::MPI_CXX nccl:NCCL::NCCL nccl:CUDA::cudart)
       string(REGEX MATCH "^([a-z]+):(.+)$" library ${library})

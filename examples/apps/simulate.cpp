@@ -1,23 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 // Predicts what attention over a split sequence costs on a cluster that need not exist: ranks schedules,
 // draws their timelines, and fills tables over worlds and lengths. `simulate --help` lists the options.
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <functional>
 #include <map>
+#include <random>
 #include <set>
 #include <sstream>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "examples/support/options.hpp"
+#include "examples/support/packs.hpp"
 #include "lightseq/lightseq.hpp"
+#include "lightseq/mask/documents.hpp"
 #include "lightseq/predict/advise.hpp"
+#include "lightseq/predict/advise_packed.hpp"
 #include "lightseq/predict/calibration.hpp"
 #include "lightseq/trace/chrome_trace.hpp"
 #include "lightseq/trace/gantt.hpp"
 
 using namespace lightseq;
+
+std::string names_of_packs() {
+  std::string names;
+  for (char const* const name : support::random_packs) names.append(names.empty() ? "" : ", ").append(name);
+  return names;
+}
 
 support::Options options({
     {"--world", "8", "GPUs; a list such as 8,64 gives a table"},
@@ -28,9 +41,13 @@ support::Options options({
     {"--batch", "1", "sequences"},
     {"--mask", "Causal", names_of<Masks>()},
     {"--window", "4096", "keys that a query sees, of masks such as SlidingWindow"},
+    {"--documents", "",
+     "packs documents, causal within: a kind of random packs, which are " + names_of_packs() +
+         "; or a list of lengths, taken again and again until the sequence is full"},
     {"--pass", "both", "forward, backward or both"},
-    {"--schedule", "Ring,Balanced,ZigzagRing",
-     "which to draw or to tabulate: all, or a list of " + names_of<Schedules>()},
+    {"--schedule", "Ring,Balanced,ZigzagRing,PackedRing",
+     "which to draw or to tabulate: all, or a list of " + names_of<Schedules>() +
+         "; PackedRing serves --documents alone"},
     {"--route", "owner", "owner, neighbour (relays) or, in tables, best; two-level rings always relay"},
     {"--ranks-per-node", "8", "GPUs of a node; a world of fewer is one node"},
     {"--inside-gbs", "370", "GB/s each way inside a node"},
@@ -59,7 +76,24 @@ struct Case {
   Topology topology = {};
   ComputeModel compute = {};
   std::vector<Pass> passes;
+  std::vector<std::int64_t> ends;  ///< of documents; none: the sequence is not packed
 };
+
+/// The ends of the documents that were asked for: of random packs always the same ones.
+std::vector<std::int64_t> document_ends(std::int64_t seqlen, int world) {
+  std::string const& text = options.text("--documents");
+  if (text.empty()) return {};
+  options.whole_numbers("--seqlen", 1, largest<std::int32_t>);  // a pack has no more tokens
+  std::mt19937_64 random(42);
+  auto const& kinds = support::random_packs;
+  if (std::find(kinds.begin(), kinds.end(), text) != kinds.end())
+    return support::pack(text, seqlen, world, random);
+  if (text.find_first_not_of("0123456789,") != text.npos)
+    fail("--documents is '", text, "', it must be a list of lengths or one of ", names_of_packs());
+  auto const lengths = options.whole_numbers("--documents", 1, most_tokens);
+  return support::ends_of(seqlen,
+                          [&, next = std::size_t{0}]() mutable { return lengths[next++ % lengths.size()]; });
+}
 
 Case make_case(std::int64_t world, std::int64_t seqlen, std::int64_t kv_heads) {
   Case c;
@@ -72,19 +106,19 @@ Case make_case(std::int64_t world, std::int64_t seqlen, std::int64_t kv_heads) {
                          .kv_heads = kv_heads},
                         dim);
   c.extents = {c.problem.batch, c.problem.heads, c.problem.kv_heads, dim, sizeof(bfloat16)};
-  auto const per_node = static_cast<int>(options.whole("--ranks-per-node", -1e9, 1e9));
-  c.topology = {.ranks_per_node = per_node > c.world ? c.world : per_node,
-                .inside = {1e9 * options.number("--inside-gbs"), 1e-6 * options.number("--inside-us")},
-                .between = {1e9 * options.number("--between-gbs"), 1e-6 * options.number("--between-us")},
-                .sharing = options.choice<Sharing>(
-                    "--sharing", {{"none", Sharing::none}, {"rank", Sharing::rank}, {"node", Sharing::node}}),
-                .exchange_units = static_cast<int>(options.whole("--exchange-sms", -1e6, 1e6))};
-  if (per_node == 0) fail("--ranks-per-node is 0, it must be at least 1");
+  auto const per_node = static_cast<int>(options.whole("--ranks-per-node", 1, 1e9));
+  c.topology = {
+      .ranks_per_node = per_node > c.world ? c.world : per_node,
+      .inside = {1e9 * options.number("--inside-gbs", 1e-9), 1e-6 * options.number("--inside-us", 0)},
+      .between = {1e9 * options.number("--between-gbs", 1e-9), 1e-6 * options.number("--between-us", 0)},
+      .sharing = options.choice<Sharing>(
+          "--sharing", {{"none", Sharing::none}, {"rank", Sharing::rank}, {"node", Sharing::node}}),
+      .exchange_units = static_cast<int>(options.whole("--exchange-sms", 0, 1e6))};
   c.topology = validated(c.topology, c.world);
   c.compute = h100();
-  c.compute.forward_flops = 1e12 * options.number("--forward-tflops");
-  c.compute.backward_flops = 1e12 * options.number("--backward-tflops");
-  c.compute.launch = 1e-6 * options.number("--launch-us");
+  c.compute.forward_flops = 1e12 * options.number("--forward-tflops", 1e-9);
+  c.compute.backward_flops = 1e12 * options.number("--backward-tflops", 1e-9);
+  c.compute.launch = 1e-6 * options.number("--launch-us", 0);
   c.compute.peak_flops = 1e12 * options.number("--peak-tflops", 1e-9);
   if (std::string const& path = options.text("--calibration"); !path.empty()) {
     std::ifstream file(path);
@@ -97,13 +131,19 @@ Case make_case(std::int64_t world, std::int64_t seqlen, std::int64_t kv_heads) {
   c.passes = options.choice<std::vector<Pass>>("--pass", {{"forward", {Pass::forward}},
                                                           {"backward", {Pass::backward}},
                                                           {"both", {Pass::forward, Pass::backward}}});
+  c.ends = document_ends(seqlen, c.world);
   return c;
 }
 
 /// Calls f(mask) with the mask that was asked for.
 template <class F>
-void with_mask(F f) {
+void with_mask(Case const& c, F f) {
   auto const window = options.whole("--window", 1, most_tokens);
+  if (!c.ends.empty()) {
+    if (options.text("--mask") != Causal::name)
+      fail("--mask is ", options.text("--mask"), ", but --documents are causal within");
+    return f(Documents<Causal>(c.ends));
+  }
   std::map<std::string, std::function<void()>> masks;
   for_each_type<Masks>([&]<class M>() { masks[std::string(M::name)] = [&] { f(mask_seeing<M>(window)); }; });
   options.choice("--mask", masks)();
@@ -113,10 +153,11 @@ void with_mask(F f) {
 std::set<std::string> chosen_schedules() {
   std::set<std::string> all, chosen;
   for_each_type<Schedules>([&]<class S>() { all.insert(std::string(S::name)); });
+  all.insert(PackedRing::name);
   if (options.text("--schedule") == "all") return all;
   for (std::string const& name : options.list("--schedule")) {
     if (all.count(name) == 0) {
-      fail("--schedule: there is no ", name, "; there are ", names_of<Schedules>());
+      fail("--schedule: there is no ", name, "; there are ", names_of<Schedules>(), ", ", PackedRing::name);
     }
     chosen.insert(name);
   }
@@ -131,18 +172,35 @@ std::vector<Route> routes(bool relays_always) {
   return relays_always ? std::vector<Route>{Route::neighbour} : asked;
 }
 
+/// Calls visit(name, simulate) for each of these schedules that serves the mask, by each route that was asked
+/// for; `simulate(pass, with_timeline)` simulates it.
+template <Mask M, class Visit>
+void for_each_way(Case const& c, M const& mask, std::set<std::string> const& chosen, Visit visit) {
+  for_each_schedule(c.world, c.topology.ranks_per_node, [&]<class S>(S const& schedule) {
+    std::string const name(S::name);
+    if (chosen.count(name) == 0) return;
+    for (Route const route : routes(HasNodes<S>)) {
+      Planner const planner(schedule, mask, c.world, c.problem.seqlen, route);
+      if (!serves_mask(planner)) return;
+      visit(name, [&](Pass pass, bool with_timeline) {
+        return simulate(planner, pass, c.extents, c.topology, c.compute, with_timeline);
+      });
+    }
+  });
+  if (c.ends.empty() || chosen.count(PackedRing::name) == 0) return;
+  auto const plans = packed_plans(c.ends, c.problem.seqlen, c.world);
+  visit(PackedRing::name, [&](Pass pass, bool with_timeline) {
+    return simulate(plans, Causal{}, pass, c.extents, c.topology, c.compute, with_timeline);
+  });
+}
+
 /// Calls visit(name, simulation) for each schedule that was asked for and serves the mask, in the order
 /// asked.
 template <Mask M, class Visit>
 void for_each_timeline(Case const& c, M const& mask, Pass pass, Visit visit) {
-  auto const chosen = chosen_schedules();
   std::map<std::string, Simulation> done;
-  for_each_schedule(c.world, c.topology.ranks_per_node, [&]<class S>(S const& schedule) {
-    std::string const name(S::name);
-    if (chosen.count(name) == 0) return;
-    Planner const planner(schedule, mask, c.world, c.problem.seqlen, routes(HasNodes<S>).front());
-    if (!serves_mask(planner)) return;
-    done.emplace(name, simulate(planner, pass, c.extents, c.topology, c.compute, true));
+  for_each_way(c, mask, chosen_schedules(), [&](std::string const& name, auto const& simulate) {
+    if (done.count(name) == 0) done.emplace(name, simulate(pass, true));
   });
   if (options.text("--schedule") != "all")
     for (std::string const& name : options.list("--schedule"))
@@ -155,6 +213,21 @@ std::string percent(double share) {
   char text[32];
   std::snprintf(text, sizeof text, "%.1f %%", 100 * share);
   return text;
+}
+
+/// The efficiencies of a pass's steps.
+std::string steps_text(char const* pass, std::vector<double> const& steps) {
+  std::string text;
+  for (double const step : steps)
+    text += (text.empty() ? pass : "") + (' ' + std::to_string(std::lround(100 * step)));
+  return text.empty() ? text : text + " %";
+}
+
+/// The same of both passes.
+std::string steps_text(Advice const& a) {
+  std::string const forward = steps_text("forward", a.forward_steps),
+                    backward = steps_text("backward", a.backward_steps);
+  return "work in each step: " + forward + (backward.empty() ? "" : ", ") + backward;
 }
 
 std::string milliseconds(double seconds) {
@@ -180,6 +253,14 @@ void write(char const* option, std::string const& text) {
   if (!(file << text).flush()) fail(option, ": cannot write ", options.text(option));
 }
 
+/// What the pack is, in words.
+std::string documents_text(Case const& c) {
+  DocumentEnds const documents(c.ends);
+  std::int64_t longest = 0;
+  for (std::int64_t d = 0; d < documents.count(); ++d) longest = std::max(longest, documents.length(d));
+  return sentence(documents.count(), " documents of up to ", longest, " tokens");
+}
+
 template <Mask M>
 std::string report(Case const& c, M const& mask, std::vector<Advice> const& ranking) {
   std::ostringstream html;
@@ -198,7 +279,8 @@ std::string report(Case const& c, M const& mask, std::vector<Advice> const& rank
           "</style>\n</head>\n<body>\n<h1>Attention over a split sequence</h1>\n<p>"
        << c.problem.seqlen << " tokens on " << c.world << " GPUs, " << c.topology.ranks_per_node
        << " in a node; " << c.problem.heads << " query and " << c.problem.kv_heads
-       << " key/value heads of dim " << c.extents.head_dim << ", mask " << options.text("--mask") << ". "
+       << " key/value heads of dim " << c.extents.head_dim << ", "
+       << (c.ends.empty() ? "mask " + options.text("--mask") : documents_text(c)) << ". "
        << options.text("--inside-gbs") << " GB/s inside nodes, " << options.text("--between-gbs")
        << " GB/s between them. Simulated.</p>\n<h2>Ranking</h2>\n<div class=\"wide\"><table>\n"
           "<tr><th>schedule</th><th>route</th><th>forward</th><th>backward</th><th>waits for messages</th>"
@@ -214,6 +296,9 @@ std::string report(Case const& c, M const& mask, std::vector<Advice> const& rank
        << ".</p>\n<details><summary>And the others</summary>\n<ul>\n";
   for (Advice const& a : ranking)
     if (&a != &ranking.front()) html << "<li>" << a.why << "</li>\n";
+  html << "</ul></details>\n<details><summary>And their steps: how much of the ranks' time is "
+          "work</summary>\n<ul>\n";
+  for (Advice const& a : ranking) html << "<li>" << a.name() << ": " << steps_text(a) << "</li>\n";
   html << "</ul></details>\n";
   for (Pass const pass : c.passes)
     html << "<h2>" << (pass == Pass::forward ? "Forward" : "Backward") << "</h2>\n<div class=\"wide\">\n"
@@ -232,16 +317,28 @@ void show(Case const& c, M const& mask) {
   auto const progress = [&](Advice const& a) {
     if (c.world >= 256) std::fprintf(stderr, "\r%d ways simulated, %-30s", ++ways, a.name().c_str());
   };
-  auto const ranking = advise(c.problem, static_cast<int>(c.extents.head_dim), c.extents.element_bytes, mask,
-                              c.world, c.topology, c.compute, backward, progress);
+  auto const ask = [&](auto const& advise) {
+    return advise(c.problem, static_cast<int>(c.extents.head_dim), c.extents.element_bytes, mask, c.world,
+                  c.topology, c.compute, backward, progress);
+  };
+  std::vector<Advice> ranking;
+  if constexpr (std::is_same_v<M, Documents<Causal>>) {
+    ranking = ask([](auto const&... given) { return advise_packed(given...); });
+    std::printf("%s\n", documents_text(c).c_str());
+  } else {
+    ranking = ask([](auto const&... given) { return advise(given...); });
+  }
   if (ways > 0) std::fprintf(stderr, "\n");
   std::printf("%-20s %-10s %12s %12s %10s %12s\n", "schedule", "route", "forward", "backward", "sent",
               "workspace");
-  for (Advice const& a : ranking)
+  for (Advice const& a : ranking) {
     std::printf("%-20s %-10s %12s %12s %7lld MB %9lld MB\n    %s\n", a.schedule.c_str(),
                 a.route == Route::owner ? "owner" : "neighbour", milliseconds(a.forward_seconds).c_str(),
                 milliseconds(a.backward_seconds).c_str(), static_cast<long long>(a.bytes_sent / 1000000),
                 static_cast<long long>(a.workspace_bytes / 1000000), a.why.c_str());
+    if (std::max(a.forward_steps.size(), a.backward_steps.size()) <= 18)
+      std::printf("    %s\n", steps_text(a).c_str());
+  }
   if (!options.text("--svg").empty()) write("--svg", picture(c, mask, c.passes.front()));
   if (!options.text("--html").empty()) write("--html", report(c, mask, ranking));
   if (!options.text("--trace").empty()) {
@@ -256,27 +353,24 @@ void show(Case const& c, M const& mask) {
 
 /// The efficiency of a schedule over the passes, with the best of the routes; -1 if it does not serve the
 /// mask.
-template <Schedule S, Mask M>
-double efficiency(Case const& c, S const& schedule, M const& mask) {
+template <Mask M>
+double efficiency(Case const& c, std::string const& schedule, M const& mask) {
   double best = -1;
-  for (Route const route : routes(HasNodes<S>)) {
-    Planner const planner(schedule, mask, c.world, c.problem.seqlen, route);
-    if (!serves_mask(planner)) return -1;
+  for_each_way(c, mask, {schedule}, [&](std::string const&, auto const& simulate) {
     double flops = 0, seconds = 0;
     for (Pass const pass : c.passes) {
-      Simulation const s = simulate(planner, pass, c.extents, c.topology, c.compute);
+      Simulation const s = simulate(pass, false);
       flops += s.flops;
       seconds += s.makespan;
     }
     best = std::max(best, flops / (seconds * c.world * c.compute.peak_flops));
-  }
+  });
   return best;
 }
 
 /// A Markdown table of efficiencies in percent: a row for each world and schedule, a column for each length,
 /// in it one number for each number of key/value heads.
-template <Mask M>
-void tabulate(M const& mask) {
+void tabulate() {
   auto const worlds = options.whole_numbers("--world", 1, most_ranks),
              lengths = options.whole_numbers("--seqlen", 1, most_tokens),
              kv_heads = options.whole_numbers("--kv-heads", 1, most_heads);
@@ -301,9 +395,7 @@ void tabulate(M const& mask) {
           double value = -1;
           std::fprintf(stderr, "\r%zu of %zu: %d GPUs, %lld tokens, %-20s", ++cell, cells, c.world,
                        static_cast<long long>(length), name.c_str());
-          for_each_schedule(c.world, c.topology.ranks_per_node, [&]<class S>(S const& schedule) {
-            if (S::name == name) value = efficiency(c, schedule, mask);
-          });
+          with_mask(c, [&](auto const& mask) { value = efficiency(c, name, mask); });
           char number_text[16] = "-";
           if (value >= 0) served.insert(name);
           if (value >= 0) std::snprintf(number_text, sizeof number_text, "%.1f", 100 * value);
@@ -325,17 +417,16 @@ int run() {
   for (auto const& [option, most] :
        {std::pair{"--world", most_ranks}, {"--seqlen", most_tokens}, {"--kv-heads", most_heads}})
     cases *= options.whole_numbers(option, 1, most).size();
-  with_mask([&](auto const& mask) {
-    if (cases > 1) {
-      for (char const* const option : {"--svg", "--trace", "--html"})
-        if (!options.text(option).empty()) fail(option, " draws one case, not a table of ", cases);
-      return tabulate(mask);
-    }
-    show(make_case(options.whole_numbers("--world", 1, most_ranks).front(),
-                   options.whole_numbers("--seqlen", 1, most_tokens).front(),
-                   options.whole_numbers("--kv-heads", 1, most_heads).front()),
-         mask);
-  });
+  if (cases > 1) {
+    for (char const* const option : {"--svg", "--trace", "--html"})
+      if (!options.text(option).empty()) fail(option, " draws one case, not a table of ", cases);
+    tabulate();
+  } else {
+    Case const c = make_case(options.whole_numbers("--world", 1, most_ranks).front(),
+                             options.whole_numbers("--seqlen", 1, most_tokens).front(),
+                             options.whole_numbers("--kv-heads", 1, most_heads).front());
+    with_mask(c, [&](auto const& mask) { show(c, mask); });
+  }
   return 0;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -28,17 +29,17 @@ inline namespace LIGHTSEQ_ABI {
 /// k^T, where the mask is visible) v. Every rank of the transport constructs it alike and makes the same
 /// calls in the same order. It owns no memory: the caller brings the tensors of the rank's own tokens and a
 /// workspace. Source of the schedule and of the backward without a second forward: DistFlashAttn, arXiv
-/// 2310.03294. For PackedRing, which plans for each batch of packed documents, see packed_attn.hpp.
+/// 2310.03294. For PackedRing, which plans for each batch of packed documents, see packed_attn.hpp; for
+/// ChunkRing, which balances any mask, chunk_attn.hpp.
 template <int HeadDim, Mask M, AnySchedule S, class Traits = DefaultTraits>
 class DistAttn : public AttentionRank<HeadDim, MaskView<M>, Traits> {
   using Rank = AttentionRank<HeadDim, MaskView<M>, Traits>;
-  static_assert(Schedule<S>,
+  static_assert(!std::same_as<S, ChunkRing>,
+                "lightseq: ChunkRing is served by the header lightseq/chunk_attn.hpp");
+  static_assert(Schedule<S> || std::same_as<S, ChunkRing>,
                 "lightseq: PackedRing plans for documents: the mask is Documents<Inner>, and the header "
                 "lightseq/packed_attn.hpp");
-  static_assert(
-      Comparable<M>,
-      "lightseq: ranks cannot compare this mask, as it holds floats, padding or containers: give it "
-      "'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
+  static_assert(ranks_can_compare<M>());
   static_assert(
       Comparable<S>,
       "lightseq: ranks cannot compare this schedule, as it holds floats, padding or containers: give "

@@ -50,7 +50,7 @@ TEST_CASE("what is no list of documents is told with the document and the number
   CHECK(fault(Ends{3, 5, 4, 9}) == "document 2 ends at token 4, but begins at token 5");
   CHECK(fault(Ends{-1, 5}) == "document 0 ends at token -1, but begins at token 0");
   CHECK(fault(Ends{0, 0, 5}) == "document 0 ends at token 0, but begins at token 0");
-  CHECK(fault(Ends{0, 3, 5, 6}, 2) == "there are 3 documents, and room for 2");
+  CHECK(fault(Ends{0, 3, 5, 6}, 2) == "there are 3 documents, and max_documents is 2");
   CHECK(fault(Ends{0, 3, 5, 9}, 9, 7) == "document 2 ends at token 9, but the sequence has 7 tokens");
   CHECK(fault(Ends{0, 9, 12}, 9, 7) == "document 0 ends at token 9, but the sequence has 7 tokens");
 }

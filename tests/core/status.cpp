@@ -126,6 +126,14 @@ TEST_CASE("each code tells its story, with its numbers") {
         .second_peer = 2,
         .words = [](std::int64_t) { return std::string(); }},
        "the ranks disagree: the masks differ: rank 3 has another one than rank 2"},
+      {{.code = Code::disagreement,
+        .subject = "the end of document",
+        .have = 7,
+        .need = 8,
+        .peer = 3,
+        .second_peer = 2,
+        .element = 5},
+       "the ranks disagree: the end of document 5 is 7 on rank 3 and 8 on rank 2"},
   };
   std::set<Code> told;
   for (Case const& c : cases) {

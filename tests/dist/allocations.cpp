@@ -2,12 +2,22 @@
 #include "support/allocations.hpp"
 
 #include "laws/dist_attn.hpp"
+#include "lightseq/chunk_attn.hpp"
 #include "lightseq/packed_attn.hpp"
+#include "lightseq/testing/packed.hpp"
 
 using namespace lightseq;
 using namespace lightseq::test;
 
 namespace {
+
+template <class Attn>
+auto own_rows(Attn const& attn, int rank) {
+  if constexpr (requires { attn.pieces(); })
+    return testing::OwnTokens{attn.pieces(), rank};
+  else
+    return attn.positions();
+}
 
 /// What forward and backward of all ranks allocate.
 template <class Attn>
@@ -19,7 +29,7 @@ std::int64_t allocations(int ranks) {
     Attn attn(comm, problem);
     auto part = testing::part_of(
         testing::random_sequence<typename Attn::Element>(problem, small_head_dim, stream_seed(0)),
-        attn.positions());
+        own_rows(attn, comm.rank()));
     std::vector<std::byte> workspace(static_cast<std::size_t>(attn.workspace_bytes()));
     AllocationCounter const counter;
     Status const forward = attn.forward(part.inputs(), part.outputs(), workspace);
@@ -43,6 +53,7 @@ TEST_CASE("calls allocate nothing and cannot throw") {
     CHECK(allocations<DistAttn<small_head_dim, Causal, Balanced>>(ranks) == 0);
     CHECK(allocations<DistAttn<small_head_dim, Causal, Balanced, Bf16Traits>>(ranks) == 0);
     CHECK(allocations<DistAttn<small_head_dim, Causal, ZigzagRing, NeighbourTraits>>(ranks) == 0);
+    CHECK(allocations<DistAttn<small_head_dim, Causal, ChunkRing, Bf16Traits>>(ranks) == 0);
   }
   using Attn = DistAttn<small_head_dim, Causal, Balanced>;
   // Arguments that exist: what makes them may throw.

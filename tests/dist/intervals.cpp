@@ -46,3 +46,19 @@ TEST_CASE("ranks that are given other intervals hear of it") {
   CHECK(text(Intervals::block_causal(8, 40), Intervals::block_causal(4, 40)).find("the masks differ") !=
         std::string::npos);
 }
+
+TEST_CASE("intervals beyond the sequence are an error, with the numbers") {
+  auto const said = [](Intervals const& mask) {
+    LocalWorld world(1);
+    return outcome<small_head_dim, Ring, DefaultTraits>(world[0], agreed_problem, mask);
+  };
+  std::vector<Intervals::Row> rows(60);
+  for (std::size_t query = 0; query < 40; ++query) rows[query] = {Range{0, 40}, Range{}};
+  CHECK(said(Intervals(rows)) == "ok");
+  rows[39] = {Range{0, 1}, Range{40, 41}};
+  CHECK(said(Intervals(rows)) == "Intervals: key 40 is seen, but the sequence has 40 tokens");
+  rows[40] = rows[0];
+  CHECK(said(Intervals(rows)) == "Intervals: query 40 sees keys, but the sequence has 40 tokens");
+  CHECK(said(Intervals::block_causal(8, 41)) ==
+        "Intervals: query 40 sees keys, but the sequence has 40 tokens");
+}

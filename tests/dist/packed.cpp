@@ -4,6 +4,7 @@
 #include <random>
 
 #include "laws/dist_attn.hpp"
+#include "laws/packed_agreement.hpp"
 #include "lightseq/testing/packed.hpp"
 #include "support/gpu_like_host.hpp"
 #include "support/masks.hpp"
@@ -125,11 +126,25 @@ TEST_CASE("ranks that plan other documents hear of it") {
     for (std::string const& text : texts) {
       CAPTURE(text);
       if (asks)
-        CHECK(text == "the ranks disagree: the end of a document is 41 on rank 1 and 40 on rank 0");
+        CHECK(text == "the ranks disagree: the end of document 0 is 41 on rank 1 and 40 on rank 0");
       else
         CHECK(text.find("has planned other documents than rank") != std::string::npos);
     }
   }
+}
+
+TEST_CASE(
+    "ranks that plan other documents hear of the first, and those that came before in their next call") {
+  for (DifferentPacks const& packs : different_packs())
+    for (int const other : {0, 1}) {
+      LocalWorld world(2);
+      PackAsker<DefaultTraits> asker[]{PackAsker<DefaultTraits>(world[0]),
+                                       PackAsker<DefaultTraits>(world[1])};
+      auto const ask = [&](int rank) { return asker[rank].ask(rank == other ? packs.other : packs.usual); };
+      CHECK(ask(0) == "ok");
+      CHECK(ask(1) == packs.differs(other));
+      CHECK(ask(0) == packs.differs(other));
+    }
 }
 
 TEST_CASE("a rank without a plan keeps nobody waiting in agree()") {
@@ -207,12 +222,16 @@ TEST_CASE("what cannot be planned is said with the document and the numbers") {
   CHECK(said({}) == "the list of documents is empty");
   CHECK(said({10, 10, 64}) == "document 1 ends at token 10, but begins at token 10");
   CHECK(said({10, 65}) == "document 1 ends at token 65, but the sequence has 64 tokens");
-  CHECK(said({1, 2, 3, 4}) == "there are 4 documents, and room for 3");
+  CHECK(said({1, 2, 3, 4}) == "there are 4 documents, and max_documents is 3");
   std::vector<Piece> const missing{{.rank = 0, .document = 0, .rows = 9}},
       twice{{.rows = 10}, {.begin = 3, .rows = 2}};
   CHECK(attn.plan(Ends{10}, missing, batch).view() == "token 9, in document 0, belongs to no rank");
   CHECK(attn.plan(Ends{10}, twice, batch).view() ==
         "token 3, in document 0, belongs to rank 0 and to rank 0");
+  Attn little(world[0], {.seqlen = 64, .heads = 2}, {}, {.max_rows = 9});
+  PackedBatch little_batch = little.batch();
+  CHECK(little.plan(Ends{10}, little_batch).view() ==
+        "a rank owns 10 tokens, and max_tokens() is 9: the schedule's max_rows makes room for more");
   REQUIRE(attn.plan(Ends{10}, batch).empty());
   CHECK(!attn.plan(Ends{}, missing, batch).empty());
   CHECK(attn.tokens(batch) == 0);

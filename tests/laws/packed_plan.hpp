@@ -407,10 +407,10 @@ inline std::string runs_fault(PackedPlans const& plans, RowTokens const& tokens)
   return {};
 }
 
-/// Every visible pair of tokens is attended once, over all ranks and steps, no other pair ever, and every row
-/// of a slot is seen: pair by pair, for few tokens. A few rectangles of each step are covered as its pairs
-/// say.
-template <Mask Inner>
+/// Every visible pair of tokens is attended once, over all ranks and steps, no other pair ever, and, where
+/// `AllSeen`, every row of a slot is seen: pair by pair, for few tokens. A few rectangles of each step are
+/// covered as its pairs say.
+template <Mask Inner, bool AllSeen = true>
 class PairsOnce {
  public:
   PairsOnce(PackedPlans const& plans, RowTokens const& tokens, Inner const& inner, std::mt19937_64& random)
@@ -450,13 +450,18 @@ class PairsOnce {
     for (std::size_t k = 0; k < keys.size(); ++k) {
       bool seen = false;
       for (std::size_t q = 0; q < queries.size(); ++q) {
-        if (!mask.visible(static_cast<std::int64_t>(q), static_cast<std::int64_t>(k))) continue;
+        auto const query = static_cast<std::int64_t>(q), key = static_cast<std::int64_t>(k);
+        bool const visible = mask.visible(query, key);
+        if constexpr (HasRows<PackedRows<Inner>>)
+          if (mask.row(query)(key) != visible || mask.column(key)(query) != visible)
+            return sentence("row ", q, " or column ", k, " is not as their pair");
+        if (!visible) continue;
         pairs_[q * keys.size() + k] = seen = true;
         ++seen_[at(queries[q], keys[k])];
       }
-      if (s > 0 && !seen) return sentence("nobody sees row ", k);
+      if (AllSeen && s > 0 && !seen) return sentence("nobody sees row ", k);
     }
-    for (std::size_t i = 0; i < step.queries.size(); ++i) {
+    for (std::size_t i = 0; AllSeen && i < step.queries.size(); ++i) {
       bool const inner = i > 0 && i + 1 < step.queries.size() &&
                          step.queries[i - 1].first == step.queries[i].first &&
                          step.queries[i + 1].first == step.queries[i].first;
@@ -491,11 +496,12 @@ class PairsOnce {
                               std::size_t columns) const {
     Cover const cover = mask.cover(queries, keys);
     Range const bound = mask.keys_of(queries), back = mask.queries_of(keys);
+    RangePair const parts = key_ranges_within(mask, queries);
     for (std::int64_t q = queries.begin; q < queries.end; ++q)
       for (std::int64_t k = keys.begin; k < keys.end; ++k) {
         bool const visible = pairs_[static_cast<std::size_t>(q) * columns + static_cast<std::size_t>(k)];
         if (cover == (visible ? Cover::none : Cover::full) ||
-            (visible && (!bound.contains(k) || !back.contains(q))))
+            (visible && (!bound.contains(k) || !back.contains(q) || !parts.touches({k, k + 1}))))
           return sentence("the rectangle of queries ", queries.begin, " to ", queries.end, " and keys ",
                           keys.begin, " to ", keys.end, " is not as its pair ", q, ", ", k);
       }
@@ -510,10 +516,10 @@ class PairsOnce {
   std::vector<bool> pairs_;
 };
 
-/// What is wrong with the plans of all ranks, for a mask within documents; pair by pair only where `pairs`.
-template <Mask Inner>
-std::string packed_plan_fault(PackedPlans const& plans, Inner const& inner, bool pairs,
-                              std::mt19937_64& random) {
+/// What is wrong with the messages and runs of the plans of all ranks, and with which rows travel; `pairs`
+/// looks at the pairs of these tokens besides.
+template <class KeysOf, class Pairs>
+std::string packed_plan_fault(PackedPlans const& plans, KeysOf const& keys_of, Pairs pairs) {
   if (std::string const fault = sizes_fault(plans); !fault.empty()) return fault;
   RowTokens tokens(plans), again(plans);
   PackedReplay forward(plans, Pass::forward, tokens), backward(plans, Pass::backward, again);
@@ -521,11 +527,20 @@ std::string packed_plan_fault(PackedPlans const& plans, Inner const& inner, bool
   if (fault.empty()) fault = backward.run();
   if (fault.empty()) fault = backward.returned_fault();
   if (fault.empty()) fault = slots_fault(plans, tokens);
-  if (fault.empty())
-    fault = needed_fault(plans, tokens, [&](Range const& queries) { return keys_within(inner, queries); });
+  if (fault.empty()) fault = needed_fault(plans, tokens, keys_of);
   if (fault.empty()) fault = runs_fault(plans, tokens);
-  if (fault.empty() && pairs) fault = PairsOnce(plans, tokens, inner, random).fault();
+  if (fault.empty()) fault = pairs(tokens);
   return fault;
+}
+
+/// The same for a mask within documents; pair by pair only where `pairs`.
+template <Mask Inner>
+std::string packed_plan_fault(PackedPlans const& plans, Inner const& inner, bool pairs,
+                              std::mt19937_64& random) {
+  auto const keys_of = [&](Range const& queries) { return keys_within(inner, queries); };
+  return packed_plan_fault(plans, keys_of, [&](RowTokens const& tokens) {
+    return pairs ? PairsOnce(plans, tokens, inner, random).fault() : std::string();
+  });
 }
 
 }  // namespace lightseq::test

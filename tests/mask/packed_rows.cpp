@@ -68,6 +68,14 @@ struct Case {
   }
 };
 
+/// Causal, with bounds beyond all positions.
+struct FarBounds {
+  static constexpr bool visible(int64_t query, int64_t key) { return Causal{}.visible(query, key); }
+  static constexpr Cover cover(Range queries, Range keys) { return Causal{}.cover(queries, keys); }
+  static constexpr Range keys_of(Range) { return {INT64_MIN, INT64_MAX}; }
+  static constexpr Range queries_of(Range) { return {INT64_MIN, INT64_MAX}; }
+};
+
 }  // namespace
 
 TEST_CASE_TEMPLATE("rows of packed documents show what a scan of their runs shows", Inner, Full, Causal,
@@ -100,4 +108,43 @@ TEST_CASE("rectangles within a run or over several of one document are covered e
   CHECK(mask.keys_of({5, 6}) == Range{0, 20});
   CHECK(mask.keys_of({4, 5}) == Range{0, 19});
   CHECK(mask.queries_of({19, 20}) == Range{5, 12});
+}
+
+TEST_CASE("bounds within documents may be any numbers") {
+  std::vector<RowRun> const queries{{.row = 4, .rows = 8, .position = 20, .first = 0, .end = 2}};
+  std::vector<RowRun> const keys{{.row = 0, .rows = 10, .position = 1, .first = 0, .end = 1},
+                                 {.row = 10, .rows = 10, .position = 12, .first = 0, .end = 1}};
+  PackedRows<FarBounds> const mask({queries.data(), 1}, {keys.data(), 2}, {});
+  CHECK(mask.keys_of({4, 12}) == Range{0, 20});
+  CHECK(mask.queries_of({0, 20}) == Range{4, 12});
+  CHECK(mask.cover({4, 12}, {0, 18}) == Cover::full);
+}
+
+TEST_CASE_TEMPLATE("the sights of rows are a mask that shows the same", Inner, Full, Causal, SlidingWindow) {
+  std::mt19937_64 random(test::stream_seed(2));
+  INFO("LIGHTSEQ_SEED=", test::run_seed());
+  for (int round = 0; round < 12; ++round)
+    for (Inner const& inner : test::samples<Inner>()) {
+      Case const runs(random);
+      auto const mask = runs.mask(inner);
+      std::vector<RowSight> of_queries(200), of_keys(200);
+      for (std::size_t row = 0; row < 200; ++row) {
+        of_queries[row] = mask.sight_of_query(static_cast<int64_t>(row));
+        of_keys[row] = mask.sight_of_key(static_cast<int64_t>(row));
+      }
+      RowSights const sights(of_queries.data(), of_keys.data());
+      int wrong = 0;
+      for (int64_t q = 0; q < 90; ++q)
+        for (int64_t k = 0; k < 90; ++k) {
+          bool const visible = runs.visible(inner, q, k);
+          wrong += sights.visible(q, k) != visible || sights.queries_of({k, k + 1}).contains(q) != visible;
+        }
+      CHECK(wrong == 0);
+      for (std::size_t row = 1; row < 200; ++row)
+        for (auto const* side : {&of_queries, &of_keys}) {
+          CHECK((*side)[row].begin >= (*side)[row - 1].begin);
+          CHECK((*side)[row].end >= (*side)[row - 1].end);
+        }
+      CHECK(laws::first_fault(sights, 150) == "");
+    }
 }

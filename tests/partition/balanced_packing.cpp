@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bench/support/packs.hpp"
+#include "lightseq/partition/balanced_chunks.hpp"
 #include "lightseq/partition/zigzag.hpp"
 #include "support/allocations.hpp"
 #include "support/data.hpp"
@@ -226,7 +227,7 @@ TEST_CASE("what cannot be served is told with the numbers, and leaves no pieces"
   CHECK(refusal({}) == "the list of documents is empty");
   CHECK(refusal({0}) == "the list of documents is empty");
   CHECK(refusal({5, 5}) == "document 1 ends at token 5, but begins at token 5");
-  CHECK(refusal({1, 2, 3, 4}) == "there are 4 documents, and room for 3");
+  CHECK(refusal({1, 2, 3, 4}) == "there are 4 documents, and max_documents is 3");
   CHECK(refusal({1, 30}) == "document 1 ends at token 30, but the sequence has 20 tokens");
   CHECK(refusal({1, 7}) == "");
   std::vector<int64_t> const three{3, 3, 1}, negative{8, -1}, few{3, 3}, many{9, 9}, right{5, 2};
@@ -251,4 +252,21 @@ TEST_CASE("what cannot be served is told with the numbers, and leaves no pieces"
   CHECK(packed.packing.partition(Ends{3, 7}, small).view().starts_with("document "));
   CHECK_THROWS_WITH_AS(BalancedPacking({0, 5, 2}),
                        "lightseq: balanced packing cannot serve 0 documents of 5 tokens on 2 ranks", Error);
+}
+
+TEST_CASE("equal chunks are dealt out without an allocation") {
+  Random random(9);
+  for (int const world : {1, 5, 16}) {
+    ChunkTable table(3000, 12 * world);
+    for (int64_t chunk = 0; chunk < table.count(); ++chunk) {
+      Range const keys{0, table.tokens_of(chunk).end};
+      table.add(random.below(1 + chunk * chunk), std::span(&keys, 1));
+    }
+    BalancedChunks balanced(table.count(), world);
+    Pieces pieces(world, table.count());
+    test::AllocationCounter const counter;
+    Text const fault = balanced.partition(table, pieces);
+    CHECK(counter.count() == 0);
+    CHECK(fault.view() == "");
+  }
 }

@@ -8,6 +8,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "laws/partition.hpp"
 #include "lightseq/partition/catalogue.hpp"
@@ -56,15 +57,13 @@ TEST_CASE("a partition that leaves tokens out or gives them twice is refused, wi
   CHECK(refusal<Longer>(4, 40) ==
         "lightseq: the partition gives 4 ranks more than the 40 tokens that there are");
   using Shifted = Changed<[](int rank, Segment& s, Segment&) { s.begin -= rank == 1 ? 1 : 0; }>;
-  CHECK(refusal<Shifted>(4, 40) ==
-        "lightseq: the partition gives some of 40 tokens to several of 4 ranks, others to none");
+  CHECK(refusal<Shifted>(4, 40) == "lightseq: the partition gives token 9 to rank 0 and to rank 1 of 4");
   // The sum of all positions is right.
   using Apart =
       Changed<[](int rank, Segment& s, Segment&) { s.begin += rank == 1   ? 1
                                                               : rank == 2 ? -1
                                                                           : 0; }>;
-  CHECK(refusal<Apart>(4, 40) ==
-        "lightseq: the partition gives some of 40 tokens to several of 4 ranks, others to none");
+  CHECK(refusal<Apart>(4, 40) == "lightseq: the partition gives token 19 to rank 1 and to rank 2 of 4");
   using Beyond = Changed<[](int rank, Segment& s, Segment&) { s.begin += rank == 3 ? 1 : 0; }>;
   CHECK(refusal<Beyond>(4, 40) ==
         "lightseq: the partition gives rank 3 of 4 10 tokens from 31 on with stride 1; the sequence has 40 "
@@ -90,6 +89,94 @@ TEST_CASE("a partition that leaves tokens out or gives them twice is refused, wi
         std::string::npos);
   using Unused = Changed<[](int, Segment&, Segment& t) { t = {-7, 0, 0}; }>;
   CHECK(refusal<Unused>(4, 40) == "");
+}
+
+namespace {
+
+/// The shards of a test.
+struct Dealt {
+  static inline std::vector<Positions> shards;
+  static Positions shard(int rank, int, int64_t) { return shards[static_cast<std::size_t>(rank)]; }
+};
+
+/// Which tokens have several owners.
+std::vector<int64_t> owned_twice(int64_t seqlen) {
+  std::vector<int> owners(static_cast<std::size_t>(seqlen));
+  for (Positions const& shard : Dealt::shards)
+    for (int64_t row = 0; row < shard.rows(); ++row) ++owners[static_cast<std::size_t>(shard.position(row))];
+  std::vector<int64_t> twice;
+  for (int64_t token = 0; token < seqlen; ++token)
+    if (owners[static_cast<std::size_t>(token)] > 1) twice.push_back(token);
+  return twice;
+}
+
+}  // namespace
+
+TEST_CASE("of as many tokens as there are none may be given twice, whatever their sums") {
+  // Half of 0 to 15 twice: the Thue-Morse numbers have the same sum, sum of squares and sum of cubes as the
+  // others.
+  Dealt::shards = {{{{0, 2, 3}, {5, 2, 1}}},
+                   {{{9, 2, 1}, {12, 2, 3}}},
+                   {{{0, 2, 3}, {5, 2, 1}}},
+                   {{{9, 2, 1}, {12, 2, 3}}}};
+  CHECK(refusal<Dealt>(4, 16) == "lightseq: the partition gives token 5 to rank 0 and to rank 2 of 4");
+
+  std::mt19937_64 random(test::run_seed());
+  auto const below = [&](int64_t bound) {
+    return std::uniform_int_distribution<int64_t>(0, bound - 1)(random);
+  };
+  int refused = 0, taken = 0;
+  for (int round = 0; round < 20000; ++round) {
+    int const world = 1 + static_cast<int>(below(4));
+    int64_t const seqlen = 1 + below(24);
+    // Segments of random strides that fill the sequence by number, and by chance each token once.
+    Dealt::shards.assign(static_cast<std::size_t>(world), {});
+    int64_t left = seqlen;
+    for (int s = 0; s < 2 * world && left > 0; ++s) {
+      int64_t const begin = round % 2 == 0 ? seqlen - left : below(seqlen), stride = 1 + below(3);
+      int64_t const rows = 1 + below(std::min(left, (seqlen - 1 - begin) / stride + 1));
+      Dealt::shards[static_cast<std::size_t>(s / 2)].segments[static_cast<std::size_t>(s % 2)] = {begin, rows,
+                                                                                                  stride};
+      left -= rows;
+    }
+    if (left > 0) continue;
+    auto const twice = owned_twice(seqlen);
+    std::string const said = refusal<Dealt>(world, seqlen);
+    if (twice.empty()) {
+      ++taken;
+      REQUIRE(said == "");
+    } else {
+      ++refused;
+      bool named = false;
+      for (int64_t const token : twice)
+        named = named || said.starts_with("lightseq: the partition gives token " + std::to_string(token) +
+                                          " to rank ");
+      REQUIRE_MESSAGE(named, said);
+    }
+  }
+  CHECK(refused > 1000);
+  CHECK(taken > 100);
+}
+
+TEST_CASE("the first token that two segments have in common is found, however long they are") {
+  std::mt19937_64 random(test::run_seed());
+  auto const below = [&](int64_t bound) {
+    return std::uniform_int_distribution<int64_t>(0, bound - 1)(random);
+  };
+  for (int round = 0; round < 20000; ++round) {
+    Segment const a{below(40), 1 + below(12), 1 + below(13)}, b{below(40), 1 + below(12), 1 + below(13)};
+    int64_t first = -1;
+    for (int64_t i = 0; i < a.rows && first < 0; ++i)
+      for (int64_t j = 0; j < b.rows; ++j)
+        if (a.position(i) == b.position(j)) first = a.position(i);
+    REQUIRE(common_token(a, b) == first);
+  }
+  constexpr int64_t top = int64_t{1} << 61;
+  CHECK(common_token({0, top, 1}, {top - 1, top, 1}) == top - 1);
+  CHECK(common_token({0, 3, top - 1}, {1, 3, top - 2}) == top - 1);
+  CHECK(common_token({5, 3, top - 1}, {5 + top - 1, 1, top - 7}) == 5 + top - 1);
+  CHECK(common_token({0, 3, top - 1}, {1, 3, top - 3}) == -1);
+  CHECK(common_token({0, top / 3, 3}, {1, top / 2, 2}) == 3);
 }
 
 TEST_CASE_TEMPLATE_DEFINE("the library's partitions are not refused", P, not_refused) {

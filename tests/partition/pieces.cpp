@@ -234,7 +234,7 @@ TEST_CASE("a table that misses or doubles a token is refused, with the token and
   CHECK(fault(pieces, {4, 4}, whole) == "document 1 ends at token 4, but begins at token 4");
   CHECK(fault(pieces, {}, whole) == "the list of documents is empty");
   Pieces small(2, 2);
-  CHECK(fault(small, ends, whole) == "document 2 needs another piece, and there is room for 2");
+  CHECK(fault(small, ends, whole) == "document 2 needs another piece, and max_pieces is 2");
   CHECK_THROWS_WITH_AS(Pieces(0, 4),
                        "lightseq: a table of pieces needs a world and room, not 0 ranks and 4 pieces", Error);
 }

@@ -308,6 +308,10 @@ TEST_CASE("nothing is lost: every rank's time, bytes and spans add up") {
         sent += r.bytes_sent;
         pairs += r.pairs;
       }
+      double in_steps = 0, work_in_steps = 0;
+      for (StepCost const& step : s.steps) in_steps += step.seconds, work_in_steps += step.work;
+      CHECK(in_steps == doctest::Approx(s.makespan));
+      CHECK(work_in_steps == doctest::Approx(s.work_fraction() * s.makespan));
       CHECK(out == sent);
       CHECK(in == sent);
       Segment const all{0, planner.seqlen()};

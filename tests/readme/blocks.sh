@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # To be sourced: what stands in the fenced blocks of a README. The word after ```sh says how a command is tested:
-#   ```sh          ctest runs it, and it must succeed
-#   ```sh starts   it takes long: ctest runs it for some seconds, in which it must not fail
+#   ```sh          ctest runs it, and it must succeed; an example without arguments is a test already
+#   ```sh starts   it takes long: ctest runs it for a second, in which it must not fail
 #   ```sh exists   a whole build, or what needs the network: its presets, tests and scripts must exist
 #   ```sh gpu      needs a GPU: bench/gpu_commands.sh runs it, ctest sees whether its programs have a source
 

@@ -10,6 +10,7 @@
 #include "lightseq/core/value.hpp"
 #include "lightseq/mask/catalogue.hpp"
 #include "lightseq/mask/documents.hpp"
+#include "lightseq/mask/intervals.hpp"
 #include "lightseq/mask/pairs.hpp"
 
 /// The masks that everything is tested under: those of the catalogue, and some as a user would write them.
@@ -168,7 +169,7 @@ void for_each_mask(F f) {
   for_each_type<UsersMasks>(each);
 }
 
-/// A mask for a sequence of so many tokens: documents are cut where it ends.
+/// A mask for a sequence of so many tokens: documents and intervals are cut where it ends.
 template <Mask M>
 M within(M const& mask, std::int64_t) {
   return mask;
@@ -179,6 +180,16 @@ Documents<Inner> within(Documents<Inner> const& documents, std::int64_t seqlen) 
   for (std::int64_t const end : documents.ends())
     if (ends.empty() || ends.back() < seqlen) ends.push_back(std::min(end, seqlen));
   return Documents<Inner>(ends, documents.inner());
+}
+
+inline Intervals within(Intervals const& intervals, std::int64_t seqlen) {
+  std::vector<Intervals::Row> rows;
+  for (std::int64_t query = 0; query < seqlen; ++query) {
+    auto const [first, second] = intervals.view().row(query);
+    rows.push_back({first, second});
+    for (Range& range : rows.back()) range = {std::min(range.begin, seqlen), std::min(range.end, seqlen)};
+  }
+  return Intervals(rows);
 }
 
 /// Whether no query sees a later key, as Balanced demands; asked of the first 256 positions.

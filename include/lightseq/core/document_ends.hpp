@@ -67,7 +67,7 @@ class DocumentEnds {
   constexpr Text fault(std::int64_t max_documents, std::int64_t max_tokens) const {
     if (count() <= 0) return "the list of documents is empty";
     if (count() > max_documents)
-      return Text("there are ") + count() + " documents, and room for " + max_documents;
+      return Text("there are ") + count() + " documents, and max_documents is " + max_documents;
     for (std::int64_t d = 0; d < count(); ++d)
       if (end(d) <= begin(d))
         return Text("document ") + d + " ends at token " + end(d) + ", but begins at token " + begin(d);

@@ -27,7 +27,7 @@ enum class Code {
   wrong_device,         ///< GPU `have` is current, the object was constructed with GPU `need`
   disagreement,     ///< ranks were built differently: `subject` is `have` on `peer`, `need` on `second_peer`,
                     ///< in `words`; where these are the same for both the numbers mean nothing, and `subject`
-                    ///< differs
+                    ///< differs. Of a list's elements it is number `element`
   not_constructed,  ///< `peer` could not be constructed, so no rank is
   out_of_order,     ///< `peer` sent `other` of the origin `have`, where `subject` of `need` was awaited
   withdrawn,        ///< `rank` has withdrawn
@@ -38,7 +38,7 @@ enum class Code {
 
 /// Which call a message belongs to: a step of a pass of an object. Ranks number their objects alike.
 struct Origin {
-  int object = -1;  ///< -1: nobody says
+  int object = -1;  ///< -1: nobody says; -2: it is not known
   bool backward = false;
   int step = -1;
 
@@ -51,6 +51,7 @@ struct Origin {
     auto const low = static_cast<std::int32_t>(static_cast<std::uint32_t>(number));
     return {static_cast<int>(number >> 32), (low & 1) == 1, low >> 1};
   }
+  static constexpr Origin unknown() { return {.object = -2}; }
   friend constexpr bool operator==(Origin const&, Origin const&) = default;
 };
 
@@ -68,10 +69,11 @@ struct [[nodiscard]] Status {
   int rank = -1;
   int step = -1;
   int peer = -1;
-  int second_peer = -1;   ///< of a disagreement
-  int native = 0;         ///< an error code of CUDA, NCCL, MPI or the transport
-  Words words = nullptr;  ///< how `have` and `need` are said, if not as numbers
-  Text said = {};         ///< what the rank or the library that failed has to say
+  int second_peer = -1;       ///< of a disagreement
+  std::int64_t element = -1;  ///< of a disagreement over a list: which of its elements
+  int native = 0;             ///< an error code of CUDA, NCCL, MPI or the transport
+  Words words = nullptr;      ///< how `have` and `need` are said, if not as numbers
+  Text said = {};             ///< what the rank or the library that failed has to say
 
   constexpr bool ok() const { return code == Code::ok; }
 
@@ -93,9 +95,10 @@ struct [[nodiscard]] Status {
     auto const number = [](auto n) { return Text() + n; };
     auto const origin = [&](std::int64_t packed) {
       Origin const o = Origin::from(packed);
-      if (o.object < 0) return Text("a constructor");
-      return Text("step ") + o.step + (o.backward ? " of the backward" : " of the forward") + " of object " +
-             o.object;
+      if (o == Origin::unknown()) return Text();
+      if (o.object < 0) return Text(" of a constructor");
+      return Text(" of step ") + o.step + (o.backward ? " of the backward" : " of the forward") +
+             " of object " + o.object;
     };
     Text const name = subject;
     Text where;
@@ -148,15 +151,15 @@ struct [[nodiscard]] Status {
       case Code::not_constructed:
         return Text("rank ") + peer;
       case Code::out_of_order:
-        return Text("rank ") + peer + " sent " + other + " of " + origin(have) + ", and rank " + rank +
-               " awaits " + name + " of " + origin(need);
+        return Text("rank ") + peer + " sent " + other + origin(have) + ", and rank " + rank + " awaits " +
+               name + origin(need);
       case Code::withdrawn:
         return Text("rank ") + rank + " has withdrawn";
       case Code::capturing:
         return where + name + " is being captured into a CUDA graph: what is not enqueued yet is not awaited";
       case Code::other_batch:
         return Text("rank ") + peer + " has planned other documents than rank " + rank +
-               ", or is in another call than it: " + name + " of " + origin(need) + " is awaited";
+               ", or is in another call than it: " + name + origin(need) + " is awaited";
       case Code::not_planned:
         return where + name + " was not planned by this object: call its plan() first";
     }
@@ -168,7 +171,8 @@ struct [[nodiscard]] Status {
     auto const in_words = [this](std::int64_t value) {
       return words == nullptr ? Text() + value : Text(std::string_view(words(value)));
     };
-    Text const name = subject, theirs = in_words(have), ours = in_words(need);
+    Text const theirs = in_words(have), ours = in_words(need);
+    Text const name = element < 0 ? Text(subject) : Text(subject) + " " + element;
     Text const there = Text("rank ") + peer, here = Text("rank ") + second_peer;
     if (theirs.view() == ours.view()) return name + " differ: " + there + " has another one than " + here;
     return name + " is " + theirs + " on " + there + " and " + ours + " on " + here;

@@ -27,6 +27,10 @@ inline namespace LIGHTSEQ_ABI {
 template <int HeadDim, Mask View, class Traits>
 class AttentionRank {
   static_assert(
+      requires { sizeof(Traits); },
+      "lightseq: the traits are declared and not defined: include lightseq/lightseq.hpp, which has "
+      "DefaultTraits, or lightseq/lightseq.cuh");
+  static_assert(
       Traits::Device::serves_head_dim(HeadDim),
       "lightseq: the device does not serve this head dim: Host serves multiples of 8 from 8 to 256, "
       "Cuda multiples of 16 from 16 to 256");

@@ -22,6 +22,7 @@
 #include "lightseq/kernel/gpu/attention_kernel.cuh"
 #include "lightseq/kernel/gpu/launch_limits.hpp"
 #include "lightseq/kernel/gpu/row_ops.cuh"
+#include "lightseq/kernel/gpu/row_sights.cuh"
 #include "lightseq/kernel/gpu/write_bytes.cuh"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/schedule/plan.hpp"
@@ -107,6 +108,12 @@ struct Cuda {
       if (Status const status = find_driver_function("cuStreamWriteValue32", write_value_); !status.ok())
         fail(status.message());
       if (Status const status = final_.prepare_chunks(); !status.ok()) fail(status.message());
+    }
+
+    /// For look() under this mask within documents. Throws Error if the device cannot run it.
+    template <Mask Inner>
+    void prepare_look() {
+      check_cuda("the kernel of rows' sights", load_kernel(&look_kernel<Inner>));
     }
 
     /// Whether the device that was current at construction still is.
@@ -199,6 +206,14 @@ struct Cuda {
 
       void write(std::span<std::byte const> bytes, std::byte* to) noexcept {
         run("the mask's data", [&] { return write_bytes(bytes, to, stream_.compute); });
+      }
+
+      template <Mask Inner>
+      void look(PackedRows<Inner> const& mask, Range const& queries, Range const& keys, RowSight* of_queries,
+                RowSight* of_keys) noexcept {
+        run("the sights of rows", [&] {
+          return lightseq::look<Inner>({mask, queries, keys, of_queries, of_keys}, stream_.compute);
+        });
       }
 
       template <class From, class To>

@@ -21,6 +21,16 @@
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 
+/// Whether ranks can compare a mask; one that they cannot does not compile.
+template <Mask M>
+constexpr bool ranks_can_compare() {
+  static_assert(
+      Comparable<M>,
+      "lightseq: ranks cannot compare this mask, as it holds floats, padding or containers: give it "
+      "'std::int64_t digest() const { return lightseq::digest_of(...); }' with all its members");
+  return true;
+}
+
 /// Of what a schedule holds, what it tells some ranks to do in this world, and its partition: at most 64
 /// ranks, so that large worlds are planned no slower. Of one that throws in this world only what it holds
 /// counts: the ranks must hear of each other before one of them gives up. One that makes no sense to itself

@@ -114,9 +114,9 @@ class ForwardPass {
       call.q = exchange_.template incoming<T>(Payload::q, step, span.count).per_q_head(0);
       queue_.forward(call, mask_, scratch_);
     } else if (next_finishes(work.rows)) {
-      attend_own(from(out_, span.first), step, work, span);
+      attend_own(out_.from(span.first), step, work, span);
     } else {
-      attend_own(from(own_, span.first), step, work, span);
+      attend_own(own_.from(span.first), step, work, span);
     }
   }
 
@@ -149,9 +149,9 @@ class ForwardPass {
     RowSpan const span = shard_.span(result.shard, result.rows);
     Partial<float const> const part =
         part_of(exchange_.template incoming<float>(Payload::out, step - 1, span.count));
-    Partial<float> const own = from(own_, span.first);
+    Partial<float> const own = own_.from(span.first);
     if (next_finishes(result.rows))
-      queue_.merge(part, Partial<float const>(own), from(out_, span.first), shard_.q_shape(span.count));
+      queue_.merge(part, Partial<float const>(own), out_.from(span.first), shard_.q_shape(span.count));
     else
       queue_.merge(part, own, shard_.q_shape(span.count));
   }
@@ -162,7 +162,7 @@ class ForwardPass {
     for (Rows const rows : {Rows::lower, Rows::upper}) {
       if (finished_[half(rows)]) continue;
       RowSpan const span = shard_.span(shard_.rank, rows);
-      queue_.finish(Partial<float const>(from(own_, span.first)), from(out_, span.first),
+      queue_.finish(Partial<float const>(own_.from(span.first)), out_.from(span.first),
                     shard_.q_shape(span.count));
     }
   }
@@ -189,12 +189,6 @@ class ForwardPass {
     return finishes;
   }
 
-  static Finished<T> from(Finished<T> const& all, std::int64_t first) {
-    return {all.o.from(first), all.lse.from(first)};
-  }
-  static Partial<float> from(Partial<float> const& all, std::int64_t first) {
-    return {all.o.from(first), all.top.from(first), all.sum.from(first)};
-  }
   static Partial<float> part_of(Message<float> const& message) {
     return {message.per_q_head(0), message.stats(0), message.stats(1)};
   }
@@ -219,7 +213,7 @@ class ForwardPass {
   void attend_own(Result const& to, std::size_t step, Work const& work, RowSpan const& span) {
     auto call = call_of(step, work, to);
     call.q = in_.q.from(span.first);
-    if (step > 0) call.carried = from(own_, span.first);
+    if (step > 0) call.carried = own_.from(span.first);
     queue_.forward(call, mask_, scratch_);
   }
 

@@ -11,6 +11,7 @@
 #include "lightseq/core/status.hpp"
 #include "lightseq/kernel/host/attention.hpp"
 #include "lightseq/kernel/host/row_ops.hpp"
+#include "lightseq/mask/packed_rows.hpp"
 #include "lightseq/schedule/plan.hpp"
 
 namespace lightseq {
@@ -75,6 +76,14 @@ struct Host {
       template <class Call>
       static void backward(Call const& call, M const& mask, std::byte* scratch) noexcept {
         host::backward<HeadDim>(call, mask, scratch);
+      }
+      /// Writes what the rows of two ranges see, and who sees them, at the rows' places.
+      template <Mask Inner>
+      static void look(PackedRows<Inner> const& mask, Range const& queries, Range const& keys,
+                       RowSight* of_queries, RowSight* of_keys) noexcept {
+        for (std::int64_t row = queries.begin; row < queries.end; ++row)
+          of_queries[row] = mask.sight_of_query(row);
+        for (std::int64_t row = keys.begin; row < keys.end; ++row) of_keys[row] = mask.sight_of_key(row);
       }
       static void copy(auto const&... arguments) noexcept { host::copy(arguments...); }
       static void zero(auto const&... arguments) noexcept { host::zero(arguments...); }

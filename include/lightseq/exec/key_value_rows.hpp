@@ -19,7 +19,7 @@ struct KeyValueRows {
 
   /// Bytes of so many rows.
   static constexpr std::int64_t bytes(Extents const& extents, std::int64_t rows) {
-    return rows * 2 * side(extents) * std::int64_t{sizeof(T)};
+    return rows * extents.kv_row_bytes(sizeof(T));
   }
 
   /// [batch, row, kv_heads, dim]

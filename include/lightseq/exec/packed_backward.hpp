@@ -18,11 +18,12 @@ struct PackedBackwardLayout : PackedLayout {
   /// See PackedLayout::make().
   template <class T, bool WritesRuns>
   static PackedBackwardLayout make(Extents const& extents, int world, std::int64_t max_rows,
-                                   std::int64_t max_pieces, std::int64_t scratch_bytes) {
+                                   std::int64_t max_pieces, std::int64_t scratch_bytes,
+                                   std::int64_t mask_bytes = 0) {
     Arena arena;
     PackedBackwardLayout layout;
-    static_cast<PackedLayout&>(layout) =
-        PackedLayout::make<T, WritesRuns>(extents, world, max_rows, max_pieces, scratch_bytes, arena);
+    static_cast<PackedLayout&>(layout) = PackedLayout::make<T, WritesRuns>(
+        extents, world, max_rows, max_pieces, scratch_bytes, mask_bytes, arena);
     Accumulators const sums(extents, max_rows);
     layout.delta = arena.take(sums.stats_bytes);
     layout.dq = arena.take(sums.q_bytes);
@@ -31,7 +32,7 @@ struct PackedBackwardLayout : PackedLayout {
     if (world > 1) {
       for (Buffer& buffer : layout.outgoing)
         buffer = arena.take(KeyValueRows<float>::bytes(extents, max_rows));
-      layout.inbox_rows = 2 * max_rows;
+      layout.inbox_rows = PackedPlan::inbox_slots * max_rows;
       layout.inbox = arena.take(KeyValueRows<float>::bytes(extents, layout.inbox_rows));
     }
     layout.bytes = arena.bytes();
@@ -50,7 +51,7 @@ struct PackedBackwardLayout : PackedLayout {
 /// in float, in the order of the steps and of the groups of each; where nobody else sees these keys they go
 /// straight to the caller, if the device can, as do all gradients of documents that the rank has as a whole.
 template <class Q, class T, Mask Inner>
-requires Queue<Q, T, PackedRows<Inner>>
+requires Queue<Q, T, PackedView<Inner>>
 class PackedBackwardPass : public PackedPass<Q, T, Inner> {
  public:
   static constexpr Pass pass = Pass::backward;
@@ -58,7 +59,7 @@ class PackedBackwardPass : public PackedPass<Q, T, Inner> {
   PackedBackwardPass(Q& queue, PackedPlan const& plan, RankPart const& part,
                      PackedBackwardLayout const& layout, std::byte* base, Inner const& mask,
                      BackwardInputs<T> const& in, Gradients<T> const& out)
-      : PackedPass<Q, T, Inner>(queue, plan, part, layout, base, mask, in.k, in.v),
+      : PackedPass<Q, T, Inner>(queue, plan, part, layout, base, mask, in),
         layout_(layout),
         in_(in),
         out_(out),
@@ -145,11 +146,8 @@ class PackedBackwardPass : public PackedPass<Q, T, Inner> {
   template <class KeyGrad>
   void attend(int step, PackedStep const& what, Segment const& rows, Gradients<KeyGrad> const& to) {
     BackwardCall<T, float, KeyGrad> call;
-    this->describe(what, rows, call);
+    this->describe(step, what, rows, call);
     std::int64_t const first_key = step == 0 ? what.key_rows.begin : 0;
-    call.q = in_.q.from(rows.begin);
-    call.k = step == 0 ? in_.k.from(first_key) : this->slot(step).k();
-    call.v = step == 0 ? in_.v.from(first_key) : this->slot(step).v();
     call.d_o = in_.d_o.from(rows.begin);
     call.lse = lse_.from(rows.begin);
     call.delta = delta_.from(rows.begin);
@@ -165,7 +163,7 @@ class PackedBackwardPass : public PackedPass<Q, T, Inner> {
       Shape const shape = this->part_.kv_shape(what.key_rows.rows);
       if (step > 0) queue_.zero(to.dk, shape), queue_.zero(to.dv, shape);
     }
-    queue_.backward(call, this->mask(what), this->scratch());
+    queue_.backward(call, this->mask(what, rows), this->scratch());
   }
 
   using PackedPass<Q, T, Inner>::queue_, PackedPass<Q, T, Inner>::plan_, PackedPass<Q, T, Inner>::rows_,

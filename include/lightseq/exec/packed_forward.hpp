@@ -18,11 +18,12 @@ struct PackedForwardLayout : PackedLayout {
   /// See PackedLayout::make().
   template <class T, bool WritesRuns>
   static PackedForwardLayout make(Extents const& extents, int world, std::int64_t max_rows,
-                                  std::int64_t max_pieces, std::int64_t scratch_bytes) {
+                                  std::int64_t max_pieces, std::int64_t scratch_bytes,
+                                  std::int64_t mask_bytes = 0) {
     Arena arena;
     PackedForwardLayout layout;
-    static_cast<PackedLayout&>(layout) =
-        PackedLayout::make<T, WritesRuns>(extents, world, max_rows, max_pieces, scratch_bytes, arena);
+    static_cast<PackedLayout&>(layout) = PackedLayout::make<T, WritesRuns>(
+        extents, world, max_rows, max_pieces, scratch_bytes, mask_bytes, arena);
     Accumulators const sums(extents, max_rows);
     layout.o = arena.take(sums.q_bytes);
     layout.top = arena.take(sums.stats_bytes);
@@ -39,15 +40,14 @@ struct PackedForwardLayout : PackedLayout {
 /// One forward of one rank over a pack; see PackedExecution. The last step that has work attends all rows of
 /// the documents that others own tokens of too, and writes their o and lse.
 template <class Q, class T, Mask Inner>
-requires Queue<Q, T, PackedRows<Inner>>
+requires Queue<Q, T, PackedView<Inner>>
 class PackedForwardPass : public PackedPass<Q, T, Inner> {
  public:
   static constexpr Pass pass = Pass::forward;
 
   PackedForwardPass(Q& queue, PackedPlan const& plan, RankPart const& part, PackedForwardLayout const& layout,
                     std::byte* base, Inner const& mask, Inputs<T> const& in, Outputs<T> const& out)
-      : PackedPass<Q, T, Inner>(queue, plan, part, layout, base, mask, in.k, in.v),
-        q_(in.q),
+      : PackedPass<Q, T, Inner>(queue, plan, part, layout, base, mask, in),
         out_{out.o, RowStats<float>::packed(out.lse, part.extents.heads, rows_)} {
     auto const floats = [&](Buffer const& buffer) { return reinterpret_cast<float*>(base + buffer.offset); };
     if constexpr (std::is_same_v<T, float>)
@@ -82,26 +82,14 @@ class PackedForwardPass : public PackedPass<Q, T, Inner> {
   template <class Result>
   void attend(int step, PackedStep const& what, Segment const& rows, Result const& to) {
     ForwardCall<T, Result> call;
-    this->describe(what, rows, call);
-    call.q = q_.from(rows.begin);
-    call.k = step == 0 ? k_.from(what.key_rows.begin) : this->slot(step).k();
-    call.v = step == 0 ? v_.from(what.key_rows.begin) : this->slot(step).v();
-    call.out = from(to, rows.begin);
-    if (step > 0) call.carried = from(own_, rows.begin);
-    queue_.forward(call, this->mask(what), this->scratch());
-  }
-
-  static Finished<T> from(Finished<T> const& all, std::int64_t first) {
-    return {all.o.from(first), all.lse.from(first)};
-  }
-  static Partial<float> from(Partial<float> const& all, std::int64_t first) {
-    return {all.o.from(first), all.top.from(first), all.sum.from(first)};
+    this->describe(step, what, rows, call);
+    call.out = to.from(rows.begin);
+    if (step > 0) call.carried = own_.from(rows.begin);
+    queue_.forward(call, this->mask(what, rows), this->scratch());
   }
 
   using PackedPass<Q, T, Inner>::queue_, PackedPass<Q, T, Inner>::plan_, PackedPass<Q, T, Inner>::rows_,
-      PackedPass<Q, T, Inner>::shared_rows_, PackedPass<Q, T, Inner>::last_step_, PackedPass<Q, T, Inner>::k_,
-      PackedPass<Q, T, Inner>::v_;
-  Tensor<T const> q_;
+      PackedPass<Q, T, Inner>::shared_rows_, PackedPass<Q, T, Inner>::last_step_;
   Finished<T> out_;
   Partial<float> own_;  ///< the accumulator
 };

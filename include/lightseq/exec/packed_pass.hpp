@@ -18,11 +18,11 @@ inline namespace LIGHTSEQ_ABI {
 
 /// Where a pass over packs keeps what both passes need, for shards and slots of at most so many rows.
 struct PackedLayout {
-  /// `max_pieces` of all ranks; kernels need `scratch_bytes`. A device that reads the host's memory needs no
-  /// room for the runs.
+  /// `max_pieces` of all ranks; kernels need `scratch_bytes`, the mask `mask_bytes`. A device that reads the
+  /// host's memory needs no room for the runs.
   template <class T, bool WritesRuns>
   static PackedLayout make(Extents const& extents, int world, std::int64_t max_rows, std::int64_t max_pieces,
-                           std::int64_t scratch_bytes, Arena& arena) {
+                           std::int64_t scratch_bytes, std::int64_t mask_bytes, Arena& arena) {
     PackedLayout layout;
     if (world > 1) {
       layout.own = arena.take(KeyValueRows<T>::bytes(extents, max_rows));
@@ -31,30 +31,35 @@ struct PackedLayout {
     layout.scratch = arena.take(scratch_bytes);
     std::int64_t const runs = PackedPlan::max_runs(max_pieces) * std::int64_t{sizeof(RowRun)};
     if (WritesRuns) layout.runs = arena.take(runs);
+    layout.mask = arena.take(mask_bytes);
+    for (Buffer& sights : layout.sights) sights = arena.take(max_rows * std::int64_t{sizeof(RowSight)});
     return layout;
   }
 
-  Buffer own;       ///< the rank's keys and values, row by row
-  Buffer slots[2];  ///< others', in turn
-  Buffer scratch;   ///< the kernels'
-  Buffer runs;      ///< of the step that is attended
+  Buffer own;        ///< the rank's keys and values, row by row
+  Buffer slots[2];   ///< others', in turn
+  Buffer scratch;    ///< the kernels'
+  Buffer runs;       ///< of the step that is attended
+  Buffer mask;       ///< what a mask holds
+  Buffer sights[2];  ///< of its queries, and of its keys
 };
 
-/// What both passes over a pack do alike: they know their plan, keys and slots.
+/// What both passes over a pack do alike: they know their plan, queries, keys and slots.
 template <class Q, class T, Mask Inner>
 class PackedPass {
  public:
-  /// `mask` is the mask within documents, `k` and `v` are the rank's own.
+  /// `mask` is the mask within documents; `in` has the rank's own q, k and v.
   PackedPass(Q& queue, PackedPlan const& plan, RankPart const& part, PackedLayout const& layout,
-             std::byte* base, Inner const& mask, Tensor<T const> k, Tensor<T const> v)
+             std::byte* base, Inner const& mask, auto const& in)
       : queue_(queue),
         plan_(plan),
         part_(part),
         layout_(layout),
         base_(base),
         inner_(mask),
-        k_(k),
-        v_(v),
+        q_(in.q),
+        k_(in.k),
+        v_(in.v),
         rows_(plan.rows()),
         shared_rows_(plan.shared_rows()) {
     for (int step = 0; step < plan.steps(); ++step)
@@ -79,8 +84,8 @@ class PackedPass {
     queue_.copy(v_, own_keys().v(), part_.kv_shape(shared_rows_));
   }
 
-  /// What kernels see of the mask.
-  PackedRows<Inner> mask(PackedStep const& step) {
+  /// What kernels see of the mask, of these rows and the step's keys.
+  PackedView<Inner> mask(PackedStep const& step, Segment const& rows) {
     RowRun const *queries = step.queries.data(), *keys = step.keys.data();
     if constexpr (WritesBytes<Q>) {
       std::byte* const to = base_ + layout_.runs.offset;
@@ -88,16 +93,27 @@ class PackedPass {
       keys = reinterpret_cast<RowRun const*>(to) + (keys - queries);
       queries = reinterpret_cast<RowRun const*>(to);
     }
-    return {
+    PackedRows<Inner> const seen{
         {queries, static_cast<int>(step.queries.size())}, {keys, static_cast<int>(step.keys.size())}, inner_};
+    if constexpr (has_sights<Inner>) {
+      auto* const of_queries = reinterpret_cast<RowSight*>(base_ + layout_.sights[0].offset);
+      auto* const of_keys = reinterpret_cast<RowSight*>(base_ + layout_.sights[1].offset);
+      queue_.look(seen, rows.hull(), step.key_rows.hull(), of_queries, of_keys);
+      return {of_queries, of_keys};
+    } else {
+      return seen;
+    }
   }
 
-  /// Fills in what of a call follows from its step; its queries are these rows of the shard.
+  /// Fills in what both passes' calls of a step have; the queries are these rows of the shard.
   template <class Call>
-  void describe(PackedStep const& step, Segment const& rows, Call& call) const {
+  void describe(int step, PackedStep const& what, Segment const& rows, Call& call) const {
     part_.describe_problem(call);
     call.queries = {{rows, {}}};
-    call.keys = {{step.key_rows, {}}};
+    call.keys = {{what.key_rows, {}}};
+    call.q = q_.from(rows.begin);
+    call.k = step == 0 ? k_.from(what.key_rows.begin) : slot(step).k();
+    call.v = step == 0 ? v_.from(what.key_rows.begin) : slot(step).v();
   }
 
   Q& queue_;
@@ -106,7 +122,7 @@ class PackedPass {
   PackedLayout const& layout_;
   std::byte* base_;
   Inner const& inner_;
-  Tensor<T const> k_, v_;
+  Tensor<T const> q_, k_, v_;
   std::int64_t rows_;         ///< of the rank
   std::int64_t shared_rows_;  ///< of documents that others own tokens of too: the first ones
   int last_step_ = -1;        ///< with work

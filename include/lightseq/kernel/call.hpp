@@ -20,6 +20,9 @@ template <class Out, class Stat = float>
 struct Finished {
   Tensor<Out> o;       ///< [batch, queries.rows(), heads, dim]
   RowStats<Stat> lse;  ///< [batch, heads, queries.rows()]
+
+  /// The queries from `first` on.
+  constexpr Finished from(std::int64_t first) const { return {o.from(first), lse.from(first)}; }
 };
 
 /// Attention over some of the keys, with others to come. With the weights w = 2^(scale * log2(e) * q.k - top)
@@ -31,6 +34,11 @@ template <class F>
 struct Partial {
   Tensor<F> o;           ///< [batch, queries.rows(), heads, dim]
   RowStats<F> top, sum;  ///< [batch, heads, queries.rows()]
+
+  /// The queries from `first` on.
+  constexpr Partial from(std::int64_t first) const {
+    return {o.from(first), top.from(first), sum.from(first)};
+  }
 
   template <class G>
   requires(std::is_same_v<G, F const> && !std::is_const_v<F>) operator Partial<G>() const {

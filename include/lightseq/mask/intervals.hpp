@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -103,8 +104,9 @@ class Intervals {
   /// The keys that one query sees: two ranges in any order, which may overlap. Either may be empty.
   using Row = std::array<Range, 2>;
 
-  /// Row i is for the query at position i; queries after the last row see nothing. Throws Error, with the row
-  /// and the numbers, where a range ends before it begins or is not within the rows, or where there are none.
+  /// Row i is for the query at position i; queries after the last row see nothing, and rows beyond the
+  /// sequence must not see anything either. Throws Error, with the row and the numbers, where a range ends
+  /// before it begins or is not within the rows, or where there are none.
   explicit Intervals(std::span<Row const> rows) {
     build(std::ssize(rows), [&](std::int64_t row) { return rows[static_cast<std::size_t>(row)]; });
   }
@@ -175,6 +177,17 @@ class Intervals {
   }
   void name_values(Fingerprint& fingerprint) const {
     fingerprint.add("the last query that sees a key", rows() - 1);
+  }
+
+  /// Which query or key is beyond the sequence.
+  std::string fault(std::int64_t seqlen) const {
+    std::int64_t const keys = keys_of({0, rows()}).end;
+    if (rows() > seqlen)
+      return sentence("Intervals: query ", rows() - 1, " sees keys, but the sequence has ", seqlen,
+                      " tokens");
+    if (keys > seqlen)
+      return sentence("Intervals: key ", keys - 1, " is seen, but the sequence has ", seqlen, " tokens");
+    return {};
   }
 
  private:
@@ -308,7 +321,8 @@ class Intervals {
   std::vector<IntervalRun> runs_;  ///< of the rows, then of the columns
   int row_runs_ = 0;
 };
-static_assert(HasData<Intervals> && HasKeyRanges<Intervals> && HasKeyRanges<IntervalsView> &&
-              HasRows<IntervalsView> && Comparable<Intervals> && NamesValues<Intervals>);
+static_assert(HasData<Intervals> && HasFaultIn<Intervals> && HasKeyRanges<Intervals> &&
+              HasKeyRanges<IntervalsView> && HasRows<IntervalsView> && Comparable<Intervals> &&
+              NamesValues<Intervals>);
 
 }  // namespace lightseq

@@ -6,6 +6,7 @@
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/data.hpp"
 #include "lightseq/mask/mask.hpp"
+#include "lightseq/mask/row_sights.hpp"
 
 namespace lightseq {
 
@@ -75,8 +76,9 @@ class RowRuns {
     int run = first;
     while (run < end - 1 && runs_[run].positions().end <= position) ++run;
     RowRun const& in = runs_[run];
+    if (position <= in.position) return in.row;  // which may be any number, as bounds of masks are
     std::int64_t const skipped = position - in.position;
-    return in.row + (skipped < 0 ? 0 : skipped < in.rows ? skipped : in.rows);
+    return in.row + (skipped < in.rows ? skipped : in.rows);
   }
 
  private:
@@ -132,6 +134,48 @@ class PackedRows {
     return bound(keys_, queries_, keys, [this](Range of) { return queries_within(inner_, of); });
   }
 
+  /// The rows of what `Inner` shows in two ranges, where the queries are of one document.
+  LIGHTSEQ_HD constexpr RangePair key_ranges_of(Range queries) const requires HasKeyRanges<Inner> {
+    RowRuns::Some const some = queries_.touched(queries);
+    if (some.count() <= 0) return {};
+    RowRun const &head = queries_[some.first], &tail = queries_[some.end - 1];
+    if (head.first != tail.first) return {keys_of(queries), {}};
+    RangePair const seen = inner_.key_ranges_of({head.positions(queries).begin, tail.positions(queries).end});
+    auto const rows = [&](Range const& of) {
+      return Range{keys_.row_at(of.begin, head.first, head.end), keys_.row_at(of.end, head.first, head.end)};
+    };
+    if (seen.second.empty()) return {rows(seen.first), {}};
+    return {rows(seen.first), rows(seen.second)};
+  }
+
+  /// The keys that one row of queries sees, and who sees one of keys, where `Inner` looks up once what all
+  /// pairs of a row share.
+  template <class Answer>
+  struct RowAnswer {
+    RowRuns other;
+    int first, end;  ///< which runs there are of its document
+    Answer answer;
+    LIGHTSEQ_HD constexpr bool operator()(std::int64_t row) const {
+      int const run = other.run_of(row);
+      return first <= run && run < end && answer(other[run].position + row - other[run].row);
+    }
+  };
+  LIGHTSEQ_HD constexpr auto row(std::int64_t query) const requires HasRows<Inner> {
+    return answer(queries_, keys_, query, [this](std::int64_t position) { return inner_.row(position); });
+  }
+  LIGHTSEQ_HD constexpr auto column(std::int64_t key) const requires HasRows<Inner> {
+    return answer(keys_, queries_, key, [this](std::int64_t position) { return inner_.column(position); });
+  }
+
+  /// What RowSights is to know of one row of queries, and of keys, where `Inner` shows later queries no
+  /// earlier keys.
+  LIGHTSEQ_HD constexpr RowSight sight_of_query(std::int64_t query) const {
+    return sight(queries_, keys_, query, [this](Range of) { return keys_within(inner_, of); });
+  }
+  LIGHTSEQ_HD constexpr RowSight sight_of_key(std::int64_t key) const {
+    return sight(keys_, queries_, key, [this](Range of) { return queries_within(inner_, of); });
+  }
+
  private:
   /// From what the first document among some rows sees to what the last one sees, by a bound of `Inner`.
   template <std::invocable<Range> Of>
@@ -151,11 +195,46 @@ class PackedRows {
             other.row_at(inner_bound(last).end, tail.first, tail.end)};
   }
 
+  /// A row in no run sees nothing.
+  template <std::invocable<std::int64_t> Of>
+  LIGHTSEQ_HD static constexpr auto answer(RowRuns const& own, RowRuns const& other, std::int64_t row,
+                                           Of inner_answer) {
+    using Answer = RowAnswer<decltype(inner_answer(row))>;
+    int const run = own.run_of(row);
+    if (run < 0) return Answer{other, 0, 0, inner_answer(0)};
+    RowRun const& of = own[run];
+    return Answer{other, of.first, of.end, inner_answer(of.position + row - of.row)};
+  }
+
+  /// A row in no run sees nothing, where the next document's rows begin.
+  template <std::invocable<Range> Of>
+  LIGHTSEQ_HD static constexpr RowSight sight(RowRuns const& own, RowRuns const& other, std::int64_t row,
+                                              Of inner_bound) {
+    int const run = own.run_of(row), next = own.begun(row);
+    if (run < 0) {
+      std::int64_t const at = next < own.count()  ? other[own[next].first].row
+                              : other.count() > 0 ? other[other.count() - 1].all_rows().end
+                                                  : 0;
+      return {static_cast<std::int32_t>(at), static_cast<std::int32_t>(at)};
+    }
+    RowRun const& of = own[run];
+    Range const seen = inner_bound(of.positions({row, row + 1}));
+    return {static_cast<std::int32_t>(other.row_at(seen.begin, of.first, of.end)),
+            static_cast<std::int32_t>(other.row_at(seen.end, of.first, of.end))};
+  }
+
   RowRuns queries_, keys_;
   // Not [[no_unique_address]]: of what holds it then, nvcc has another layout on the device than on the host.
   Inner inner_ = {};
 };
 static_assert(LooksElsewhere<PackedRows<>> && BoundedMask<PackedRows<>> &&
               std::is_trivially_copyable_v<PackedRows<>>);
+
+/// What kernels see of packed documents under a mask within them: the sights of all rows, where distance
+/// alone decides, so that they rise; else the runs.
+template <Mask Inner>
+inline constexpr bool has_sights = HasReach<Inner>&& HasExactRows<Inner>;
+template <Mask Inner>
+using PackedView = std::conditional_t<has_sights<Inner>, RowSights, PackedRows<Inner>>;
 
 }  // namespace lightseq

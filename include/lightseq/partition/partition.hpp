@@ -2,7 +2,12 @@
 #pragma once
 #include <algorithm>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <numeric>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/range.hpp"
@@ -31,36 +36,72 @@ constexpr std::int64_t max_shard_rows(int world, std::int64_t seqlen) {
   return most;
 }
 
-/// What tells positions from others whose number is the same: their sum and that of their squares, modulo
-/// 2^64.
-struct PositionSums {
-  std::uint64_t positions = 0, squares = 0;
+/// a * b modulo m, of numbers below m < 2^63.
+constexpr std::uint64_t product_modulo(std::uint64_t a, std::uint64_t b, std::uint64_t m) {
+  std::uint64_t product = 0;
+  for (; b > 0; b /= 2, a = (a + a) % m)
+    if (b % 2 == 1) product = (product + a) % m;
+  return product;
+}
 
-  constexpr void add(Segment const& segment) {
-    auto const begin = static_cast<std::uint64_t>(segment.begin),
-               n = static_cast<std::uint64_t>(segment.rows),
-               stride = static_cast<std::uint64_t>(segment.stride);
-    if (n == 0) return;
-    // 0 + 1 + ... + (n - 1), and the same of squares: divided before a product may be cut.
-    std::uint64_t a = n, b = n - 1, c = 2 * n - 1;
-    (a % 2 == 0 ? a : b) /= 2;
-    std::uint64_t const rows = a * b;
-    (a % 3 == 0 ? a : b % 3 == 0 ? b : c) /= 3;
-    std::uint64_t const rows_squared = a * b * c;
-    positions += n * begin + stride * rows;
-    squares += n * begin * begin + 2 * begin * stride * rows + stride * stride * rows_squared;
+/// The number below m whose product with a is 1 modulo m, by Euclid; a and m have no common factor.
+constexpr std::int64_t inverse_modulo(std::int64_t a, std::int64_t m) {
+  std::int64_t rest = m, next_rest = a % m, factor = 0, next_factor = 1;
+  while (next_rest != 0) {
+    std::int64_t const quotient = rest / next_rest;
+    rest = std::exchange(next_rest, rest - quotient * next_rest);
+    factor = std::exchange(next_factor, factor - quotient * next_factor);
   }
-  friend constexpr bool operator==(PositionSums const&, PositionSums const&) = default;
+  return factor < 0 ? factor + m : factor;
+}
+
+/// The first token that two segments have in common, or -1; both have rows and lie within a sequence.
+constexpr std::int64_t common_token(Segment a, Segment b) {
+  if (a.begin < b.begin) std::swap(a, b);
+  std::int64_t const last = std::min(a.position(a.rows - 1), b.position(b.rows - 1));
+  std::int64_t const factor = std::gcd(a.stride, b.stride), gap = a.begin - b.begin;
+  if (last < a.begin || gap % factor != 0) return -1;
+  // Row i of a is in b where i * a.stride = -gap modulo b.stride.
+  std::int64_t const m = b.stride / factor, wanted = (m - gap / factor % m) % m;
+  auto const row = static_cast<std::int64_t>(product_modulo(
+      static_cast<std::uint64_t>(wanted), static_cast<std::uint64_t>(inverse_modulo(a.stride / factor, m)),
+      static_cast<std::uint64_t>(m)));
+  return row <= (last - a.begin) / a.stride ? a.position(row) : -1;
+}
+
+/// A segment and who owns it.
+struct OwnedSegment {
+  int rank = 0;
+  Segment segment;
 };
+
+/// Throws Error where two segments have a token in common, with the token and the ranks. O(n log n) where all
+/// strides are equal, else O(n^2). Sorts the list.
+inline void check_apart(std::vector<OwnedSegment>& list, int world) {
+  auto const key = [](OwnedSegment const& owned) {
+    Segment const& s = owned.segment;
+    return std::tuple(s.stride, s.begin % s.stride, s.begin);
+  };
+  std::sort(list.begin(), list.end(),
+            [&](OwnedSegment const& a, OwnedSegment const& b) { return key(a) < key(b); });
+  auto const check = [&](OwnedSegment const& a, OwnedSegment const& b) {
+    if (std::int64_t const token = common_token(a.segment, b.segment); token >= 0)
+      fail("the partition gives token ", token, " to rank ", std::min(a.rank, b.rank), " and to rank ",
+           std::max(a.rank, b.rank), " of ", world);
+  };
+  for (std::size_t i = 1; i < list.size(); ++i) check(list[i - 1], list[i]);
+  if (list.empty() || list.front().segment.stride == list.back().segment.stride) return;
+  for (std::size_t i = 0; i < list.size(); ++i)
+    for (std::size_t j = i + 1; j < list.size(); ++j) check(list[i], list[j]);
+}
 
 /// As max_shard_rows(), of a partition that anybody may have written. Throws Error, with the numbers, where a
 /// segment has negative rows, a stride below 1 or tokens outside of the sequence, and where not every token
-/// belongs to exactly one rank; that is judged by how many there are and by PositionSums.
+/// belongs to exactly one rank.
 template <Partition P>
 std::int64_t checked_max_shard_rows(int world, std::int64_t seqlen) {
   std::int64_t most = 0, rows = 0;
-  PositionSums sums, all;
-  all.add({0, seqlen});
+  std::vector<OwnedSegment> owned;
   for (int rank = 0; rank < world; ++rank) {
     Positions const shard = P::shard(rank, world, seqlen);
     for (Segment const& s : shard.segments) {
@@ -72,13 +113,12 @@ std::int64_t checked_max_shard_rows(int world, std::int64_t seqlen) {
       rows = s.rows > seqlen - rows ? seqlen + 1 : rows + s.rows;
       if (rows > seqlen)
         fail("the partition gives ", world, " ranks more than the ", seqlen, " tokens that there are");
-      sums.add(s);
+      owned.push_back({rank, s});
     }
     most = std::max(most, shard.rows());
   }
   if (rows < seqlen) fail("the partition gives ", world, " ranks ", rows, " of ", seqlen, " tokens");
-  if (!(sums == all))
-    fail("the partition gives some of ", seqlen, " tokens to several of ", world, " ranks, others to none");
+  check_apart(owned, world);  // then so many are all
   return most;
 }
 

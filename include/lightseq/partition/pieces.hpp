@@ -145,8 +145,7 @@ class Pieces {
       if (piece.rows == 0) continue;
       if (Text const fault = fault_of(documents, piece); !fault.empty()) return fault;
       if (std::ssize(by_token_) == max_pieces_)
-        return Text("document ") + piece.document + " needs another piece, and there is room for " +
-               max_pieces_;
+        return Text("document ") + piece.document + " needs another piece, and max_pieces is " + max_pieces_;
       by_token_.push_back(piece);
       by_token_.back().token = documents.begin(piece.document) + piece.begin;
     }

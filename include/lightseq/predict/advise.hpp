@@ -25,10 +25,14 @@ struct Advice {
   double backward_seconds = 0;     ///< 0 if only the forward was asked for
   std::int64_t bytes_sent = 0;     ///< by the busiest rank of each pass, both passes together
   std::int64_t bytes_between = 0;  ///< the same, out of the busiest port between nodes
+  double rows_received = 0;        ///< of keys and values, by a rank in a forward, on average
   std::int64_t workspace_bytes = 0;
 
   /// Where the ranks' time goes, on average, both passes together.
   double work = 0, merge = 0, message_wait = 0, idle = 0;
+
+  /// The efficiency of each step, see StepCost::work_fraction().
+  std::vector<double> forward_steps, backward_steps;
 
   std::string why;  ///< a sentence that sets it against the best
 
@@ -78,13 +82,34 @@ inline std::string reason(Advice const& one, Advice const& best, bool is_best, E
       {one.message_wait - best.message_wait, sentence(waits, "; ", bytes)},
       {one.idle - best.idle, sentence(waits, ": work or messages fall unevenly")},
       {one.merge + one.work - best.merge - best.work,
-       sentence("carries, merges and launches take ",
-                rounded((one.merge + one.work) / (best.merge + best.work)), " of the work of ",
+       sentence("tiles, carries, merges and launches take ",
+                rounded((one.merge + one.work) / (best.merge + best.work)), " times as long as those of ",
                 best.name())}};
   auto const worst = std::max_element(std::begin(losses), std::end(losses),
                                       [](auto const& a, auto const& b) { return a.first < b.first; });
   if (!(worst->first > 1e-3 * best.seconds())) return start + bytes;
   return start + worst->second;
+}
+
+/// Adds what the simulation of a pass has found.
+inline void add_pass(Simulation const& s, Advice& advice) {
+  bool const forward = s.pass == Pass::forward;
+  double const share = 1.0 / static_cast<double>(s.ranks.size());
+  (forward ? advice.forward_seconds : advice.backward_seconds) = s.makespan;
+  for (StepCost const& step : s.steps)
+    (forward ? advice.forward_steps : advice.backward_steps).push_back(step.work_fraction());
+  if (forward)
+    for (RankCost const& rank : s.ranks)
+      advice.rows_received += share * static_cast<double>(rank.kv_rows_received);
+  double const work = share * s.sum(&RankCost::work), merge = share * s.sum(&RankCost::merge);
+  double const waits = share * s.sum(&RankCost::message_wait);
+  advice.work += work;
+  advice.merge += merge;
+  advice.message_wait += waits;
+  advice.idle += std::max(0.0, s.makespan - work - merge - waits);
+  advice.bytes_sent = capped_sum(advice.bytes_sent, s.most_bytes_sent());
+  advice.bytes_between = capped_sum(advice.bytes_between, s.most_bytes_between());
+  advice.workspace_bytes = std::max(advice.workspace_bytes, s.most_workspace_bytes());
 }
 
 /// What a planner's schedule costs by its route, in the forward or in both passes; without the sentence.
@@ -96,22 +121,25 @@ Advice advice_on(Planner<S, M> const& planner, Extents const& extents, Topology 
   advice.partition = name_of<typename S::Partition>();
   advice.route = planner.route();
   if constexpr (HasNodes<S>) advice.ranks_per_node = planner.schedule().ranks_per_node;
-  double const share = 1.0 / planner.world();
-  for (Pass const pass : {Pass::forward, Pass::backward}) {
-    if (pass == Pass::backward && !with_backward) continue;
-    Simulation const s = simulate(planner, pass, extents, cluster, compute);
-    (pass == Pass::forward ? advice.forward_seconds : advice.backward_seconds) = s.makespan;
-    double const work = share * s.sum(&RankCost::work), merge = share * s.sum(&RankCost::merge);
-    double const waits = share * s.sum(&RankCost::message_wait);
-    advice.work += work;
-    advice.merge += merge;
-    advice.message_wait += waits;
-    advice.idle += std::max(0.0, s.makespan - work - merge - waits);
-    advice.bytes_sent = capped_sum(advice.bytes_sent, s.most_bytes_sent());
-    advice.bytes_between = capped_sum(advice.bytes_between, s.most_bytes_between());
-    advice.workspace_bytes = std::max(advice.workspace_bytes, s.most_workspace_bytes());
-  }
+  for (Pass const pass : {Pass::forward, Pass::backward})
+    if (pass == Pass::forward || with_backward)
+      add_pass(simulate(planner, pass, extents, cluster, compute), advice);
   return advice;
+}
+
+/// Sorts, the fastest first, and gives each its sentence.
+inline void rank_advices(std::vector<Advice>& ranking, Extents const& extents) {
+  std::stable_sort(ranking.begin(), ranking.end(), [](Advice const& a, Advice const& b) {
+    return std::pair(a.seconds(), a.bytes_sent) < std::pair(b.seconds(), b.bytes_sent);
+  });
+  for (Advice& advice : ranking) {
+    bool const is_best = &advice == &ranking.front();
+    // The best is set against the next that is another schedule.
+    auto const other = std::find_if(ranking.begin(), ranking.end(),
+                                    [&](Advice const& a) { return a.schedule != advice.schedule; });
+    Advice const& against = is_best && other != ranking.end() ? *other : ranking.front();
+    advice.why = reason(advice, against, is_best, extents);
+  }
 }
 
 /// Every schedule of a list, here the library's, that serves the mask, by each route, the fastest first, with
@@ -135,17 +163,7 @@ std::vector<Advice> advise(Problem const& asked, int head_dim, std::int64_t elem
       if (simulated) simulated(ranking.back());
     }
   });
-  std::stable_sort(ranking.begin(), ranking.end(), [](Advice const& a, Advice const& b) {
-    return std::pair(a.seconds(), a.bytes_sent) < std::pair(b.seconds(), b.bytes_sent);
-  });
-  for (Advice& advice : ranking) {
-    bool const is_best = &advice == &ranking.front();
-    // The best is set against the next that is another schedule.
-    auto const other = std::find_if(ranking.begin(), ranking.end(),
-                                    [&](Advice const& a) { return a.schedule != advice.schedule; });
-    Advice const& against = is_best && other != ranking.end() ? *other : ranking.front();
-    advice.why = reason(advice, against, is_best, extents);
-  }
+  rank_advices(ranking, extents);
   return ranking;
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "lightseq/core/range.hpp"
@@ -12,10 +14,42 @@
 namespace lightseq {
 
 /// Under a causal mask within documents: the positions of a document that queries at a range of its positions
-/// see.
+/// see. Of other masks there may be more than one range, see KeysInParts.
 struct CausalKeys {
   constexpr Range operator()(Range const& queries) const { return {0, queries.end}; }
 };
+
+/// What some queries see, where that is more than one range: in any order, with how many tiles of queries see
+/// some keys. See ChunkSight.
+template <class S>
+concept SightInParts = requires(S const sight, Range keys, void (*visit)(Range const&)) {
+  { sight.touches(keys) } -> std::same_as<bool>;
+  sight.for_each_within(keys, visit);
+  { sight.tiles_seeing(keys, std::int64_t{1}) } -> std::same_as<std::int64_t>;
+};
+
+/// What tells it.
+template <class KeysOf>
+concept KeysInParts = SightInParts<std::invoke_result_t<KeysOf const&, Range>>;
+
+/// Calls `visit(range)` with what is seen, as far as it may have some of these keys.
+template <class Visit>
+void for_each_within(Range const& seen, Range const& /*keys*/, Visit visit) {
+  visit(seen);
+}
+template <SightInParts Sight, class Visit>
+void for_each_within(Sight const& seen, Range const& keys, Visit visit) {
+  seen.for_each_within(keys, visit);
+}
+
+/// How many tiles of queries, of which there are `all`, see some of these keys.
+inline std::int64_t tiles_seeing(Range const& seen, Range const& keys, std::int64_t all, std::int64_t) {
+  return seen.touches(keys) ? all : 0;
+}
+template <SightInParts Sight>
+std::int64_t tiles_seeing(Sight const& seen, Range const& keys, std::int64_t, std::int64_t tile_rows) {
+  return seen.tiles_seeing(keys, tile_rows);
+}
 
 /// Calls `visit(positions)` for each part of `keys` that queries of some pieces see, which are all of its
 /// document. The parts come in the order of their positions, and no position is in two; where later queries
@@ -25,16 +59,16 @@ void for_each_seen(Piece const& keys, std::span<Piece const> queries, KeysOf con
   for (Range left = keys.positions(); !left.empty();) {
     Range part;
     std::int64_t end = left.begin;
-    for (Piece const& piece : queries) {
-      Range const seen = keys_of(piece.positions());
+    auto const add = [&](Range const& seen) {
       Range const wanted{std::max(seen.begin, left.begin), std::min(seen.end, left.end)};
-      if (wanted.empty()) continue;
+      if (wanted.empty()) return;
       end = std::max(end, wanted.end);
       if (part.empty() || wanted.end < part.begin)
         part = wanted;
       else if (wanted.begin <= part.end)
         part = part.joined(wanted);
-    }
+    };
+    for (Piece const& piece : queries) for_each_within(keys_of(piece.positions()), left, add);
     if (!part.empty()) visit(part);
     left = {std::max(part.end, left.begin), end};
   }

@@ -57,6 +57,9 @@ struct PackedStep {
 /// on every machine, in storage that is allocated once, unless a table is cut into uncommonly many pieces.
 class PackedPlan {
  public:
+  /// How many slots of gradients of own keys a backward has room for at once.
+  static constexpr std::int64_t inbox_slots = 2;
+
   /// Room for the plans of `rank`, of so many pieces of all ranks.
   PackedPlan(int rank, int world, std::int64_t max_pieces, std::int64_t slot_rows)
       : rank_(rank), slot_rows_(slot_rows), slots_(2 * (max_pieces + 8 * std::int64_t{world})) {
@@ -240,7 +243,7 @@ class PackedPlan {
       auto const of_document = std::span(keys_).subspan(index(keys));
       query = std::find_if(query, shared.end(), [=](Piece const& p) { return p.document >= document; });
       auto const sees = [&](Piece const& piece) {
-        Range const seen = keys_of(piece.positions());
+        auto const seen = keys_of(piece.positions());
         return std::any_of(of_document.begin(), of_document.end(),
                            [&](RowRun const& run) { return seen.touches(run.positions()); });
       };

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <concepts>
 #include <cstdint>
 
 #include "lightseq/core/fingerprint.hpp"
+#include "lightseq/core/range.hpp"
 #include "lightseq/core/value.hpp"
 #include "lightseq/partition/packing_cost.hpp"
+#include "lightseq/schedule/chunk_ring.hpp"
 #include "lightseq/schedule/schedule.hpp"
 
 namespace lightseq {
@@ -22,7 +25,17 @@ struct PackedRing {
   std::int64_t max_rows = 0;
   /// Pieces of all ranks that a batch may have; 0: what balanced packing deals out at most.
   std::int64_t max_pieces = 0;
+  /// What balanced packing takes the work on tiles, pieces and rows to cost.
   PackingCost cost = {};
+
+  /// Rows of the largest shard that a batch of at most so many tokens may have, and of a slot: a token more
+  /// than its share where one document is dealt out as by Zigzag.
+  std::int64_t shard_rows(std::int64_t tokens, int world) const {
+    if (max_rows > 0) return max_rows;
+    if (world == 1) return tokens;
+    std::int64_t const share = tiles_of(tokens, world);
+    return std::min(tokens, share + std::min(slack, share / 8) + 1);
+  }
 
   std::int64_t digest() const {
     return digest_of(slack, max_rows, max_pieces, cost.tile, cost.piece, cost.rows, cost.keys);
@@ -40,6 +53,6 @@ concept PackedSchedule = std::same_as<S, PackedRing>;
 
 /// What a DistAttn may be given.
 template <class S>
-concept AnySchedule = Schedule<S> || PackedSchedule<S>;
+concept AnySchedule = Schedule<S> || PackedSchedule<S> || std::same_as<S, ChunkRing>;
 
 }  // namespace lightseq

@@ -81,6 +81,11 @@ struct Extents {
     return aligned(batch * heads * rows * std::int64_t{sizeof(float)});
   }
 
+  /// Bytes of a row of keys and values, or of their gradients, where rows lie one after another.
+  constexpr std::int64_t kv_row_bytes(std::int64_t element) const {
+    return 2 * batch * kv_heads * head_dim * element;
+  }
+
   /// Bytes of one message that carries `rows` rows, each tensor rounded up to the alignment.
   constexpr std::int64_t message_bytes(Payload payload, Pass pass, std::int64_t rows) const {
     Parts const p = parts(payload, pass);

@@ -64,6 +64,29 @@ void add_others(Pieces const& pieces, int rank, KeysOf const& keys_of, std::int6
   });
 }
 
+/// The same costs where queries see more than one range: of their own keys chunk by chunk, of other ranks' as
+/// SlotSteps counts them.
+template <KeysInParts KeysOf>
+std::int64_t own_cost(Pieces const& pieces, int rank, KeysOf const& keys_of, std::int64_t tile_rows) {
+  std::int64_t cost = 0;
+  for_each_document(pieces.shard(rank), [&](std::span<Piece const> of_document) {
+    for (Piece const& queries : of_document)
+      keys_of(queries.positions()).for_each_chunk([&](std::int64_t rows, std::span<Range const> keys) {
+        for (Range const& seen : keys) cost += tiles_of(rows, tile_rows) * rows_within(of_document, seen);
+      });
+  });
+  return cost;
+}
+template <KeysInParts KeysOf>
+void add_others(Pieces const& pieces, int rank, KeysOf const& keys_of, std::int64_t tile_rows,
+                RankLoad& load) {
+  for_each_needed(pieces, rank, keys_of, [&](Piece const&, Range const& part, auto const& of_document) {
+    load.rows += part.size();
+    for (Piece const& queries : of_document)
+      load.others += part.size() * keys_of(queries.positions()).tiles_seeing(part, tile_rows);
+  });
+}
+
 /// What a rank has to do. `keys_of` is as CausalKeys; a tile has `tile_rows` queries.
 template <class KeysOf = CausalKeys>
 RankLoad load_of(Pieces const& pieces, int rank, KeysOf const& keys_of = {}, std::int64_t tile_rows = 128) {

@@ -140,7 +140,7 @@ class SlotSteps {
       }
       std::int64_t tiles = 0;
       for (std::size_t q = 0; q < queries.size(); ++q)
-        if (keys_of(queries[q].positions()).touches(part)) tiles += query_tiles_[q];
+        tiles += tiles_seeing(keys_of(queries[q].positions()), part, query_tiles_[q], tile_rows);
       needed_.push_back({&keys, keys.row + part.begin - keys.begin, part.size(), tiles});
       ++places_[distance(keys) + 1];
     });

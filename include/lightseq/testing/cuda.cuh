@@ -52,8 +52,11 @@ class DeviceArray {
   T* data() const { return data_; }
   std::span<T> span() const { return {data_, size_}; }
 
-  /// Fills every byte.
-  void fill(int byte) const { check_cuda(cudaMemset(data_, byte, size_ * sizeof(T))); }
+  /// Fills every byte, and waits for the device: streams may not wait for it.
+  void fill(int byte) const {
+    check_cuda(cudaMemset(data_, byte, size_ * sizeof(T)));
+    check_cuda(cudaDeviceSynchronize());
+  }
 
   /// Waits for the device.
   std::vector<T> values() const {

@@ -179,6 +179,11 @@ class LocalWorld {
 
   /// The fingerprint of the first rank that came, and how many have.
   struct Agreement {
+    Agreement(Fingerprint const& given, int of)
+        : list(given.list.begin(), given.list.end()), fingerprint(given), rank(of) {
+      fingerprint.list = list;
+    }
+    std::vector<std::int64_t> list;
     Fingerprint fingerprint;
     int rank;
     int came = 0;
@@ -285,13 +290,14 @@ inline Status Local::agree(Fingerprint const& fingerprint) {
   Lock lock(shared_.mutex_);
   auto& open = shared_.agreements_;
   auto const number = static_cast<std::size_t>(agreements_ - shared_.settled_);
-  if (open.size() == number) open.push_back({fingerprint, rank_});
+  if (open.size() == number) open.emplace_back(fingerprint, rank_);
   ++agreements_;  // not where that has thrown: the next call is of this number then
   LocalWorld::Agreement& agreement = open[number];
   if (shared_.failed_rank_ >= 0) return shared_.cause_.is_common() ? broken(lock, "") : Status{};
   Fingerprint common = agreement.fingerprint;
   common.count = std::min(common.count, fingerprint.count);
-  Status status = compare(common, agreement.rank, fingerprint.values, rank_);
+  Status status = compare_lists(common, agreement.rank, fingerprint, rank_);
+  if (status.ok()) status = compare(common, agreement.rank, fingerprint.values, rank_);
   if (status.ok() && !fingerprint.failure.empty()) status = refusal(rank_, fingerprint.failure);
   if (!status.ok()) return give_up(lock, status);
   ++agreement.came;

@@ -88,8 +88,10 @@ class Mpi {
 
  private:
   static constexpr int notice_tag = 0;  // says that the sender has given up; a message's tag is larger
-  static constexpr std::int64_t max_cuts = 1024;
-  static constexpr int pieces_bits = 11;  // of a message's tag, its lowest; the others tell its origin
+  static constexpr std::int64_t max_cuts = 1022;
+  // Of a message's tag, its lowest bits: in how many pieces it comes, and whether it is of a batch. The
+  // others tell its origin.
+  static constexpr int pieces_bits = 10, batch_bit = 1 << pieces_bits, low_bits = pieces_bits + 1;
 
   /// What was posted: a message, or a piece of one.
   struct Piece {
@@ -103,7 +105,7 @@ class Mpi {
   };
 
   /// What a tag tells of an origin: another batch is as good as another step of another object. The lowest
-  /// bit of a batch says only that it is one.
+  /// bit of a batch says only that it is one, as the tag does.
   static Origin told(Origin origin, std::int64_t batch) {
     origin.step += static_cast<int>(batch >> 1 & 0xfffff);
     if (origin.object >= 0) origin.object += static_cast<int>(batch >> 21 & 0xfffff);
@@ -121,7 +123,7 @@ class Mpi {
   static Status failed(int native) noexcept;
   template <class Message>
   static Status failed(int native, Message const& message) noexcept;
-  int tag(Origin const& origin, std::int64_t pieces) const;
+  int tag(Origin const& origin, std::int64_t batch, std::int64_t pieces) const;
   Origin origin(int tag, Origin const& near) const;
   template <class Message>
   Status check(std::span<Message const> messages) const noexcept;
@@ -188,7 +190,7 @@ inline Mpi::Mpi(MPI_Comm comm, MpiOptions const& options) : options_(options) {
   int found = 0;
   MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &largest_tag, &found);
   auto const tags = static_cast<unsigned>(found ? *largest_tag : 32767) + 1;
-  int const bits = static_cast<int>(std::bit_width(tags)) - 1 - pieces_bits;
+  int const bits = static_cast<int>(std::bit_width(tags)) - 1 - low_bits;
   if (bits >= 3) {  // one tells the pass
     object_bits_ = std::min((bits - 1) / 2, 10);
     step_bits_ = std::min(bits - 1 - object_bits_, 10);
@@ -320,20 +322,22 @@ Status Mpi::failed(int native, Message const& message) noexcept {
   return status;
 }
 
-/// A message's tag: in how many pieces it comes, and from which call, as far as there are bits for it.
-inline int Mpi::tag(Origin const& origin, std::int64_t pieces) const {
+/// A message's tag: in how many pieces it comes, whether of a batch, and from which call, as far as there are
+/// bits for it.
+inline int Mpi::tag(Origin const& given, std::int64_t batch, std::int64_t pieces) const {
+  Origin const origin = told(given, batch);
   int call = 0;
   if (origin.object >= 0 && object_bits_ > 0) {
     int const object = origin.object % ((1 << object_bits_) - 1) + 1;
     int const step = origin.step & ((1 << step_bits_) - 1);
     call = (object << step_bits_ | step) << 1 | (origin.backward ? 1 : 0);
   }
-  return call << pieces_bits | static_cast<int>(pieces);
+  return call << low_bits | (batch != 0 ? batch_bit : 0) | static_cast<int>(pieces);
 }
 
 /// The origin that a tag tells: of the objects and steps that may be meant those next to `near`.
 inline Origin Mpi::origin(int tag, Origin const& near) const {
-  int const call = tag >> pieces_bits;
+  int const call = tag >> low_bits;
   if (call == 0) return {};
   auto const next_to = [](int own, int rest, int count) {
     int const ahead = ((rest - own) % count + count) % count;
@@ -375,9 +379,9 @@ Status Mpi::post(Message const& message) noexcept {
       error = MPI_Irecv(message.bytes > 0 ? static_cast<std::byte*>(message.data) + offset : nullptr, bytes,
                         MPI_BYTE, message.peer, MPI_ANY_TAG, comm_, &request);
     else
-      error = MPI_Isend(message.bytes > 0 ? static_cast<std::byte const*>(message.data) + offset : nullptr,
-                        bytes, MPI_BYTE, message.peer, tag(told(message.origin(), message.batch), count),
-                        comm_, &request);
+      error =
+          MPI_Isend(message.bytes > 0 ? static_cast<std::byte const*>(message.data) + offset : nullptr, bytes,
+                    MPI_BYTE, message.peer, tag(message.origin(), message.batch, count), comm_, &request);
     if (error != MPI_SUCCESS) return failed(error, message);
     offset += size;
     size = options_.piece_bytes;
@@ -397,16 +401,17 @@ inline Status Mpi::settle(Piece const& piece, MPI_Status const& status, int erro
   if (!end.ok() || !piece.incoming) return end;
 
   Origin const awaited = told(piece.origin, piece.batch), sent = origin(status.MPI_TAG, awaited);
-  std::int64_t const count = status.MPI_TAG & ((1 << pieces_bits) - 1);
+  std::int64_t const count = status.MPI_TAG & (batch_bit - 1);
+  bool const of_batch = (status.MPI_TAG & batch_bit) != 0, awaits_batch = piece.batch != 0;
   MPI_Get_count(&status, MPI_BYTE, &bytes);
   bool const other_size =
       error_class != MPI_SUCCESS || bytes != piece.bytes || count != pieces(piece.message_bytes);
   // What a constructor sends says no call.
   bool const constructor = object_bits_ > 0 && (sent.object < 0) != (piece.origin.object < 0);
-  if (!same_call(sent, awaited) || (other_size && constructor)) {
-    end.code = piece.batch != 0 ? Code::other_batch : Code::out_of_order;
-    end.other = "a message";
-    end.have = sent.number();
+  if (of_batch != awaits_batch || !same_call(sent, awaited) || (other_size && constructor)) {
+    end.code = awaits_batch ? Code::other_batch : Code::out_of_order;
+    end.other = of_batch ? "a message of packed documents" : "a message";
+    end.have = (of_batch ? Origin::unknown() : sent).number();
     end.need = piece.origin.number();
     end.rank = rank_;
   } else if (other_size) {

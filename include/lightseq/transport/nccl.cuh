@@ -283,19 +283,21 @@ inline Status Nccl::wait(cudaStream_t stream) noexcept {
 inline Status Nccl::agree(Fingerprint const& fingerprint) noexcept {
   if (comm_ == nullptr) return broken();
   if (captures(stream_)) return {.code = Code::capturing, .subject = "the stream", .rank = rank_};
-  *pinned(0) = Statement(fingerprint);
   Statement *const mine = device_.get(), *const all = device_.get() + 1;
   auto const copy = [&](Statement* to, Statement const* from, int count) {
     std::size_t const bytes = static_cast<std::size_t>(count) * sizeof(Statement);
     return cuda([&] { return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_); });
   };
-  Status status = copy(mine, pinned(0), 1);
-  if (status.ok())
-    status = enqueue({.label = "fingerprint"},
-                     [&] { return ncclAllGather(mine, all, sizeof(Statement), ncclInt8, comm_, stream_); });
-  if (status.ok()) status = copy(pinned(1), all, world_);
-  if (status.ok()) status = wait(stream_);
-  return status.ok() ? verdict(fingerprint, {pinned(1), static_cast<std::size_t>(world_)}) : status;
+  auto const exchange = [&](Statement const& statement) {
+    *pinned(0) = statement;
+    Status status = copy(mine, pinned(0), 1);
+    if (status.ok())
+      status = enqueue({.label = "fingerprint"},
+                       [&] { return ncclAllGather(mine, all, sizeof(Statement), ncclInt8, comm_, stream_); });
+    if (status.ok()) status = copy(pinned(1), all, world_);
+    return status.ok() ? wait(stream_) : status;
+  };
+  return settled(fingerprint, {pinned(1), static_cast<std::size_t>(world_)}, exchange);
 }
 
 inline Status Nccl::connect(std::span<int const> to, std::span<int const> from) noexcept {

@@ -3,6 +3,7 @@
 #include <concepts>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 #include "lightseq/core/fingerprint.hpp"
@@ -75,7 +76,7 @@ inline char const* label_of(std::span<Send const> sends, std::span<Receive const
 /// transport failed for good: every later call fails too, on the rank that failed first with the same
 /// Status. The concepts below are what a transport may do besides.
 template <class T>
-concept Transport = requires(T transport, T const borrowed, std::span<Send const> sends,
+concept Transport = requires(T& transport, T const& borrowed, std::span<Send const> sends,
                              std::span<Receive const> recvs) {
   { borrowed.rank() }
   noexcept->std::same_as<int>;
@@ -94,27 +95,27 @@ concept Transport = requires(T transport, T const borrowed, std::span<Send const
 /// where one thread may construct several ranks, compare with those that have called and tell these in their
 /// next call. agree_by_messages() is one that waits. A transport that does not agree is trusted.
 template <class T>
-concept Agrees = Transport<T> && requires(T transport, Fingerprint const& fingerprint) {
+concept Agrees = Transport<T> && requires(T& transport, Fingerprint const& fingerprint) {
   { transport.agree(fingerprint) } -> std::same_as<Status>;
 };
 
 /// Compares the origins and batches of messages, and says how often agree() was called: a DistAttn takes its
 /// number from that, and a call that meets another call is `out_of_order`.
 template <class T>
-concept CountsAgreements = Agrees<T> && requires(T const transport) {
+concept CountsAgreements = Agrees<T> && requires(T const& transport) {
   { transport.agreements() } -> std::same_as<int>;
 };
 
 /// Wants to know beforehand whom this rank will send to and receive from. Every rank calls connect() once for
 /// each DistAttn, after agree().
 template <class T>
-concept Connects = Transport<T> && requires(T transport, std::span<int const> ranks) {
+concept Connects = Transport<T> && requires(T& transport, std::span<int const> ranks) {
   { transport.connect(ranks, ranks) } -> std::same_as<Status>;
 };
 
 /// Tells the other ranks that this one gives up, and why.
 template <class T>
-concept Withdraws = Transport<T> && requires(T transport, Status const& why) {
+concept Withdraws = Transport<T> && requires(T& transport, Status const& why) {
   { transport.withdraw(why) }
   noexcept;
 };
@@ -122,7 +123,7 @@ concept Withdraws = Transport<T> && requires(T transport, Status const& why) {
 /// Moves messages by kernels on a GPU: what is enqueued on the stream after precede() does not keep the
 /// messages of the last start() from beginning.
 template <class T, class Stream>
-concept Precedes = Transport<T> && requires(T transport, Stream stream) {
+concept Precedes = Transport<T> && requires(T& transport, Stream stream) {
   { transport.precede(stream) }
   noexcept->std::same_as<Status>;
 };
@@ -130,21 +131,21 @@ concept Precedes = Transport<T> && requires(T transport, Stream stream) {
 /// Serves ranks that share a GPU: rendezvous() makes the stream wait for what every rank has enqueued on the
 /// stream that it names, and returns once all have.
 template <class T, class Stream>
-concept Rendezvous = Transport<T> && requires(T transport, Stream stream) {
+concept Rendezvous = Transport<T> && requires(T& transport, Stream stream) {
   { transport.rendezvous(stream) }
   noexcept->std::same_as<Status>;
 };
 
 /// Watches the messages while the host waits for the stream, and gives up when one of them is late.
 template <class T, class Stream>
-concept Watches = Transport<T> && requires(T transport, Stream stream) {
+concept Watches = Transport<T> && requires(T& transport, Stream stream) {
   { transport.wait(stream) }
   noexcept->std::same_as<Status>;
 };
 
 /// Has a stream of its own for messages, which a GPU's queue joins with the stream of its work.
 template <class T>
-concept HasStream = Transport<T> && requires(T const transport) {
+concept HasStream = Transport<T> && requires(T const& transport) {
   transport.stream();
 };
 
@@ -152,15 +153,28 @@ concept HasStream = Transport<T> && requires(T const transport) {
 template <HasStream T>
 using StreamOf = decltype(std::declval<T const&>().stream());
 
-/// Whether members of these names are as the concepts above say: one that takes or returns something else
-/// would be left out without a word.
+/// The names of abilities. What derives from these and from a class that has a member of such a name, be it
+/// overloaded, private or a template, has two of the name.
+struct AbilityNames {
+  void agree();
+  void connect();
+  void withdraw();
+  void precede();
+  void rendezvous();
+  void wait();
+};
 template <class T>
-concept SoundAbilities = (Agrees<T> || !requires { &T::agree; }) &&
-                         (Connects<T> || !requires { &T::connect; }) &&
-                         (Withdraws<T> || !requires { &T::withdraw; }) &&
-                         (!HasStream<T> || ((Precedes<T, StreamOf<T>> || !requires { &T::precede; }) &&
-                                            (Rendezvous<T, StreamOf<T>> || !requires { &T::rendezvous; }) &&
-                                            (Watches<T, StreamOf<T>> || !requires { &T::wait; })));
+struct WithAbilityNames : T, AbilityNames {};
+
+/// Whether members of these names are as the concepts above say: one that takes or returns something else
+/// would be left out without a word. What a final class has is not seen.
+template <class T, class Seen = std::conditional_t<std::is_final_v<T>, AbilityNames, WithAbilityNames<T>>>
+concept SoundAbilities = (Agrees<T> || requires { &Seen::agree; }) &&
+                         (Connects<T> || requires { &Seen::connect; }) &&
+                         (Withdraws<T> || requires { &Seen::withdraw; }) &&
+                         (!HasStream<T> || ((Precedes<T, StreamOf<T>> || requires { &Seen::precede; }) &&
+                                            (Rendezvous<T, StreamOf<T>> || requires { &Seen::rendezvous; }) &&
+                                            (Watches<T, StreamOf<T>> || requires { &Seen::wait; })));
 
 /// Compares what this rank was given with what the others were, where the transport agrees.
 template <Transport T>

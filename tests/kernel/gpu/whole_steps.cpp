@@ -12,6 +12,7 @@ TEST_CASE("every step is taken once, and none that needs tests without them") {
       for (int begin = 0; begin <= head_steps; ++begin)
         for (int end = 0; end <= head_steps; ++end) {
           WholeSteps const whole{head_steps, begin, end};
+          right &= whole.all() == (end - begin == head_steps);
           int const steps = group * head_steps;
           int step = 0, head = 0, tested = 0;
           while (step < steps) {  // as the Hopper backward walks

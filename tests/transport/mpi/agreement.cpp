@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "laws/agreement.hpp"
+#include "laws/packed_agreement.hpp"
 
 #include <chrono>
 
@@ -149,6 +150,20 @@ TEST_CASE("processes that call two layers in different orders hear it") {
       "forward of object 1";
   CHECK(texts[1] == cause);
   CHECK((texts[0] == "ok" || texts[0].ends_with("peer 1: the peer gave up: " + cause)));
+}
+
+TEST_CASE("processes that plan different documents all hear of the first that differs, and may go on") {
+  for (int const size : {2, 3}) {
+    if (size > processes()) continue;
+    CAPTURE(size);
+    FirstProcesses const members(size);
+    std::string wrong;
+    if (members.taking_part()) {
+      Mpi mpi(members.comm(), {.timeout = std::chrono::minutes(5)});
+      wrong = first_wrong_agreement<MpiTraits>(mpi, size);
+    }
+    for (std::string const& text : gathered(wrong)) CHECK(text == "");
+  }
 }
 
 TEST_CASE("a process that constructs nothing is missed after the time-out") {

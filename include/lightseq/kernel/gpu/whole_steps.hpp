@@ -11,6 +11,9 @@ inline namespace LIGHTSEQ_ABI {
 struct WholeSteps {
   int head_steps = 0, begin = 0, end = 0;
 
+  /// Whether no step needs tests.
+  LIGHTSEQ_HD constexpr bool all() const { return begin == 0 && end == head_steps; }
+
   /// Up to before which step none needs tests, from `step` of the tile's `steps` on; `step` itself where that
   /// one may. `head`, at first 0, is the first step of the head of an earlier one, and moves along.
   LIGHTSEQ_HD constexpr int until(int step, int steps, int& head) const {

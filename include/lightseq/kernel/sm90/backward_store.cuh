@@ -14,9 +14,9 @@ namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 namespace sm90 {
 
-/// A warp that makes half of each tile's keys finite, and adds gradients of queries to memory: the part of
-/// one warpgroup or, in turn, the odd or the even steps. One warp would be too slow for that: it waits
-/// until they have arrived.
+/// A warp that makes half of a tile's keys finite, if pairs of it are hidden, and adds gradients of queries
+/// to memory: the part of one warpgroup or, in turn, the odd or the even steps. One warp would be too slow
+/// for that: it waits until they have arrived.
 template <BackwardBlock Block>
 struct BackwardAddDq {
   using T = typename Block::T;
@@ -36,14 +36,17 @@ struct BackwardAddDq {
       control.tile_full.wait(tile_parity);
       KeyTile const& key_tile = control.key_tiles[tile_parity];
       int const steps = key_tile.steps;
+      bool const hides = !key_tile.whole.all();
       __syncwarp();
       control.tile_empty.arrive_if(leads);
       if (steps < 0) break;
       control.kv_full.wait(tile_parity);
-      constexpr int half = Block::key_bytes / 2;
-      make_finite<T, half>(ptx::shared_address(block.memory.k) + which * half);
-      fence_shared_writes();
-      __syncwarp();
+      if (hides) {
+        constexpr int half = Block::key_bytes / 2;
+        make_finite<T, half>(ptx::shared_address(block.memory.k) + which * half);
+        fence_shared_writes();
+        __syncwarp();
+      }
       control.k_finite.arrive_if(leads);
       control.kv_empty.arrive_if(leads);
       if constexpr (!Block::deterministic) {

@@ -216,7 +216,7 @@ TEST_CASE("packs of documents, planned one after another, equal dense attention"
       static_cast<void>(attn.plan(std::vector<std::int64_t>{id == 0 ? 500 : 501, 1000}, batch));
       Status const other = attn.agree(batch);
       std::string const expected =
-          "the ranks disagree: the end of a document is 501 on rank 1 and 500 on rank 0";
+          "the ranks disagree: the end of document 0 is 501 on rank 1 and 500 on rank 0";
       return other.message() == expected ? "" : other.message();
     }));
     for (std::size_t i = 0; i < packs.size(); ++i) {

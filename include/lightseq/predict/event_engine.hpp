@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <queue>
+#include <utility>
+#include <vector>
+
+#include "lightseq/core/problem.hpp"
+#include "lightseq/predict/simulation.hpp"
+#include "lightseq/predict/topology.hpp"
+#include "lightseq/schedule/plan.hpp"
+#include "lightseq/trace/timeline.hpp"
+
+namespace lightseq {
+
+/// A message of a turn; `what.peer` is its other end.
+struct TurnMessage {
+  Transfer what;
+  bool sent = false;  ///< else received
+  std::int64_t rows = 0, bytes = 0;
+};
+
+/// Messages of a rank that travel at once, and a work that begins with them.
+struct Turn {
+  std::int64_t number = 0;  ///< a message begins when both its ends are in turns of one number
+  int step = 0;
+  bool ends_step = true;  ///< then the rank waits for the work too, and merges results
+  std::optional<Work> work;
+  double work_seconds = 0, merge_seconds = 0;
+  std::int64_t pairs = 0;  ///< visible, of the work
+  std::vector<TurnMessage> messages;
+
+  bool empty() const { return !work && messages.empty() && merge_seconds <= 0; }
+};
+
+/// What ranks do: `fill(rank, turn, out)` gives the turns of a rank, asked for in their order, and then
+/// false. `out` holds an earlier turn.
+template <class T>
+concept TurnList = requires(T list, Turn& out) {
+  { list.world() } -> std::convertible_to<int>;
+  { list.fill(int{}, std::int64_t{}, out) } -> std::same_as<bool>;
+};
+
+/// Discrete-event simulation of ranks that go through turns of messages beside works. When all messages of a
+/// turn are over the next one begins; where it ends a step, when the work is over too and results are merged.
+/// A port serves messages in the order in which they begin; a message has passed when the ports at both its
+/// ends have served it, and its latency later it has arrived. (The ports of one message need not serve it at
+/// the same time: this is what is simplified.)
+template <TurnList Turns>
+class EventEngine {
+ public:
+  /// `topology` is validated(). Both must outlive the engine.
+  EventEngine(Turns& turns, Topology const& topology, bool with_timeline)
+      : turns_(turns),
+        topology_(topology),
+        with_timeline_(with_timeline),
+        ranks_(static_cast<std::size_t>(turns.world())) {
+    std::size_t const world = ranks_.size();
+    std::size_t const nodes = world / static_cast<std::size_t>(topology_.ranks_per_node);
+    inside_.resize(world);
+    between_.resize(topology_.sharing == Sharing::node ? nodes : world);
+    result_.ranks.resize(world);
+    result_.inside.resize(inside_.size());
+    result_.between.resize(between_.size());
+  }
+
+  /// Runs it, once. Left to the caller are the pass, the FLOPs and the workspaces.
+  Simulation run() {
+    for (int rank = 0; rank < turns_.world(); ++rank) begins_.push({0, rank});
+    while (!begins_.empty()) {
+      auto const [time, rank] = begins_.top();
+      begins_.pop();
+      begin_turn(rank, time);
+    }
+    for (RankCost const& cost : result_.ranks) {
+      result_.pairs = capped_sum(result_.pairs, cost.pairs);
+      result_.makespan = std::max(result_.makespan, cost.end);
+    }
+    for (std::size_t rank = 0; rank < ranks_.size(); ++rank)
+      add_to_step(std::max(0, ranks_[rank].step), 0, result_.makespan - result_.ranks[rank].end);
+    return std::move(result_);
+  }
+
+ private:
+  struct Port {
+    double out_free = 0, in_free = 0;
+  };
+  struct Rank {
+    std::int64_t turn = -1;  ///< that it is in, counted
+    std::int64_t number = -1;
+    int step = -1;
+    bool ends_step = true;
+    std::size_t open = 0;   ///< messages of the turn that have not arrived
+    double step_begin = 0;  ///< of its step, or of what is left of it after merges
+    double begin = 0;       ///< of the turn
+    double work_end = 0;
+    double last_end = 0;    ///< of the turn's messages so far ...
+    double last_begin = 0;  ///< ... and when that one began
+    double merge = 0;       ///< seconds at the end of the step
+  };
+
+  static std::size_t index(int rank) { return static_cast<std::size_t>(rank); }
+
+  /// Adds what a rank did in a step.
+  void add_to_step(int step, double work, double seconds) {
+    if (result_.steps.size() <= index(step)) result_.steps.resize(index(step) + 1);
+    auto const world = static_cast<double>(ranks_.size());
+    result_.steps[index(step)].work += work / world;
+    result_.steps[index(step)].seconds += seconds / world;
+  }
+
+  /// A rank comes to its next turn that is not empty, at `time`.
+  void begin_turn(int rank, double time) {
+    Rank& r = ranks_[index(rank)];
+    do {
+      if (!turns_.fill(rank, ++r.turn, turn_)) return;
+    } while (turn_.empty());
+    if (r.ends_step) r.step_begin = time;
+    r.number = turn_.number;
+    r.step = turn_.step;
+    r.ends_step = turn_.ends_step;
+    r.begin = r.last_end = r.last_begin = time;
+    r.work_end = std::max(r.work_end, time);
+    r.merge = turn_.merge_seconds;
+    r.open = turn_.messages.size();
+    if (turn_.work) begin_work(rank, time);
+
+    // Those messages begin now whose other end is there already; that end sees to the others when it comes.
+    for (TurnMessage const& m : turn_.messages) {
+      int const peer = m.what.peer;
+      if (ranks_[index(peer)].number != r.number) continue;
+      m.sent ? pass(rank, peer, m, time) : pass(peer, rank, m, time);
+      if (ranks_[index(peer)].open == 0) end_turn(peer);
+    }
+    if (r.open == 0) end_turn(rank);
+  }
+
+  void begin_work(int rank, double time) {
+    Rank& r = ranks_[index(rank)];
+    RankCost& cost = result_.ranks[index(rank)];
+    r.work_end += turn_.work_seconds;
+    cost.work += turn_.work_seconds;
+    cost.pairs = capped_sum(cost.pairs, turn_.pairs);
+    add_to_step(r.step, turn_.work_seconds, 0);
+    note({Activity::work, rank, r.step, time, r.work_end, *turn_.work, {}});
+  }
+
+  /// A message goes from one rank to another, both of which are in its turn.
+  void pass(int from, int to, TurnMessage const& message, double time) {
+    int const per_node = topology_.ranks_per_node;
+    bool const inside = from / per_node == to / per_node;
+    bool const by_node = !inside && topology_.sharing == Sharing::node;
+    Link const& link = inside ? topology_.inside : topology_.between;
+    std::size_t const source = index(by_node ? from / per_node : from);
+    std::size_t const target = index(by_node ? to / per_node : to);
+    auto& ports = inside ? inside_ : between_;
+    auto& traffic = inside ? result_.inside : result_.between;
+
+    double const seconds = static_cast<double>(message.bytes) / link.bytes_per_second;
+    double end = time + seconds;
+    if (topology_.sharing != Sharing::none) {
+      double& out = ports[source].out_free;
+      double& in = ports[target].in_free;
+      out = std::max(out, time) + seconds;
+      in = std::max(in, time) + seconds;
+      end = std::max(out, in);
+    }
+    end += link.latency;
+    if (topology_.fetched_by_receiver) end = std::max(end, ranks_[index(to)].work_end);
+    for (std::int64_t* const sum :
+         {&traffic[source].out, &traffic[target].in, &result_.ranks[index(from)].bytes_sent})
+      *sum = capped_sum(*sum, message.bytes);
+    if (message.what.payload == Payload::kv) result_.ranks[index(to)].kv_rows_received += message.rows;
+    int const step = ranks_[index(from)].step;
+    if (with_timeline_) {
+      Transfer seen = message.what;
+      seen.peer = to;
+      note({Activity::send, from, step, time, end, {}, seen});
+      seen.peer = from;
+      note({Activity::receive, to, step, time, end, {}, seen});
+    }
+    for (int const rank : {from, to}) {
+      Rank& r = ranks_[index(rank)];
+      --r.open;
+      if (end < r.last_end) continue;
+      r.last_end = end;
+      r.last_begin = time;
+    }
+  }
+
+  /// All messages of a rank's turn are known: it comes to the next, perhaps after its work and merges.
+  void end_turn(int rank) {
+    Rank const& r = ranks_[index(rank)];
+    RankCost& cost = result_.ranks[index(rank)];
+    // Beside a work nobody waits.
+    double const idle_from = std::max(r.begin, r.work_end);
+    double const end = std::max(idle_from, r.last_end);
+    double const for_messages = end - std::clamp(r.last_begin, idle_from, end);
+    cost.message_wait += for_messages;
+    cost.peer_wait += end - idle_from - for_messages;
+    if (end > idle_from) note({Activity::wait, rank, r.step, idle_from, end, {}, {}});
+    if (!r.ends_step) return begins_.push({r.last_end, rank});
+    cost.merge += r.merge;
+    cost.end = end + r.merge;
+    if (r.merge > 0) note({Activity::merge, rank, r.step, end, cost.end, {}, {}});
+    add_to_step(r.step, 0, cost.end - r.step_begin);
+    begins_.push({cost.end, rank});
+  }
+
+  void note(Span const& span) {
+    if (with_timeline_) result_.timeline.push_back(span);
+  }
+
+  Turns& turns_;
+  Topology const& topology_;
+  bool with_timeline_;
+  std::vector<Rank> ranks_;
+  std::vector<Port> inside_, between_;
+  Turn turn_;  ///< of the rank whose turn begins
+  Simulation result_;
+  std::priority_queue<std::pair<double, int>, std::vector<std::pair<double, int>>, std::greater<>> begins_;
+};
+
+}  // namespace lightseq
