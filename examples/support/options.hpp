@@ -9,6 +9,7 @@
 #include <new>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,13 +28,16 @@ struct Option {
 /// The default of an option that takes no value.
 inline constexpr char const* off = "off";
 
-/// Words of a command line, read as `--name value`, `--switch` or, where the program takes some, operands.
-/// All functions throw Error, with the option's name and what stands there, on what cannot be read.
+/// Words of a command line, read as `--name value`, `--name=value`, `--switch` or, where the program takes
+/// some, operands. All functions throw Error, with the option's name and what stands there, on what cannot be
+/// read.
 class Options {
  public:
-  /// `operands` names what else a program takes, as "[FILE...]"; empty: nothing.
-  explicit Options(std::vector<Option> known, std::string operands = {})
-      : known_(std::move(known)), takes_(std::move(operands)) {
+  /// `operands` names what else a program takes, as "[FILE...]"; empty: nothing. `examples` are whole command
+  /// lines after the program's name, which --help prints.
+  explicit Options(std::vector<Option> known, std::string operands = {},
+                   std::vector<std::string> examples = {})
+      : known_(std::move(known)), takes_(std::move(operands)), examples_(std::move(examples)) {
     for (Option const& option : known_) values_[option.name] = option.value;
   }
 
@@ -41,29 +45,38 @@ class Options {
   void read(std::vector<std::string> const& words) {
     for (std::size_t i = 0; i < words.size(); ++i) {
       std::string const& word = words[i];
-      auto const found = values_.find(word);
-      if (word == "--help") {
+      bool const is_operand = !takes_.empty() && !word.starts_with("-");
+      if (word == "--help" || word == "-h")
         help_ = true;
-      } else if (found == values_.end() && !takes_.empty() && !word.starts_with("-")) {
+      else if (is_operand)
         operands_.push_back(word);
-      } else if (found == values_.end() || (!is_switch(word) && i + 1 == words.size())) {
-        fail("no such option, or no value of it: ", word);
-      } else {
-        found->second = is_switch(word) ? "on" : words[++i];
-      }
+      else if (std::size_t const equals = word.find('='); equals != word.npos)
+        set(word.substr(0, equals), word.substr(equals + 1));
+      else if (is_switch(word))
+        values_[word] = "on";
+      else if (values_.count(word) > 0 && (i + 1 == words.size() || words[i + 1].starts_with("--")))
+        fail(word, ": its value is missing");
+      else
+        set(word, i + 1 < words.size() ? words[i + 1] : ""), ++i;
     }
   }
 
   /// Whether --help was asked for.
   bool help() const { return help_; }
 
-  /// Every option with its default.
+  /// Every option with its default, and the examples.
   void print(char const* program) const {
-    std::printf("%s [OPTION VALUE]... %s\n", program, takes_.c_str());
+    std::printf("%s [OPTION VALUE | OPTION=VALUE]... %s\n", program, takes_.c_str());
     for (Option const& o : known_)
       std::printf("  %-18s %s%s\n", o.name.c_str(), o.help.c_str(),
-                  is_switch(o.name) ? "" : (" [" + o.value + "]").c_str());
+                  is_switch(o.name) || o.value.empty() ? "" : (" [" + o.value + "]").c_str());
+    std::printf("  %-18s this text\n", "-h, --help");
+    for (std::string const& example : examples_)
+      std::printf("%s  %s %s\n", &example == &examples_.front() ? "Examples:\n" : "", program,
+                  example.c_str());
   }
+
+  std::vector<Option> const& known() const { return known_; }
 
   std::vector<std::string> const& operands() const { return operands_; }
   std::string const& text(std::string const& name) const { return values_.at(name); }
@@ -105,6 +118,13 @@ class Options {
   }
 
  private:
+  void set(std::string const& name, std::string value) {
+    auto const found = values_.find(name);
+    if (found == values_.end()) fail("there is no option ", name);
+    if (is_switch(name)) fail(name, " takes no value, and '", value, "' is given");
+    found->second = std::move(value);
+  }
+
   bool is_switch(std::string const& name) const {
     for (Option const& option : known_)
       if (option.name == name) return option.value == off;
@@ -126,10 +146,24 @@ class Options {
 
   std::vector<Option> known_;
   std::string takes_;
+  std::vector<std::string> examples_;
   std::map<std::string, std::string> values_;
   std::vector<std::string> operands_;
   bool help_ = false;
 };
+
+/// What f() returns; an Error of it gets the names of the options that it is about.
+template <class F>
+auto blamed_on(std::string const& names, F const& f) {
+  try {
+    return f();
+  } catch (Error const& error) {
+    std::string_view text = error.what();
+    constexpr std::string_view library = "lightseq: ";
+    if (text.starts_with(library)) text.remove_prefix(library.size());
+    fail(names, ": ", text);
+  }
+}
 
 /// A whole main(): reads the command line into `options` and returns what `run()` returns. Bad input (an
 /// Error) gives 2, any other exception 1, each with its text on stderr.
