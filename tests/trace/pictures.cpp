@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
+#include <random>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "lightseq/schedule/ring.hpp"
 #include "lightseq/trace/chrome_trace.hpp"
 #include "lightseq/trace/gantt.hpp"
+#include "support/data.hpp"
 
 using namespace lightseq;
 
@@ -29,11 +31,11 @@ Simulation simulated(auto schedule, int world, Pass pass) {
 }
 
 /// The attributes of one element after the other: its name as "", then name and value.
-using Element = std::map<std::string, std::string>;
+using SvgElement = std::map<std::string, std::string>;
 
 /// The elements of an SVG picture that no browser would stumble over; none if it is malformed.
-std::vector<Element> elements(std::string_view svg) {
-  std::vector<Element> found;
+std::vector<SvgElement> elements(std::string_view svg) {
+  std::vector<SvgElement> found;
   std::vector<std::string> open;
   while (!svg.empty()) {
     std::size_t const begin = svg.find('<');
@@ -50,7 +52,7 @@ std::vector<Element> elements(std::string_view svg) {
     bool const closed = tag.back() == '/';
     if (closed) tag.remove_suffix(1);
     std::size_t const name_end = std::min(tag.find(' '), tag.size());
-    Element element{{"", std::string(tag.substr(0, name_end))}};
+    SvgElement element{{"", std::string(tag.substr(0, name_end))}};
     tag.remove_prefix(name_end);
     while (!tag.empty()) {
       std::size_t const is = tag.find("=\"");
@@ -63,7 +65,7 @@ std::vector<Element> elements(std::string_view svg) {
     if (!closed) open.push_back(element[""]);
     found.push_back(element);
   }
-  return open.empty() ? found : std::vector<Element>{};
+  return open.empty() ? found : std::vector<SvgElement>{};
 }
 
 /// Reads over one JSON value; whether there is one.
@@ -113,8 +115,8 @@ std::size_t count(Timeline const& timeline, Activity activity) {
 
 }  // namespace
 
-TEST_CASE("a picture shows every span once, inside, in its rank's row and at its time") {
-  for (int const world : {1, 2, 8, 17, 65, 101})
+TEST_CASE("a picture of up to 64 ranks shows every span once, inside, in its rank's row and at its time") {
+  for (int const world : {1, 2, 8, 17, 64})
     for (Pass const pass : {Pass::forward, Pass::backward}) {
       Simulation const a = simulated(Ring{}, world, pass), b = simulated(Balanced{}, world, pass);
       std::string const svg =
@@ -126,7 +128,7 @@ TEST_CASE("a picture shows every span once, inside, in its rank's row and at its
       std::sscanf(drawn[0].at("viewBox").c_str(), "0 0 %lf %lf", &picture_width, &picture_height);
       bool inside = true;
       double boxes_begin = picture_width, labels_end = 0;
-      for (Element const& e : drawn) {
+      for (SvgElement const& e : drawn) {
         // A label's digits and letters are about 8 wide; those of the ranks begin at 8.
         if (e.at("") == "text" && e.at("class") == "label" && e.at("x") == "8")
           labels_end = 8 + 37 + 8 * static_cast<double>(std::to_string(world - 1).size());
@@ -155,13 +157,102 @@ TEST_CASE("a picture shows every span once, inside, in its rank's row and at its
     }
 }
 
+TEST_CASE("of more than 64 ranks the first are drawn, and a note says which are not") {
+  for (int const world : {65, 101}) {
+    Timeline const timeline = simulated(Ring{}, world, Pass::forward).timeline;
+    std::string const svg = Gantt::svg({{"x", world, timeline}});
+    std::size_t drawn = 0;
+    for (Span const& span : timeline) drawn += span.rank < 64 ? 1 : 0;
+    REQUIRE(drawn <= Gantt::most_boxes);
+    CHECK(count(svg, "<title>") == drawn);
+    CHECK(count(svg, "class=\"label\" x=\"8\"") == 64 + 1);
+    CHECK(count(svg, ">ranks 64 to " + std::to_string(world - 1) + " are not drawn<") == 1);
+  }
+}
+
+namespace {
+
+/// Spans of random lengths in the lanes of some ranks, those of a lane one after another or at a distance.
+Timeline random_timeline(std::mt19937_64& random, int ranks, int spans, double longest) {
+  Timeline timeline;
+  std::uniform_real_distribution<double> seconds(0, longest);
+  Activity const lanes[][3] = {{Activity::work, Activity::wait, Activity::merge},
+                               {Activity::send, Activity::send, Activity::send},
+                               {Activity::receive, Activity::receive, Activity::receive}};
+  for (int rank = 0; rank < ranks; ++rank)
+    for (auto const& lane : lanes) {
+      double at = 0;
+      for (int i = 0; i < spans; ++i) {
+        if (random() % 4 == 0) at += seconds(random);
+        double const end = at + seconds(random) * (random() % 8 == 0 ? 10 : 1);
+        Work const work{static_cast<int>(random() % 2) * rank, rank};
+        timeline.push_back({lane[random() % 3], rank, i, at, end, work, {}});
+        at = end;
+      }
+    }
+  std::shuffle(timeline.begin(), timeline.end(), random);
+  return timeline;
+}
+
+}  // namespace
+
+TEST_CASE("a timeline that is thinned keeps what is long, and covers what is short") {
+  std::mt19937_64 random(test::stream_seed(91));
+  for (int repeat = 0; repeat < 40; ++repeat) {
+    Timeline const all = random_timeline(random, 3, 200, 1);
+    double const unit = std::uniform_real_distribution<double>(0, 3)(random);
+    Timeline const thin = Thinning::thinned(all, unit);
+    double end = 0;
+    for (Span const& span : all) end = std::max(end, span.end);
+    std::map<std::pair<int, int>, Timeline> lanes;
+    for (Span const& span : thin) lanes[{span.rank, lane_of(span.activity)}].push_back(span);
+    for (auto const& [lane, spans] : lanes) {
+      CHECK(static_cast<double>(spans.size()) <= 2 * (end / unit + 1));
+      for (std::size_t i = 1; i < spans.size(); ++i) CHECK(spans[i - 1].end <= spans[i].begin);
+      double longest_short = 0;
+      for (Span const& s : spans)
+        if (std::none_of(all.begin(), all.end(),
+                         [&](Span const& a) { return a.begin == s.begin && a.end == s.end; }))
+          longest_short = std::max(longest_short, s.end - s.begin);
+      CHECK(longest_short <= 2 * unit);
+    }
+    for (Span const& span : all) {
+      auto const& lane = lanes[{span.rank, lane_of(span.activity)}];
+      CHECK(std::any_of(lane.begin(), lane.end(), [&](Span const& s) {
+        bool const same = s.begin == span.begin && s.end == span.end && s.activity == span.activity;
+        return span.end - span.begin >= unit ? same : s.begin <= span.begin && span.end <= s.end;
+      }));
+    }
+  }
+  // The kind of most of the time wins, work for others counted apart.
+  Timeline const mixed{{Activity::work, 0, 0, 0, 2, {0, 0}, {}},
+                       {Activity::wait, 0, 0, 2, 5, {}, {}},
+                       {Activity::work, 0, 1, 5, 7, {0, 1}, {}},
+                       {Activity::work, 0, 1, 7, 10, {1, 1}, {}}};
+  Timeline const one = Thinning::thinned(mixed, 100);
+  REQUIRE(one.size() == 1);
+  CHECK(one[0].activity == Activity::work);
+  CHECK(!is_for_another(one[0]));
+  CHECK(one[0].end == 10);
+}
+
+TEST_CASE("a picture is bounded however many spans there are") {
+  std::mt19937_64 random(test::stream_seed(91));
+  Timeline const many = random_timeline(random, 90, 2000, 1e-3);
+  std::string const svg = Gantt::svg({{"x", 90, many}});
+  CHECK(!elements(svg).empty());
+  CHECK(count(svg, "<rect") < 64 * 3 * 600);
+  CHECK(svg.size() < 12'000'000);
+  CHECK(count(svg, "<title>") == 0);
+}
+
 TEST_CASE("boxes are as long as their spans") {
   Timeline const timeline{{Activity::work, 0, 0, 0, 1, {0, 0}, {}},
                           {Activity::wait, 0, 0, 1, 1.5, {}, {}},
                           {Activity::work, 0, 1, 1.5, 4, {0, 1}, {}}};
   std::vector<double> widths;
   double at = 0;
-  for (Element const& e : elements(Gantt::svg({{"x", 1, timeline}})))
+  for (SvgElement const& e : elements(Gantt::svg({{"x", 1, timeline}})))
     if (e.at("") == "rect" && (e.at("class") == "work" || e.at("class") == "wait") && e.at("width") != "12") {
       widths.push_back(std::stod(e.at("width")));
       if (at > 0) CHECK(std::stod(e.at("x")) == doctest::Approx(at));
@@ -183,7 +274,7 @@ TEST_CASE("each box is in its rank's row: work on top, then sends, then receives
   };
   std::map<std::string, std::vector<Extent>> boxes;
   double row_height = 0, chart_top = 0;
-  for (Element const& e : elements(Gantt::svg({{"x", world, timeline}}))) {
+  for (SvgElement const& e : elements(Gantt::svg({{"x", world, timeline}}))) {
     if (e.at("") != "rect" || e.at("class") == "ground") continue;
     double const top = std::stod(e.at("y")), height = std::stod(e.at("height"));
     if (e.at("class") == "row" && row_height == 0) row_height = height, chart_top = top;

@@ -2,11 +2,14 @@
 #pragma once
 #include <algorithm>
 #include <cstddef>
+#include <iterator>
 #include <locale>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "lightseq/trace/thinned.hpp"
 #include "lightseq/trace/timeline.hpp"
 
 namespace lightseq {
@@ -18,24 +21,29 @@ struct GanttChart {
   Timeline timeline;
 };
 
-/// A Gantt chart of all ranks as SVG, several of them below each other on one scale of time, which ends where
+/// A Gantt chart of ranks as SVG, several of them below each other on one scale of time, which ends where
 /// the last one does. Each rank is a row: above what it computes, below its sends and its receives. It is
 /// readable on light and on dark ground, whichever the reader prefers, and names each box when pointed at.
+/// Its size is bounded: of more than `most_ranks` ranks the first ones are drawn, with a note, and of more
+/// than `most_boxes` spans those that are too short to see become one with their neighbours, without names.
 class Gantt {
  public:
+  static constexpr int most_ranks = 64;
+  static constexpr std::size_t most_boxes = 30000;
+
   static std::string svg(std::vector<GanttChart> const& charts) { return Gantt(charts).svg_.str(); }
 
  private:
-  static constexpr double width = 640, right = 12, title_height = 30, gap = 10;
+  static constexpr double width = 640, right = 12, title_height = 30, note_height = 20, gap = 10;
 
   explicit Gantt(std::vector<GanttChart> const& charts) {
     double height = 64;
     std::size_t most = 1;
-    for (GanttChart const& chart : charts) most = std::max(most, static_cast<std::size_t>(chart.world));
-    row_ = most <= 16 ? 24 : most <= 64 ? 12 : 6;
+    for (GanttChart const& chart : charts) most = std::max(most, static_cast<std::size_t>(rows_of(chart)));
+    row_ = most <= 16 ? 24 : 12;
     left_ = 50 + 8 * static_cast<double>(std::to_string(most - 1).size());
     for (GanttChart const& chart : charts) {
-      height += title_height + row_ * chart.world + gap;
+      height += title_height + row_ * rows_of(chart) + (rows_of(chart) < chart.world ? note_height : 0) + gap;
       for (Span const& span : chart.timeline) until_ = std::max(until_, span.end);
     }
     svg_.imbue(std::locale::classic());
@@ -68,37 +76,49 @@ class Gantt {
     return safe;
   }
 
+  static int rows_of(GanttChart const& chart) { return std::min(chart.world, most_ranks); }
+
   /// Draws a chart from `top` on; where it ends.
   double draw(GanttChart const& chart, double top) {
     svg_ << "<text class=\"title\" x=\"8\" y=\"" << top + 19 << "\">" << escaped(chart.title) << "</text>\n";
     top += title_height;
-    int const labelled = row_ >= 12 ? 1 : 8;
-    for (int rank = 0; rank < chart.world; ++rank) {
+    int const rows = rows_of(chart);
+    for (int rank = 0; rank < rows; ++rank) {
       double const y = top + rank * row_;
       if (rank % 2 == 0) box("row", left_, y, width - left_ - right, row_, "");
-      if (rank % labelled == 0)
-        svg_ << "<text class=\"label\" x=\"8\" y=\"" << y + row_ / 2 + 4 << "\">rank " << rank << "</text>\n";
+      svg_ << "<text class=\"label\" x=\"8\" y=\"" << y + row_ / 2 + 4 << "\">rank " << rank << "</text>\n";
     }
-    for (Span const& span : chart.timeline) draw(span, top + span.rank * row_);
-    return top + chart.world * row_;
+    Timeline drawn;
+    std::copy_if(chart.timeline.begin(), chart.timeline.end(), std::back_inserter(drawn),
+                 [rows](Span const& span) { return span.rank < rows; });
+    bool const named = drawn.size() <= most_boxes;
+    if (!named) drawn = Thinning::thinned(std::move(drawn), until_ * 2 / (width - left_ - right));
+    for (Span const& span : drawn) draw(span, top + span.rank * row_, named);
+    top += rows * row_;
+    if (rows == chart.world) return top;
+    svg_ << "<text class=\"label\" x=\"8\" y=\"" << top + 15 << "\">ranks " << rows << " to "
+         << chart.world - 1 << " are not drawn</text>\n";
+    return top + note_height;
   }
 
-  void draw(Span const& span, double y) {
+  void draw(Span const& span, double y, bool named) {
     double const unit = row_ / 24;
-    bool const helps = span.activity == Activity::work && span.work.q != span.rank;
-    std::string const kind = helps ? "helps" : name(span.activity);
+    std::string const kind = is_for_another(span) ? "helps" : name(span.activity);
     double offset = 2, height = 12;
     if (span.activity == Activity::send) offset = 15, height = 3.5;
     if (span.activity == Activity::receive) offset = 19, height = 3.5;
     if (span.activity == Activity::exchange) offset = 15, height = 7.5;
     double const begin = x(span.begin), wide = x(span.end) - begin;
-    box(kind, begin, y + offset * unit, wide, height * unit,
-        "rank " + std::to_string(span.rank) + ", step " + std::to_string(span.step) + ": " + text(span));
+    box(kind, begin, y + offset * unit, wide, height * unit, named ? tip(span) : "");
     if (span.activity != Activity::work || row_ < 24) return;
     Text const label = mark(span.work, span.rank);
-    if (wide > 7.0 * static_cast<double>(label.view().size()) + 2)
+    if (named && wide > 7.0 * static_cast<double>(label.view().size()) + 2)
       svg_ << "<text class=\"inside\" x=\"" << begin + wide / 2 << "\" y=\"" << y + 12 << "\">"
            << label.view() << "</text>\n";
+  }
+
+  static std::string tip(Span const& span) {
+    return "rank " + std::to_string(span.rank) + ", step " + std::to_string(span.step) + ": " + text(span);
   }
 
   void box(std::string const& kind, double at_x, double y, double wide, double height,
