@@ -59,14 +59,15 @@ TEST_CASE("all schedules with both routes are there once, the fastest first, eac
     topology.ranks_per_node = std::min(world, 8);
     auto const ranking = ask(gqa, world, topology, Causal{});
     std::set<std::string> found;
-    for (Advice const& a : ranking) found.insert(a.schedule + (a.route == Route::owner ? "" : " relayed"));
+    for (Advice const& a : ranking) found.insert(a.name());
     CHECK(found.size() == ranking.size());
     CHECK(ranking.size() == 2 * (std::tuple_size_v<Schedules> - (world > 8 ? 0 : 3)));
     for (std::size_t i = 0; i < ranking.size(); ++i) {
       Advice const& a = ranking[i];
       CHECK((i == 0 || ranking[i - 1].seconds() <= a.seconds()));
       CHECK(a.work + a.merge + a.message_wait + a.idle == doctest::Approx(a.seconds()));
-      CHECK(a.why.rfind(a.schedule + (a.route == Route::owner ? ": " : ", relayed: "), 0) == 0);
+      CHECK(a.name() == a.schedule + (a.route == Route::owner ? "" : ":neighbour"));
+      CHECK(a.why.rfind(a.name() + (i == 0 ? " is the fastest: " : " "), 0) == 0);
       CHECK((a.ranks_per_node == 8) == (a.schedule.rfind("TwoLevel", 0) == 0));
     }
   }
@@ -208,12 +209,12 @@ TEST_CASE("the sentences' numbers are those of the bytes, against the best by it
   int said = 0, other = 0;
   for (Advice const& a : ranking) {
     if (&a == &best || a.why.find("its busiest rank sends ") == std::string::npos) continue;
-    std::string expected = "its busiest rank sends the same bytes as relayed " + best.schedule;
+    std::string expected = "its busiest rank sends the same bytes as " + best.name();
     if (a.bytes_sent != best.bytes_sent) {
       char ratio[16];
       std::snprintf(ratio, sizeof ratio, "%.3g",
                     static_cast<double>(a.bytes_sent) / static_cast<double>(best.bytes_sent));
-      expected = std::string("its busiest rank sends ") + ratio + " of the bytes of relayed " + best.schedule;
+      expected = std::string("its busiest rank sends ") + ratio + " of the bytes of " + best.name();
       ++other;
     }
     INFO(a.why);

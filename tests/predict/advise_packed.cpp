@@ -69,6 +69,12 @@ TEST_CASE(
   int64_t rows = 0;
   for (PackedPlan const& plan : plans)
     for (RowTransfer const& t : plan.recvs()) rows += t.rows;
+  CHECK(a.type == "lightseq::DistAttn<128, lightseq::Documents<lightseq::Causal>, lightseq::PackedRing>");
+  CHECK(a.traits.empty());
+  int64_t most = 0;
+  for (PackedPlan const& plan : plans) most = std::max(most, plan.rows());
+  CHECK(a.tensor_bytes == shard_tensor_bytes(extents, most, true));
+  CHECK(a.flops == forward.flops + backward.flops);
   CHECK(a.rows_received == doctest::Approx(static_cast<double>(rows) / 8));
   REQUIRE(a.forward_steps.size() == forward.steps.size());
   CHECK(a.forward_steps[1] == forward.steps[1].work_fraction());
@@ -84,15 +90,15 @@ TEST_CASE("packs are advised to pack, with the reasons") {
     Advice const &best = ranking[0], &next = ranking[1];
     CAPTURE(best.why);
     CHECK(best.schedule == "PackedRing");
-    CHECK(says(best, "PackedRing: the fastest, " + next.name() + " takes " +
-                         rounded(next.seconds() / best.seconds()) + " times as long; packed, ranks idle "));
+    CHECK(says(best, "PackedRing is the fastest, and " + next.name() + " takes " +
+                         rounded(next.seconds() / best.seconds()) + " times as long: packed, ranks idle "));
     auto const percent = [](Advice const& a) {
       return std::to_string(std::lround(100 * (a.message_wait + a.idle) / a.seconds()));
     };
     CHECK(says(best, "idle " + percent(best) + " % of the time, against " + percent(next) + " %"));
-    CHECK(says(best, "receive " + std::to_string(std::llround(best.rows_received)) +
-                         " rows of keys each, against " + std::to_string(std::llround(next.rows_received))));
-    CHECK(says(next, "times the fastest"));
+    CHECK(says(best, "receive " + count_text(best.rows_received) + " rows of keys each, against " +
+                         count_text(next.rows_received)));
+    CHECK(says(next, " times as long as PackedRing: "));
     if (next.schedule == "StripedRing")  // its tiles mix documents
       CHECK(says(next, " times as long as those of PackedRing"));
   }
@@ -103,12 +109,12 @@ TEST_CASE("one document gains nothing by packing, and where keys are wide and li
   CHECK(packed(even).seconds() == doctest::Approx(even.front().seconds()).epsilon(0.03));
   auto const slow = ask(mha, {tokens}, {.inside = {5e9, 5e-6}});
   CHECK(slow.front().schedule == "Balanced");
-  CHECK(says(packed(slow), "PackedRing: " + rounded(packed(slow).seconds() / slow.front().seconds()) +
-                               " times the fastest, Balanced; packed, ranks idle "));
+  CHECK(says(packed(slow), "PackedRing takes " + rounded(packed(slow).seconds() / slow.front().seconds()) +
+                               " times as long as Balanced: packed, ranks idle "));
   // A document for each rank, where a contiguous ring has it too.
   Ends each;
   for (int rank = 1; rank <= 8; ++rank) each.push_back(tokens / 8 * rank);
-  CHECK(says(packed(ask(gqa, each, h100_nodes())), "PackedRing: as fast as "));
+  CHECK(says(packed(ask(gqa, each, h100_nodes())), "PackedRing is as fast as "));
 }
 
 TEST_CASE("where nothing takes time, or it takes for ever, the sentences name no numbers that are none") {

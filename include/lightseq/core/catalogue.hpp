@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -28,6 +29,52 @@ constexpr std::string_view name_of() {
     text.remove_prefix(text.find("T = ") + 4);
     return text.substr(0, text.find_first_of(";]"));
   }
+}
+
+}  // namespace lightseq
+
+/// Outside of lightseq, as compilers leave out the names of namespaces that the reader is in.
+namespace lightseq_outside {
+
+template <class T>
+constexpr std::string_view type_text() {
+  std::string_view text = __PRETTY_FUNCTION__;
+  text.remove_prefix(text.find("T = ") + 4);
+  return text.substr(0, text.find_first_of(";]"));
+}
+
+}  // namespace lightseq_outside
+
+namespace lightseq {
+
+/// What C++ code calls a type from outside of all namespaces: "lightseq::ZigzagRing", "mine::MyRing". A type
+/// of an anonymous namespace is called as from inside of it.
+template <class T>
+struct TypeName {
+  static std::string text() {
+    std::string text(lightseq_outside::type_text<T>());
+    if constexpr (Named<T>)
+      if (text.starts_with("lightseq::")) return "lightseq::" + std::string(std::string_view(T::name));
+    for (std::string_view const none : {"{anonymous}::", "(anonymous namespace)::"})
+      for (std::size_t at = text.find(none); at != text.npos; at = text.find(none))
+        text.erase(at, none.size());
+    return text;
+  }
+};
+
+/// Of a template that takes types, with all of them: "lightseq::Documents<lightseq::Causal>".
+template <template <class...> class Of, class... Types>
+requires(!Named<Of<Types...>>) struct TypeName<Of<Types...>> {
+  static std::string text() {
+    std::string text(lightseq_outside::type_text<Of<Types...>>());
+    std::string list;
+    ((list += (list.empty() ? "" : ", ") + TypeName<Types>::text()), ...);
+    return text.substr(0, text.find('<')) + '<' + list + '>';
+  }
+};
+template <class T>
+std::string type_name() {
+  return TypeName<T>::text();
 }
 
 /// Calls `visit.operator()<T>()` for each type of a list, in its order.

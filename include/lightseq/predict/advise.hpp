@@ -4,83 +4,60 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "lightseq/core/problem.hpp"
+#include "lightseq/predict/advice.hpp"
 #include "lightseq/predict/simulate.hpp"
+#include "lightseq/predict/units.hpp"
 #include "lightseq/schedule/catalogue.hpp"
 
 namespace lightseq {
 
-/// One way to run a problem, and what it would cost: seconds, shares of all ranks' time, bytes.
-struct Advice {
-  std::string schedule;   ///< the type's name
-  std::string partition;  ///< the type's name
-  Route route = Route::owner;
-  int ranks_per_node = 0;  ///< to give to a two-level schedule; 0 for others
-
-  double forward_seconds = 0;
-  double backward_seconds = 0;     ///< 0 if only the forward was asked for
-  std::int64_t bytes_sent = 0;     ///< by the busiest rank of each pass, both passes together
-  std::int64_t bytes_between = 0;  ///< the same, out of the busiest port between nodes
-  double rows_received = 0;        ///< of keys and values, by a rank in a forward, on average
-  std::int64_t workspace_bytes = 0;
-
-  /// Where the ranks' time goes, on average, both passes together.
-  double work = 0, merge = 0, message_wait = 0, idle = 0;
-
-  /// The efficiency of each step, see StepCost::work_fraction().
-  std::vector<double> forward_steps, backward_steps;
-
-  std::string why;  ///< a sentence that sets it against the best
-
-  double seconds() const { return forward_seconds + backward_seconds; }
-
-  /// What a sentence on another one calls it.
-  std::string name() const { return (route == Route::owner ? "" : "relayed ") + schedule; }
-};
-
-/// What a sentence says of a number: three digits.
-inline std::string rounded(double value) {
-  if (!(value > 0) || std::isinf(value)) return sentence(value);
-  double const unit = std::pow(10, 2 - std::floor(std::log10(value)));
-  return sentence(std::round(value * unit) / unit);
-}
-
 /// How many times the bytes of another: "0.81 of the bytes of ".
 inline std::string share_of_bytes(std::int64_t bytes, std::int64_t others) {
   if (bytes == others) return "the same bytes as ";
-  if (others == 0) return sentence(bytes, " bytes, against none of ");
+  if (others == 0) return sentence(bytes_text(bytes), ", against none of ");
   return rounded(static_cast<double>(bytes) / static_cast<double>(others)) + " of the bytes of ";
+}
+
+/// How the bytes of one compare with another's.
+inline std::string bytes_reason(Advice const& one, Advice const& other, Extents const& extents) {
+  if (one.bytes_sent == 0 && other.bytes_sent == 0) return "no bytes are sent";
+  std::string text =
+      sentence("its busiest rank sends ", share_of_bytes(one.bytes_sent, other.bytes_sent), other.name());
+  if (one.bytes_between != other.bytes_between)
+    text +=
+        sentence(", between nodes ", share_of_bytes(one.bytes_between, other.bytes_between), other.name());
+  std::int64_t const group = extents.heads / extents.kv_heads;
+  return sentence(text, ", at ", group, group == 1 ? " query head" : " query heads", " per kv head");
+}
+
+/// A share of an advice's time: "12 %".
+inline std::string percent_of_time(Advice const& advice, double seconds) {
+  double const share = seconds / advice.seconds();  // NaN where nothing takes time
+  return sentence(std::isnan(share) ? 0 : std::lround(100 * share), " %");
 }
 
 /// The sentence on one advice: the best says how it compares with the runner-up, the others what they lose
 /// against the best.
 inline std::string reason(Advice const& one, Advice const& best, bool is_best, Extents const& extents) {
-  double const time = one.seconds();
-  auto const percent_of_time = [&](double seconds) {
-    double const share = seconds / time;  // NaN where nothing takes time
-    return sentence(std::isnan(share) ? 0 : std::lround(100 * share), " %");
-  };
-  std::string bytes =
-      sentence("its busiest rank sends ", share_of_bytes(one.bytes_sent, best.bytes_sent), best.name());
-  if (one.bytes_between != best.bytes_between)
-    bytes += sentence(", between nodes ", share_of_bytes(one.bytes_between, best.bytes_between), best.name());
-  std::int64_t const group = extents.heads / extents.kv_heads;
-  bytes += sentence(", at ", group, group == 1 ? " query head" : " query heads", " per kv head");
+  std::string const bytes = bytes_reason(one, best, extents);
   std::string const waits =
-      sentence("ranks wait ", percent_of_time(one.message_wait), " of the time for messages and ",
-               percent_of_time(one.idle), " for late peers");
-  std::string const name = one.schedule + (one.route == Route::owner ? "" : ", relayed");
-  if (is_best) return sentence(name, ": the fastest; ", bytes, "; ", waits);
-  double const ratio = time / best.seconds();
-  std::string const start =
-      name + (ratio >= 1.0005 ? sentence(": ", rounded(ratio), " times the fastest; ") : ": as fast; ");
+      sentence("ranks wait ", percent_of_time(one, one.message_wait), " of the time for messages and ",
+               percent_of_time(one, one.idle), " for late peers");
+  if (is_best)
+    return sentence(one.name(), " is the fastest: ", one.name() == best.name() ? "" : bytes + "; ", waits);
+  double const ratio = one.seconds() / best.seconds();
+  std::string const start = ratio >= 1.0005 ? sentence(one.name(), " takes ", rounded(ratio),
+                                                       " times as long as ", best.name(), ": ")
+                                            : sentence(one.name(), " is as fast as ", best.name(), ": ");
   std::pair<double, std::string> const losses[] = {
       {one.message_wait - best.message_wait, sentence(waits, "; ", bytes)},
-      {one.idle - best.idle, sentence(waits, ": work or messages fall unevenly")},
+      {one.idle - best.idle, sentence(waits, ", as work or messages fall unevenly")},
       {one.merge + one.work - best.merge - best.work,
        sentence("tiles, carries, merges and launches take ",
                 rounded((one.merge + one.work) / (best.merge + best.work)), " times as long as those of ",
@@ -89,27 +66,6 @@ inline std::string reason(Advice const& one, Advice const& best, bool is_best, E
                                       [](auto const& a, auto const& b) { return a.first < b.first; });
   if (!(worst->first > 1e-3 * best.seconds())) return start + bytes;
   return start + worst->second;
-}
-
-/// Adds what the simulation of a pass has found.
-inline void add_pass(Simulation const& s, Advice& advice) {
-  bool const forward = s.pass == Pass::forward;
-  double const share = 1.0 / static_cast<double>(s.ranks.size());
-  (forward ? advice.forward_seconds : advice.backward_seconds) = s.makespan;
-  for (StepCost const& step : s.steps)
-    (forward ? advice.forward_steps : advice.backward_steps).push_back(step.work_fraction());
-  if (forward)
-    for (RankCost const& rank : s.ranks)
-      advice.rows_received += share * static_cast<double>(rank.kv_rows_received);
-  double const work = share * s.sum(&RankCost::work), merge = share * s.sum(&RankCost::merge);
-  double const waits = share * s.sum(&RankCost::message_wait);
-  advice.work += work;
-  advice.merge += merge;
-  advice.message_wait += waits;
-  advice.idle += std::max(0.0, s.makespan - work - merge - waits);
-  advice.bytes_sent = capped_sum(advice.bytes_sent, s.most_bytes_sent());
-  advice.bytes_between = capped_sum(advice.bytes_between, s.most_bytes_between());
-  advice.workspace_bytes = std::max(advice.workspace_bytes, s.most_workspace_bytes());
 }
 
 /// What a planner's schedule costs by its route, in the forward or in both passes; without the sentence.
@@ -124,6 +80,10 @@ Advice advice_on(Planner<S, M> const& planner, Extents const& extents, Topology 
   for (Pass const pass : {Pass::forward, Pass::backward})
     if (pass == Pass::forward || with_backward)
       add_pass(simulate(planner, pass, extents, cluster, compute), advice);
+  std::int64_t rows = 0;
+  for (int rank = 0; rank < planner.world(); ++rank) rows = std::max(rows, planner.shard(rank).rows());
+  advice.tensor_bytes = shard_tensor_bytes(extents, rows, with_backward);
+  write_type<S, M>(extents, advice);
   return advice;
 }
 

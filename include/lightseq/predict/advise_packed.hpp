@@ -18,19 +18,16 @@ namespace lightseq {
 /// The sentence on packing: how it compares with the best of the schedules that do not pack.
 inline std::string packing_reason(Advice const& packed, Advice const& other) {
   double const ratio = packed.seconds() / other.seconds();
-  std::string text = packed.name() + ": as fast as " + other.name();
+  std::string text = packed.name() + " is as fast as " + other.name();
   if (ratio <= 1 / 1.0005)
-    text = sentence(packed.name(), ": the fastest, ", other.name(), " takes ", rounded(1 / ratio),
+    text = sentence(packed.name(), " is the fastest, and ", other.name(), " takes ", rounded(1 / ratio),
                     " times as long");
   if (ratio >= 1.0005)
-    text = sentence(packed.name(), ": ", rounded(ratio), " times the fastest, ", other.name());
-  auto const idle_percent = [](Advice const& a) {
-    double const share = (a.message_wait + a.idle) / a.seconds();  // NaN where nothing takes time
-    return std::isnan(share) ? 0 : std::lround(100 * share);
-  };
-  text += sentence("; packed, ranks idle ", idle_percent(packed), " % of the time, against ",
-                   idle_percent(other), " %, receive ", std::llround(packed.rows_received),
-                   " rows of keys each, against ", std::llround(other.rows_received));
+    text = sentence(packed.name(), " takes ", rounded(ratio), " times as long as ", other.name());
+  text += sentence(": packed, ranks idle ", percent_of_time(packed, packed.message_wait + packed.idle),
+                   " of the time, against ", percent_of_time(other, other.message_wait + other.idle),
+                   ", receive ", count_text(packed.rows_received), " rows of keys each, against ",
+                   count_text(other.rows_received));
   double const work = (packed.work + packed.merge) / (other.work + other.merge);
   return std::isfinite(work) ? sentence(text, ", and work ", rounded(work), " times as long") : text;
 }
@@ -45,6 +42,10 @@ Advice packed_advice(std::vector<PackedPlan> const& plans, Inner const& inner, E
   for (Pass const pass : {Pass::forward, Pass::backward})
     if (pass == Pass::forward || with_backward)
       add_pass(simulate(plans, inner, pass, extents, cluster, compute), advice);
+  std::int64_t rows = 0;
+  for (PackedPlan const& plan : plans) rows = std::max(rows, plan.rows());
+  advice.tensor_bytes = shard_tensor_bytes(extents, rows, with_backward);
+  write_type<PackedRing, Documents<Inner>>(extents, advice);
   return advice;
 }
 
