@@ -24,6 +24,7 @@ inline std::string rounded(double value) { return sentence(three_digits(value));
 /// A number of at least 0 in the largest of some units, each a thousand of the one before, in which it is at
 /// least 1: "12.3 us".
 inline std::string scaled(double value, double first_unit, std::span<char const* const> units) {
+  if (!(value > 0) || std::isinf(value)) return rounded(value) + units[0];
   std::size_t unit = 0;
   double scaled = value / first_unit;
   while (unit + 1 < units.size() && three_digits(scaled) >= 1000) scaled /= 1000, ++unit;

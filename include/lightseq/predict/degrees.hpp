@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "lightseq/core/error.hpp"
+#include "lightseq/core/problem.hpp"
+#include "lightseq/predict/advice.hpp"
+#include "lightseq/predict/topology.hpp"
+
+/// Ways to give GPUs to sequences: how many share one, where they stand, and what the others do.
+namespace lightseq {
+
+/// What the GPUs do that a sequence is not split over.
+enum class Rest {
+  data,   ///< groups of as many GPUs work on other sequences of the batch
+  tensor  ///< the same number of groups share the heads of all sequences
+};
+
+/// A cluster's GPUs in `groups` groups of `degree`; the ranks of a group hold one sequence.
+struct Split {
+  int degree = 1;
+  int groups = 1;
+  int ranks_per_node = 1;  ///< of a group; a node holds so many of each of some groups
+  Rest rest = Rest::data;
+};
+
+/// All ways to split a cluster into groups of equal size, for each of `rests`: for each divisor of the world
+/// with the ranks of a group as close together as can be and with those of a node in as many groups as can
+/// be.
+inline std::vector<Split> splits(int world, int ranks_per_node, std::vector<Rest> const& rests) {
+  std::vector<Split> all;
+  for (int degree = 1; degree <= world; ++degree) {
+    if (world % degree != 0) continue;
+    int const groups = world / degree;
+    int const close = std::gcd(degree, ranks_per_node);
+    int const apart = ranks_per_node / std::gcd(groups, ranks_per_node);
+    for (Rest const rest : rests) {
+      if (groups == 1 && rest != rests.front()) continue;
+      all.push_back({degree, groups, close, rest});
+      if (apart != close) all.push_back({degree, groups, apart, rest});
+    }
+  }
+  return all;
+}
+
+/// What lies between the ranks of a group. All groups send at the same time, so that those of a node share
+/// its port where its ranks do.
+inline Topology topology_of(Split const& split, Topology cluster) {
+  if (cluster.sharing == Sharing::node)
+    cluster.between.bytes_per_second *= static_cast<double>(split.ranks_per_node) / cluster.ranks_per_node;
+  cluster.ranks_per_node = split.ranks_per_node;
+  return cluster;
+}
+
+/// What a rank of the busiest group has of the batch and of the heads.
+struct Portion {
+  Problem problem = {};             ///< with the group's sequences, and the heads of one rank
+  int idle_groups = 0;              ///< that have no sequence, or no head
+  std::int64_t computed_heads = 0;  ///< by all groups together, the padded ones too
+
+  /// Data parallel: the sequences are dealt out. Tensor parallel: the key/value heads are dealt out with
+  /// their query heads; where there are more groups than key/value heads several have a copy of one, and
+  /// share its query heads. All ranks have as many heads as the busiest.
+  static Portion of(Split const& split, Problem const& whole) {
+    std::int64_t const groups = split.groups;
+    auto const shared = [](std::int64_t n, std::int64_t by) { return (n + by - 1) / by; };
+    Portion portion{whole, 0, whole.heads};
+    Problem& p = portion.problem;
+    if (split.rest == Rest::data) {
+      p.batch = shared(whole.batch, groups);
+      portion.idle_groups = static_cast<int>(std::max<std::int64_t>(0, groups - whole.batch));
+      return portion;
+    }
+    std::int64_t const of_a_key_head = whole.heads / whole.kv_heads;
+    std::int64_t const copies = std::clamp<std::int64_t>(groups / whole.kv_heads, 1, of_a_key_head);
+    p.kv_heads = shared(whole.kv_heads, groups);
+    p.heads = p.kv_heads * shared(of_a_key_head, copies);
+    std::int64_t const busy =
+        copies > 1 ? whole.kv_heads * shared(of_a_key_head, p.heads) : shared(whole.kv_heads, p.kv_heads);
+    portion.idle_groups = static_cast<int>(groups - busy);
+    portion.computed_heads = busy * p.heads;
+    return portion;
+  }
+};
+
+/// Seconds in a pass of what tensor parallel layers send beside attention: an all-gather of the activations
+/// before the projections and a reduce-scatter after them, each a ring over the groups, beside no work.
+/// Inside a node they take its links, else the slower of both, which ranks of a node share where it has one
+/// port.
+inline double activation_seconds(Split const& split, Problem const& whole, int head_dim,
+                                 std::int64_t element_bytes, Topology const& cluster) {
+  if (split.rest != Rest::tensor || split.groups == 1) return 0;
+  bool const in_a_node = cluster.ranks_per_node / split.ranks_per_node >= split.groups;
+  double between = cluster.between.bytes_per_second;
+  if (cluster.sharing == Sharing::node) between /= split.ranks_per_node;
+  double const rate =
+      in_a_node ? cluster.inside.bytes_per_second : std::min(between, cluster.inside.bytes_per_second);
+  double const latency = in_a_node ? cluster.inside.latency : cluster.between.latency;
+  double const rows = static_cast<double>(whole.batch) * static_cast<double>(whole.seqlen) / split.degree;
+  double const bytes = rows * static_cast<double>(whole.heads * head_dim * element_bytes);
+  double const others = split.groups - 1;
+  return 2 * (others / split.groups * bytes / rate + others * latency);
+}
+
+/// A way to give GPUs to sequences, with the best schedule and route for it.
+struct DegreeAdvice {
+  Split split = {};
+  Portion portion = {};
+  Advice advice = {};             ///< of a rank of the busiest group
+  double activation_seconds = 0;  ///< of all passes, see there
+  double sequence_seconds = 0;    ///< for a batch of one sequence, with the best schedule and route for it
+  double tokens_per_second = 0;   ///< of the whole batch
+  bool fits = true;               ///< into the memory that a GPU has
+
+  std::string why = {};  ///< a sentence
+
+  /// Until the whole batch is done.
+  double seconds() const { return advice.seconds() + activation_seconds; }
+
+  /// Where the ranks of a group stand: "in a node", "8 in each of 2 nodes".
+  std::string place() const {
+    int const nodes = split.degree / split.ranks_per_node;
+    return nodes == 1 ? "in a node" : sentence(split.ranks_per_node, " in each of ", nodes, " nodes");
+  }
+
+  /// "8 x 4 GPUs in a node with ZigzagRing"
+  std::string name() const {
+    std::string const groups =
+        split.groups == 1 ? "" : sentence(split.groups, split.rest == Rest::tensor ? " tensor x " : " x ");
+    return sentence(groups, split.degree, split.degree == 1 ? " GPU" : " GPUs ",
+                    split.degree == 1 ? "" : place(), " with ", advice.name());
+  }
+};
+
+}  // namespace lightseq
