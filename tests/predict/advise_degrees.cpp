@@ -163,7 +163,7 @@ TEST_CASE("each way is the best of advise() for a group, and the whole batch is 
 }
 
 TEST_CASE("it says first whether fewer GPUs are faster") {
-  int fewer = 0, all = 0;
+  int fewer = 0, all = 0, heads = 0;
   for (double const gbs : {0.01, 1.0, 1000.0})
     for (int64_t const seqlen : {2048, 65536})
       for (int64_t const batch : {1, 4}) {
@@ -171,9 +171,10 @@ TEST_CASE("it says first whether fewer GPUs are faster") {
             .ranks_per_node = 4, .inside = {1e9 * gbs, 5e-6}, .between = {1e9 * gbs, 5e-6}};
         auto const ranking =
             ask({.batch = batch, .seqlen = seqlen, .heads = 4}, 8, topology, {.with_backward = false});
-        double of_all = 0, least = INFINITY, most_tokens = 0;
+        double of_all = 0, least = INFINITY, most_tokens = 0, of_any = INFINITY;
         for (DegreeAdvice const& row : ranking.rows) {
           most_tokens = std::max(most_tokens, row.tokens_per_second);
+          of_any = std::min(of_any, row.sequence_seconds);
           if (row.split.groups == 1) of_all = row.sequence_seconds;
           if (row.split.rest == Rest::data) least = std::min(least, row.sequence_seconds);
         }
@@ -187,10 +188,13 @@ TEST_CASE("it says first whether fewer GPUs are faster") {
           ++all;
           CHECK(ranking.first.starts_with("For one sequence alone no fewer GPUs are faster than all 8"));
         }
+        CHECK(has(ranking.first, "; where its heads are shared too, ") == (least > 1.01 * of_any));
+        heads += least > 1.01 * of_any ? 1 : 0;
         CHECK(has(ranking.first, ranking.rows.front().name() + ": " + count_text(most_tokens)));
       }
   CHECK(fewer > 0);
   CHECK(all > 0);
+  CHECK(heads > 0);
 }
 
 TEST_CASE("groups without a sequence are counted, and padded heads") {

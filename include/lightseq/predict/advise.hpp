@@ -68,22 +68,29 @@ inline std::string reason(Advice const& one, Advice const& best, bool is_best, E
   return start + worst->second;
 }
 
-/// What a planner's schedule costs by its route, in the forward or in both passes; without the sentence.
+/// All that is known of a way without a simulation.
 template <Schedule S, Mask M>
-Advice advice_on(Planner<S, M> const& planner, Extents const& extents, Topology const& cluster,
-                 ComputeModel const& compute, bool with_backward) {
+Advice described(Planner<S, M> const& planner, Extents const& extents, bool with_backward) {
   Advice advice;
   advice.schedule = name_of<S>();
   advice.partition = name_of<typename S::Partition>();
   advice.route = planner.route();
   if constexpr (HasNodes<S>) advice.ranks_per_node = planner.schedule().ranks_per_node;
-  for (Pass const pass : {Pass::forward, Pass::backward})
-    if (pass == Pass::forward || with_backward)
-      add_pass(simulate(planner, pass, extents, cluster, compute), advice);
   std::int64_t rows = 0;
   for (int rank = 0; rank < planner.world(); ++rank) rows = std::max(rows, planner.shard(rank).rows());
   advice.tensor_bytes = shard_tensor_bytes(extents, rows, with_backward);
   write_type<S, M>(extents, advice);
+  return advice;
+}
+
+/// What a planner's schedule costs by its route, in the forward or in both passes; without the sentence.
+template <Schedule S, Mask M>
+Advice advice_on(Planner<S, M> const& planner, Extents const& extents, Topology const& cluster,
+                 ComputeModel const& compute, bool with_backward) {
+  Advice advice = described(planner, extents, with_backward);
+  for (Pass const pass : {Pass::forward, Pass::backward})
+    if (pass == Pass::forward || with_backward)
+      add_pass(simulate(planner, pass, extents, cluster, compute), advice);
   return advice;
 }
 

@@ -119,7 +119,8 @@ class DegreeSearch {
                          : sentence("All ", world_, " GPUs share each sequence");
     std::string const group = s.degree == 1
                                   ? sentence(s.groups, " single GPUs")
-                                  : sentence(s.groups, " groups of ", s.degree, " GPUs, ", row.place(), ",");
+                                  : sentence(s.groups, " groups of ", s.degree, " GPUs, ",
+                                             s.degree == s.ranks_per_node ? "each " : "", row.place(), ",");
     std::string text = s.rest == Rest::data
                            ? sentence(group, " have ", counted(p.batch, "sequence"), " each")
                            : sentence(group, " have ", counted(p.heads, "query head"), " and ",
@@ -157,17 +158,30 @@ class DegreeSearch {
     auto const all = std::find_if(alone.begin(), alone.end(),
                                   [](DegreeAdvice const& row) { return row.split.groups == 1; });
     if (best == alone.end()) return "";
+    return sentence(fewer(*best, all == alone.end() ? nullptr : &*all),
+                    heads_too(*std::min_element(fitting.begin(), fitting.end(), least), *best), ". ");
+  }
+
+  /// Whether the best of those that split a sequence alone has fewer GPUs than all, which may not fit.
+  std::string fewer(DegreeAdvice const& best, DegreeAdvice const* all) const {
     std::string const of_best =
-        sentence(counted(best->split.degree, "GPU"), best->split.degree == 1 ? " takes " : " take ",
-                 seconds_text(best->sequence_seconds));
-    if (all == alone.end())
+        sentence(counted(best.split.degree, "GPU"), best.split.degree == 1 ? " takes " : " take ",
+                 seconds_text(best.sequence_seconds));
+    if (all == nullptr)
       return sentence("For one sequence alone ", of_best, "; all ", world_,
-                      ", with the whole batch, do not fit. ");
-    if (all->sequence_seconds > (1 + question_.margin) * best->sequence_seconds)
+                      ", with the whole batch, do not fit");
+    if (all->sequence_seconds > (1 + question_.margin) * best.sequence_seconds)
       return sentence("Fewer GPUs are faster: for one sequence alone ", of_best, ", all ", world_, " take ",
-                      seconds_text(all->sequence_seconds), ". ");
+                      seconds_text(all->sequence_seconds));
     return sentence("For one sequence alone no fewer GPUs are faster than all ", world_, ", which take ",
-                    seconds_text(all->sequence_seconds), ". ");
+                    seconds_text(all->sequence_seconds));
+  }
+
+  /// What is faster for one sequence where heads are shared too; nothing where nothing is.
+  std::string heads_too(DegreeAdvice const& any, DegreeAdvice const& best) const {
+    if (best.sequence_seconds <= (1 + question_.margin) * any.sequence_seconds) return "";
+    return sentence("; where its heads are shared too, ", any.name(), " takes ",
+                    seconds_text(any.sequence_seconds));
   }
 
   std::string first(std::vector<DegreeAdvice> const& rows) const {

@@ -32,20 +32,28 @@ inline std::string packing_reason(Advice const& packed, Advice const& other) {
   return std::isfinite(work) ? sentence(text, ", and work ", rounded(work), " times as long") : text;
 }
 
-/// What PackedRing costs by its plans for a pack, in the forward or in both passes; without the sentence.
+/// All that is known of PackedRing's plans for a pack without a simulation.
 template <Mask Inner>
-Advice packed_advice(std::vector<PackedPlan> const& plans, Inner const& inner, Extents const& extents,
-                     Topology const& cluster, ComputeModel const& compute, bool with_backward) {
+Advice described(std::vector<PackedPlan> const& plans, Inner const&, Extents const& extents,
+                 bool with_backward) {
   Advice advice;
   advice.schedule = name_of<PackedRing>();
   advice.partition = "BalancedPacking";
-  for (Pass const pass : {Pass::forward, Pass::backward})
-    if (pass == Pass::forward || with_backward)
-      add_pass(simulate(plans, inner, pass, extents, cluster, compute), advice);
   std::int64_t rows = 0;
   for (PackedPlan const& plan : plans) rows = std::max(rows, plan.rows());
   advice.tensor_bytes = shard_tensor_bytes(extents, rows, with_backward);
   write_type<PackedRing, Documents<Inner>>(extents, advice);
+  return advice;
+}
+
+/// What PackedRing costs by its plans for a pack, in the forward or in both passes; without the sentence.
+template <Mask Inner>
+Advice packed_advice(std::vector<PackedPlan> const& plans, Inner const& inner, Extents const& extents,
+                     Topology const& cluster, ComputeModel const& compute, bool with_backward) {
+  Advice advice = described(plans, inner, extents, with_backward);
+  for (Pass const pass : {Pass::forward, Pass::backward})
+    if (pass == Pass::forward || with_backward)
+      add_pass(simulate(plans, inner, pass, extents, cluster, compute), advice);
   return advice;
 }
 

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "examples/apps/simulate/options.hpp"
+#include "lightseq/mask/documents.hpp"
+#include "lightseq/predict/advise_degrees.hpp"
+#include "lightseq/predict/calibration.hpp"
+
+namespace lightseq::simulator {
+
+using support::blamed_on;
+using support::Options;
+
+/// One question: everything but the schedule.
+struct Case {
+  int world = 1;
+  Problem problem = {};
+  Extents extents = {};
+  Topology topology = {};
+  ComputeModel compute = {};
+  std::vector<Pass> passes;
+  std::string mask;
+  std::int64_t window = 1;
+  std::vector<std::int64_t> ends;  ///< of documents; none: the sequence is not packed
+  std::int64_t memory_limit = 0;   ///< bytes of a GPU; 0: none
+  double margin = 0;               ///< of ties
+
+  bool with_backward() const { return passes.back() == Pass::backward; }
+  int head_dim() const { return static_cast<int>(extents.head_dim); }
+};
+
+/// The ends of the documents that were asked for: of random packs always the same ones.
+inline std::vector<std::int64_t> document_ends(Options const& options, std::int64_t seqlen, int world) {
+  std::string const& text = options.text("--documents");
+  if (text.empty()) return {};
+  options.whole_numbers("--seqlen", 1, largest<std::int32_t>);  // a pack has no more tokens
+  std::mt19937_64 random(42);
+  auto const& kinds = support::random_packs;
+  if (std::find(kinds.begin(), kinds.end(), text) != kinds.end())
+    return support::pack(text, seqlen, world, random);
+  if (text.find_first_not_of("0123456789,") != text.npos)
+    fail("--documents is '", text, "', it must be a list of lengths or one of ", names_of_packs());
+  auto const lengths = options.whole_numbers("--documents", 1, most_tokens);
+  return support::ends_of(seqlen,
+                          [&, next = std::size_t{0}]() mutable { return lengths[next++ % lengths.size()]; });
+}
+
+inline std::string file_text(std::string const& path) {
+  std::ifstream file(path);
+  std::string text;
+  for (std::string line; std::getline(file, line);) text += line + '\n';
+  if (!file.eof()) fail("cannot read ", path);
+  return text;
+}
+
+/// The GPU: a preset, with what a bench measured, with what options say.
+inline ComputeModel compute_of(Options const& options, int dim) {
+  ComputeModel gpu = options.choice<ComputeModel>("--preset", {{"h100", h100()}});
+  if (std::string const& path = options.text("--calibration"); !path.empty())
+    gpu = blamed_on("--calibration", [&] { return calibrated(gpu, file_text(path), dim); });
+  auto const set = [&](char const* option, double unit, double least, double& value) {
+    if (!options.text(option).empty()) value = unit * options.number(option, least);
+  };
+  set("--forward-tflops", 1e12, 1e-9, gpu.forward_flops);
+  set("--backward-tflops", 1e12, 1e-9, gpu.backward_flops);
+  set("--carry-tbs", 1e12, 1e-9, gpu.carry_bytes);
+  set("--memory-tbs", 1e12, 1e-9, gpu.memory_bytes);
+  set("--launch-us", 1e-6, 0, gpu.launch);
+  set("--peak-tflops", 1e12, 1e-9, gpu.peak_flops);
+  if (!options.text("--sms").empty()) gpu.units = options.small("--sms", 0, 1000000);
+  if (!options.text("--tile").empty()) gpu.tile = options.whole("--tile", 1, 1e6);
+  return gpu;
+}
+
+inline Topology topology_of(Options const& options, int world) {
+  int const per_node = options.small("--ranks-per-node", 1, 1000000000);
+  Topology const topology{
+      .ranks_per_node = std::min(per_node, world),
+      .inside = {1e9 * options.number("--inside-gbs", 1e-9), 1e-6 * options.number("--inside-us", 0)},
+      .between = {1e9 * options.number("--between-gbs", 1e-9), 1e-6 * options.number("--between-us", 0)},
+      .sharing = options.choice<Sharing>(
+          "--sharing", {{"none", Sharing::none}, {"rank", Sharing::rank}, {"node", Sharing::node}}),
+      .exchange_units = options.small("--exchange-sms", 0, 1000000)};
+  return blamed_on("--ranks-per-node, --world", [&] { return validated(topology, world); });
+}
+
+inline Case make_case(Options const& options, std::int64_t world, std::int64_t seqlen,
+                      std::int64_t kv_heads) {
+  Case c;
+  int const dim = options.small("--dim", 1, 256);
+  if (!Host::serves_head_dim(dim)) fail("--dim is ", dim, ", it must be a multiple of 8");
+  c.world = static_cast<int>(world);
+  Problem const asked{.batch = options.whole("--batch", 1, 1e6),
+                      .seqlen = seqlen,
+                      .heads = options.whole("--heads", 1, most_heads),
+                      .kv_heads = kv_heads};
+  c.problem = blamed_on("--batch, --seqlen, --heads, --kv-heads, --dim", [&] {
+    // A pack's inbox has room for several messages of one rank.
+    check_sizes({asked.batch, asked.heads, kv_heads, dim, sizeof(bfloat16)}, seqlen,
+                (options.text("--documents").empty() ? 1 : PackedPlan::inbox_slots) * seqlen);
+    return validated(asked, dim);
+  });
+  c.extents = {c.problem.batch, c.problem.heads, c.problem.kv_heads, dim, sizeof(bfloat16)};
+  c.topology = topology_of(options, c.world);
+  c.compute = compute_of(options, dim);
+  blamed_on("--exchange-sms, --sms", [&] { c.compute.check(c.topology.exchange_units); });
+  c.passes = options.choice<std::vector<Pass>>("--pass", {{"forward", {Pass::forward}},
+                                                          {"backward", {Pass::backward}},
+                                                          {"both", {Pass::forward, Pass::backward}}});
+  c.mask = options.text("--mask");
+  c.window = options.whole("--window", 1, most_tokens);
+  c.ends = blamed_on("--documents", [&] { return document_ends(options, seqlen, c.world); });
+  if (!options.text("--memory-gb").empty())
+    c.memory_limit = std::llround(1e9 * options.number("--memory-gb", 1e-9, 1e9));
+  c.margin = options.number("--tie-percent", 0, 1000) / 100;
+  return c;
+}
+
+/// The cases of all lists, the worlds outermost.
+inline std::vector<Case> make_cases(Options const& options) {
+  std::vector<Case> cases;
+  for (std::int64_t const world : options.whole_numbers("--world", 1, most_ranks))
+    for (std::int64_t const seqlen : options.whole_numbers("--seqlen", 1, most_tokens))
+      for (std::int64_t const kv_heads : options.whole_numbers("--kv-heads", 1, most_heads))
+        cases.push_back(make_case(options, world, seqlen, kv_heads));
+  return cases;
+}
+
+/// What is asked of degrees; no progress is heard.
+inline DegreeQuestion degree_question(Options const& options, Case const& c) {
+  return {.with_backward = c.with_backward(),
+          .memory_limit = c.memory_limit,
+          .rests = options.choice<std::vector<Rest>>(
+              "--rest",
+              {{"data", {Rest::data}}, {"tensor", {Rest::tensor}}, {"both", {Rest::data, Rest::tensor}}}),
+          .activations = options.choice<bool>("--activations", {{"counted", true}, {"left-out", false}}),
+          .margin = c.margin};
+}
+
+/// What f(mask) returns for the mask that was asked for.
+template <class F>
+auto with_mask(Case const& c, F f) {
+  using Result = decltype(f(Causal{}));
+  if (!c.ends.empty()) {
+    if (c.mask != Causal::name) fail("--mask is ", c.mask, ", but --documents are causal within");
+    return f(Documents<Causal>(c.ends));
+  }
+  std::map<std::string, std::function<Result()>> masks;
+  for_each_type<Masks>(
+      [&]<class M>() { masks[std::string(M::name)] = [&] { return f(mask_seeing<M>(c.window)); }; });
+  auto const found = masks.find(c.mask);
+  if (found == masks.end()) fail("--mask is '", c.mask, "', it must be one of ", names_of<Masks>());
+  return found->second();
+}
+
+/// What the pack is, in words.
+inline std::string documents_text(Case const& c) {
+  DocumentEnds const documents(c.ends);
+  std::int64_t longest = 0;
+  for (std::int64_t d = 0; d < documents.count(); ++d) longest = std::max(longest, documents.length(d));
+  return sentence(documents.count(), " documents of up to ", longest, " tokens");
+}
+
+}  // namespace lightseq::simulator
