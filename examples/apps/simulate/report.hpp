@@ -12,14 +12,16 @@ constexpr char const* report_head =
     "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
     "<title>Attention over a split sequence</title>\n<style>\n"
     ":root{color-scheme:light dark}\n"
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:0 auto;padding:1rem;"
     "background:#fff;color:#1f2328}\n"
     "h1{font-size:1.5rem}h2{font-size:1.2rem}code{overflow-wrap:anywhere}\n"
     ".wide{overflow-x:auto}.wide svg{min-width:34rem}.hint{display:none;margin:.5rem 0 0;font-size:.85rem}\n"
     "table{border-collapse:collapse}td,th{padding:.3rem .6rem;text-align:right;"
     "border-bottom:1px solid #8886}td{white-space:nowrap}th{vertical-align:bottom}\n"
-    "td:first-child,th:first-child{text-align:left}summary{cursor:pointer}.note{font-size:.85rem}\n"
-    "@media(max-width:60rem){.hint{display:block}}\n"
+    "td:first-child,th:first-child{text-align:left;white-space:normal;min-width:10rem;overflow-wrap:break-"
+    "word}"
+    "summary{cursor:pointer}.note{font-size:.85rem}\n"
+    "@media(max-width:62rem){.hint{display:block}}\n"
     "@media(max-width:40rem){table{font-size:.85rem}td,th{padding:.3rem}ul{padding-left:1rem}}\n"
     "@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}}\n"
     "</style>\n</head>\n<body>\n<h1>Attention over a split sequence</h1>\n";
@@ -30,10 +32,15 @@ inline std::string wide(std::string const& what, std::string const& content) {
          ".</p>\n<div class=\"wide\">\n" + content + "</div>\n";
 }
 
+/// Text that may hold what means something in HTML; a line may break after a colon.
 inline std::string html_text(std::string const& plain) {
   std::string safe;
   for (char const c : plain)
-    safe += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : std::string(1, c);
+    safe += c == '<'   ? "&lt;"
+            : c == '>' ? "&gt;"
+            : c == '&' ? "&amp;"
+            : c == ':' ? ":<wbr>"
+                       : std::string(1, c);
   return safe;
 }
 

@@ -104,12 +104,13 @@ inline Table ranking_table(Case const& c, std::vector<Advice> const& ranking) {
   for (auto const group :
        tied_and_fitting(ranking, c.margin, [&](Advice const& a) { return memory_text(c, a).empty(); })) {
     Advice const& a = group[0];
-    Table::Row row{{a.name(), seconds_text(a.forward_seconds),
-                    a.backward_seconds > 0 ? seconds_text(a.backward_seconds) : "-",
-                    seconds_text(a.seconds()), percent(a.efficiency(c.world, c.compute.peak_flops)),
-                    percent(a.message_wait / a.seconds()), percent(a.idle / a.seconds()),
-                    bytes_text(a.bytes_sent), bytes_text(a.workspace_bytes), bytes_text(a.memory_bytes())},
-                   {}};
+    Table::Row row{
+        {a.name(), seconds_text(a.forward_seconds),
+         a.backward_seconds > 0 ? seconds_text(a.backward_seconds) : "-", seconds_text(a.seconds()),
+         percent(a.efficiency(c.world, c.compute.peak_flops)), percent(a.message_wait / a.seconds()),
+         percent(a.idle / a.seconds()), bytes_text(a.bytes_sent), bytes_text(a.workspace_bytes),
+         bytes_text(a.memory_bytes()) + (memory_text(c, a).empty() ? "" : ", too much")},
+        {}};
     for (std::string const& line :
          {tie_text(group, c.margin), memory_text(c, a), a.why, type_text(a), steps_text(a)})
       if (!line.empty()) row.below.push_back(line);
@@ -137,9 +138,10 @@ inline Table degree_table(Case const& c, std::vector<DegreeAdvice> const& rows) 
   for (auto const group :
        tied_and_fitting(rows, c.margin, [](DegreeAdvice const& row) { return row.fits; })) {
     DegreeAdvice const& d = group[0];
-    Table::Row row{{d.name(), seconds_text(d.seconds()), seconds_text(d.sequence_seconds),
-                    count_text(d.tokens_per_second), bytes_text(d.advice.memory_bytes())},
-                   {}};
+    Table::Row row{
+        {d.name(), seconds_text(d.seconds()), seconds_text(d.sequence_seconds),
+         count_text(d.tokens_per_second), bytes_text(d.advice.memory_bytes()) + (d.fits ? "" : ", too much")},
+        {}};
     for (std::string const& line : {tie_text(group, c.margin), d.why, type_text(d.advice)})
       if (!line.empty()) row.below.push_back(line);
     table.rows.push_back(row);

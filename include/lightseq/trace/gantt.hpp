@@ -86,7 +86,8 @@ class Gantt {
     for (int rank = 0; rank < rows; ++rank) {
       double const y = top + rank * row_;
       if (rank % 2 == 0) box("row", left_, y, width - left_ - right, row_, "");
-      svg_ << "<text class=\"label\" x=\"8\" y=\"" << y + row_ / 2 + 4 << "\">rank " << rank << "</text>\n";
+      svg_ << "<text class=\"label\" x=\"8\" y=\"" << y + row_ / 2 + 4
+           << (row_ < 24 ? "\" style=\"font-size:10px" : "") << "\">rank " << rank << "</text>\n";
     }
     Timeline drawn;
     std::copy_if(chart.timeline.begin(), chart.timeline.end(), std::back_inserter(drawn),
