@@ -52,7 +52,11 @@ struct RandomCost {
   }
   Link link() { return {number(1, 1e4), coin() ? number(1e-3, 1e2) : 0}; }
   Topology topology(int world, Sharing sharing) {
-    return {.ranks_per_node = divisor(world), .inside = link(), .between = link(), .sharing = sharing};
+    return {.ranks_per_node = divisor(world),
+            .inside = link(),
+            .between = link(),
+            .sharing = sharing,
+            .exchange_units = static_cast<int>(random() % 6)};
   }
   ComputeModel compute() {
     return {.forward_flops = number(1, 1e5),
@@ -228,23 +232,141 @@ TEST_CASE("messages share ports as the topology says") {
   CHECK(makespan(side_by_side, 4, Sharing::node) == about(c / 100));
 }
 
-TEST_CASE("the exchange's multiprocessors and small launches slow the work down") {
+TEST_CASE("small launches leave multiprocessors without a tile") {
   ComputeModel compute = flop_a_second();
   compute.units = 10;
   compute.tile = 2;
   compute.launch = 3;
-  Topology cluster;
   auto const makespan = [&](int world, int64_t rows) {
-    return simulate(Planner(Ring{}, Full{}, world, rows * world), Pass::forward, simple, cluster, compute)
+    return simulate(Planner(Ring{}, Full{}, world, rows * world), Pass::forward, simple, {}, compute)
         .makespan;
   };
   CHECK(makespan(1, 20) == about(3 + 400 * pair_seconds));
   CHECK(makespan(1, 6) == about(3 + 36 * pair_seconds * 10 / 3));  // 3 tiles on 10 multiprocessors
   CHECK(makespan(2, 20) == about(6 + 800 * pair_seconds));
-  cluster.exchange_units = 5;
-  CHECK(makespan(1, 20) == about(3 + 400 * pair_seconds));  // there is no exchange
-  CHECK(makespan(2, 20) == about(6 + 1600 * pair_seconds));
-  CHECK(makespan(2, 6) == about(6 + 72 * pair_seconds * 10 / 3));
+}
+
+TEST_CASE("while messages travel they take multiprocessors from the work, and no longer") {
+  ComputeModel compute = flop_a_second();
+  compute.units = 10;
+  compute.tile = 2;
+  int64_t const n = 20;
+  double const work = static_cast<double>(n * n) * pair_seconds;
+  for (int const world : {1, 2, 3, 8})
+    for (int const taken : {0, 1, 5, 9})
+      for (double const share : {0.0, 0.1, 0.5, 0.99, 1.0, 1.5, 2.5, 12.0}) {
+        INFO("world ", world, ", taken ", taken, ", share ", share);
+        double const seconds = share * work, slowdown = 10.0 / (10 - taken);
+        double const rate = share > 0 ? kv_bytes(n) / seconds : infinity;
+        Topology const flat{.inside = {rate, 0}, .between = {1, 1}, .exchange_units = taken};
+        Simulation const s =
+            simulate(Planner(Ring{}, Full{}, world, n * world), Pass::forward, simple, flat, compute, true);
+        double const slowed =
+            work * slowdown <= seconds ? work * slowdown : seconds + work - seconds / slowdown;
+        CHECK(s.makespan == about((world - 1) * std::max(slowed, seconds) + work));
+        CHECK(s.ranks[0].work == about((world - 1) * slowed + work));
+        double spans = 0;
+        for (Span const& span : s.timeline)
+          if (span.activity == Activity::work) spans += span.end - span.begin;
+        CHECK(spans == about(world * s.ranks[0].work));
+      }
+}
+
+TEST_CASE(
+    "messages slow no work down by more than the multiprocessors that they take, and speed nothing up") {
+  ComputeModel compute = flop_a_second();
+  compute.units = 4;
+  compute.tile = 1;
+  Topology cluster{.inside = {1, 0}, .exchange_units = 2};
+  RandomCost costs;
+  for (int round = 0; round < 200; ++round) {
+    cluster.inside.bytes_per_second = costs.number(1e-3, 1e3);
+    int const world = 2 + round % 7;
+    Planner const planner(Balanced{}, Causal{}, world, 5 * world);
+    Simulation const slowed = simulate(planner, Pass::backward, simple, cluster, compute);
+    Topology quiet = cluster;
+    quiet.exchange_units = 0;
+    Simulation const free = simulate(planner, Pass::backward, simple, quiet, compute);
+    for (std::size_t rank = 0; rank < slowed.ranks.size(); ++rank) {
+      CHECK(slowed.ranks[rank].work >= free.ranks[rank].work * (1 - 1e-12));
+      CHECK(slowed.ranks[rank].work <= 2 * free.ranks[rank].work * (1 + 1e-12));
+    }
+    CHECK(slowed.makespan >= free.makespan * (1 - 1e-12));
+    CHECK(slowed.makespan <= 2 * free.makespan * (1 + 1e-12));
+  }
+}
+
+TEST_CASE("how other systems run a step: without overlap, with merges, more launches, and all together") {
+  int64_t const n = 6;
+  ComputeModel compute = flop_a_second();
+  compute.launch = 7, compute.carry_bytes = 5, compute.memory_bytes = 11;
+  double const work = static_cast<double>(n * n) * pair_seconds + 7, carry = 2 * q_bytes(n) / 5;
+  for (int const world : {1, 2, 5})
+    for (double const seconds : {1.0, 3000.0, 20000.0}) {
+      Topology const flat{.inside = {kv_bytes(n) / seconds, 0}};
+      Planner const planner(Ring{}, Full{}, world, n * world);
+      auto const makespan = [&](Execution const& execution) {
+        return simulate(planner, Pass::forward, simple, flat, compute, execution).makespan;
+      };
+      double const first = std::max(work, seconds), later = std::max(work + carry, seconds);
+      double const last = world > 1 ? work + carry : 0;
+      auto const all = [&](double begin, double middle, double end) {
+        return world == 1 ? work : begin + (world - 2) * middle + end;
+      };
+      CHECK(makespan({}) == about(all(first, later, last)));
+      CHECK(makespan({.overlapped = false}) == about(world * work + (world - 1) * (carry + seconds)));
+      double const merge = 7 + 3 * q_bytes(n) / 11;
+      CHECK(makespan({.fused_carry = false}) == about(all(first, first + merge, work + merge)));
+      if (world > 1 && seconds > 1e4)
+        CHECK(makespan({.kernels_per_work = 2}) == about(makespan({}) + 7));  // others are hidden
+      if (seconds < 2) CHECK(makespan({.kernels_per_work = 3}) == about(makespan({}) + world * 2 * 7));
+      CHECK(makespan({.synchronous = true}) == about(makespan({})));  // all ranks do the same
+    }
+}
+
+TEST_CASE("synchronous ranks take the longest work of each step") {
+  std::mt19937_64 random(test::run_seed());
+  for (int world = 1; world <= 12; ++world) {
+    Planner const planner(test::random_table<Zigzag>(world, true, random), Causal{}, world, 4 * world);
+    std::vector<double> longest(static_cast<std::size_t>(planner.schedule_steps()) + 1);
+    for (int rank = 0; rank < world; ++rank) {
+      auto const plan = planner.plan(rank, Pass::forward);
+      for (std::size_t step = 0; step < plan.steps.size(); ++step)
+        if (auto const& work = plan.steps[step].work)
+          longest[step] =
+              std::max(longest[step], pair_seconds * static_cast<double>(visible_pairs(planner, *work)));
+    }
+    double sum = 0;
+    for (double const seconds : longest) sum += seconds;
+    Simulation const s = simulate(planner, Pass::forward, simple, {}, flop_a_second(), {.synchronous = true});
+    CHECK(s.makespan == about(sum));
+    for (RankCost const& rank : s.ranks) CHECK(rank.end == s.makespan);
+    CHECK(s.makespan >= simulate(planner, Pass::forward, simple, {}, flop_a_second()).makespan * (1 - 1e-12));
+  }
+}
+
+TEST_CASE("results may have half as many bytes on their way; queries, keys and statistics have as many") {
+  for (int const world : {2, 4, 8})
+    for (Pass const pass : {Pass::forward, Pass::backward}) {
+      Planner const planner(Balanced{}, Causal{}, world, 64 * world);
+      auto const rows = [&](int shard) { return planner.shard(shard).rows(); };
+      int64_t saved = 0;
+      for (int rank = 0; rank < world; ++rank)
+        for (Step const& step : planner.plan(rank, pass).steps)
+          for (Transfer const& t : step.sends)
+            if (is_result(t.payload)) {
+              Parts const part = parts(t.payload, pass);
+              saved += (part.per_q_head + part.per_kv_head) * 64 * row_span(t.rows, rows(t.shard)).count;
+            }
+      auto const sent = [&](Execution const& execution) {
+        int64_t sum = 0;
+        for (auto const& rank : simulate(planner, pass, simple, {}, {}, execution).ranks)
+          sum += rank.bytes_sent;
+        return sum;
+      };
+      CHECK(saved > 0);
+      CHECK(sent({}) - sent({.result_bytes = 2}) == saved);
+    }
 }
 
 TEST_CASE("carries and merges are paid for") {
@@ -384,6 +506,7 @@ TEST_CASE("without contention nothing that gets slower makes the whole faster; c
     not_faster([&](Topology&, ComputeModel& c) { c.carry_bytes /= factor; });
     not_faster([&](Topology&, ComputeModel& c) { c.memory_bytes /= factor; });
     not_faster([&](Topology&, ComputeModel& c) { c.launch += factor; });
+    not_faster([&](Topology&, ComputeModel& c) { c.forward_hidden += 1, c.backward_hidden += 1; });
   });
 }
 
@@ -469,6 +592,13 @@ TEST_CASE("with multiprocessors a work takes the time of its tiles, visible in w
   CHECK(seconds(SlidingWindow{0, 0}, 8) == about(2 * 16 * pair_seconds));
   CHECK(seconds(Causal{}, 9) == about(6 * 16 * pair_seconds));
   CHECK(seconds(test::EqualDocuments{2, true}, 8) == about(2 * 16 * pair_seconds));
+
+  // Hidden pairs of tiles that the mask cuts may take longer than visible ones; rows that fill up a tile of a
+  // full mask do not.
+  compute.forward_hidden = 3;
+  CHECK(seconds(Full{}, 9) == about(9 * 16 * pair_seconds));
+  CHECK(seconds(Causal{}, 8) == about((36 + 3 * 12) * pair_seconds));
+  CHECK(seconds(SlidingWindow{0, 0}, 8) == about((8 + 3 * 24) * pair_seconds));
 }
 
 TEST_CASE_TEMPLATE("the workspace is DistAttn's, less the kernels' scratch", T, float, bfloat16) {
@@ -519,11 +649,20 @@ TEST_CASE("impossible clusters and models are refused, with the numbers") {
   refused({}, {.memory_bytes = 0}, "lightseq: the memory rate is 0 bytes/s, it must be positive");
   refused({}, {.launch = -1}, "lightseq: a launch takes -1 s, it must be finite and not negative");
   refused({}, {.launch = infinity}, "lightseq: a launch takes inf s, it must be finite and not negative");
+  refused({}, {.forward_hidden = -1},
+          "lightseq: a hidden pair takes -1 times a visible one, it must be finite and not negative");
   refused({}, {.units = -1}, "lightseq: there are -1 multiprocessors and tiles of 128 rows");
   refused({.exchange_units = 4}, {.units = 4},
           "lightseq: the exchange takes 4 of 4 multiprocessors, which leaves none");
 
   Planner const planner(Ring{}, Full{}, 12, 24);
+  auto const executed = [&](Execution const& execution) {
+    static_cast<void>(simulate(planner, Pass::forward, simple, {}, {}, execution));
+  };
+  CHECK_THROWS_WITH_AS(executed({.kernels_per_work = 0}),
+                       "lightseq: a work has 0 kernels, it must have at least 1", Error);
+  CHECK_THROWS_WITH_AS(executed({.result_bytes = 1}),
+                       "lightseq: an element of a result has 1 bytes on its way, it must have 2 or 4", Error);
   for (Extents const& sizes : {Extents{0, 1, 1, 8, 4}, {1, 0, 1, 8, 4}, {1, 1, -1, 8, 4}, {1, 1, 1, 0, 4}})
     CHECK_THROWS_AS(simulate(planner, Pass::forward, sizes, {}, {}), Error);
   CHECK_THROWS_WITH_AS(simulate(planner, Pass::forward, {1, 1, 1, 8, -4}, {}, {}),

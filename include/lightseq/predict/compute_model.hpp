@@ -24,7 +24,10 @@ struct ComputeModel {
   double launch = 0;  ///< seconds that every work and every merge takes besides
   int units = 0;  ///< multiprocessors, which compute whole tiles; 0: any work fills the device, pair by pair
   std::int64_t tile = 128;  ///< rows, of queries and of keys, that one of them takes at once
-  double peak_flops = 0;    ///< what efficiency refers to; 0: forward_flops
+  /// What a hidden pair of a visible tile takes, in visible ones: more than 1 where tiles that the mask cuts
+  /// are slower, as are a causal kernel's last ones.
+  double forward_hidden = 1, backward_hidden = 1;
+  double peak_flops = 0;  ///< what efficiency refers to; 0: forward_flops
 
   /// FLOPs of one visible pair: two matrix products in the forward, five in the backward.
   static double pair_flops(Extents const& extents, Pass pass) {
@@ -34,27 +37,45 @@ struct ComputeModel {
 
   /// What a work is made of.
   struct WorkSize {
-    double pairs = 0;          ///< computed: the visible ones or, with units, all of visible tiles
+    double pairs = 0;          ///< visible
+    double hidden = 0;         ///< with units, the other pairs of tiles that are visible in part
     std::int64_t q_rows = 0;   ///< of the queries
     std::int64_t kv_rows = 0;  ///< of the keys
     bool continues = false;    ///< forward: adds to a partial result of earlier steps
     bool foreign_q = false;    ///< the queries are another rank's
     bool foreign_kv = false;   ///< the keys are
+
+    /// Takes note that so many tiles of `tile` x `tile` rows hold a visible pair. Where nothing is hidden
+    /// rows that fill up a tile take as long as visible ones.
+    void count_tiles(double tiles, std::int64_t tile) {
+      double const all = tiles * static_cast<double>(tile) * static_cast<double>(tile);
+      bool const full = pairs >= static_cast<double>(q_rows) * static_cast<double>(kv_rows);
+      hidden = full ? 0 : std::max(0.0, all - pairs);
+      if (full) pairs = all;
+    }
   };
 
   /// Seconds of a work while an exchange takes `exchange_units` multiprocessors.
   double work_seconds(WorkSize const& work, Extents const& extents, Pass pass, int exchange_units) const {
-    bool const forward = pass == Pass::forward;
-    double const flops = work.pairs * pair_flops(extents, pass);
-    double rate = forward ? forward_flops : backward_flops;
-    if (units > 0) {
-      auto const left = static_cast<double>(units - exchange_units);
-      std::int64_t const rows = forward ? work.q_rows : work.kv_rows;
-      auto const tiles =
-          static_cast<double>(extents.batch * extents.heads) * static_cast<double>(tiles_of(rows, tile));
-      rate *= std::min(left, tiles) / units;
-    }
-    return launch + (flops > 0 ? flops / rate : 0) + carry_seconds(work, extents, forward);
+    double const flops = computed_flops(work, extents, pass);
+    double const rate = pass == Pass::forward ? forward_flops : backward_flops;
+    return launch + (flops > 0 ? flops / (rate * occupancy(work, extents, pass, exchange_units)) : 0) +
+           carry_seconds(work, extents, pass == Pass::forward);
+  }
+
+  /// FLOPs that a work takes time for, a hidden pair counted as what it takes.
+  double computed_flops(WorkSize const& work, Extents const& extents, Pass pass) const {
+    double const hidden = pass == Pass::forward ? forward_hidden : backward_hidden;
+    return (work.pairs + hidden * work.hidden) * pair_flops(extents, pass);
+  }
+
+  /// The share of the multiprocessors that have a tile of the work, of those that the exchange leaves.
+  double occupancy(WorkSize const& work, Extents const& extents, Pass pass, int exchange_units) const {
+    if (units == 0) return 1;
+    std::int64_t const rows = pass == Pass::forward ? work.q_rows : work.kv_rows;
+    auto const tiles =
+        static_cast<double>(extents.batch * extents.heads) * static_cast<double>(tiles_of(rows, tile));
+    return std::min(static_cast<double>(units - exchange_units), tiles) / units;
   }
 
   /// Seconds of a merge: the part and the sum are read, the sum is written.
@@ -72,6 +93,9 @@ struct ComputeModel {
       if (!(rate > 0)) fail("the ", what, " rate is ", rate, " bytes/s, it must be positive");
     if (!(launch >= 0) || std::isinf(launch))
       fail("a launch takes ", launch, " s, it must be finite and not negative");
+    for (double const hidden : {forward_hidden, backward_hidden})
+      if (!(hidden >= 0) || std::isinf(hidden))
+        fail("a hidden pair takes ", hidden, " times a visible one, it must be finite and not negative");
     if (units < 0 || tile < 1) fail("there are ", units, " multiprocessors and tiles of ", tile, " rows");
     if (units > 0 && exchange_units >= units)
       fail("the exchange takes ", exchange_units, " of ", units, " multiprocessors, which leaves none");

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <queue>
 #include <utility>
@@ -31,7 +32,9 @@ struct Turn {
   int step = 0;
   bool ends_step = true;  ///< then the rank waits for the work too, and merges results
   std::optional<Work> work;
-  double work_seconds = 0, merge_seconds = 0;
+  double work_seconds = 0;  ///< while none of the rank's messages travels
+  double slowdown = 1;      ///< how many times as long it takes while one does
+  double merge_seconds = 0;
   std::int64_t pairs = 0;  ///< visible, of the work
   std::vector<TurnMessage> messages;
 
@@ -50,15 +53,17 @@ concept TurnList = requires(T list, Turn& out) {
 /// turn are over the next one begins; where it ends a step, when the work is over too and results are merged.
 /// A port serves messages in the order in which they begin; a message has passed when the ports at both its
 /// ends have served it, and its latency later it has arrived. (The ports of one message need not serve it at
-/// the same time: this is what is simplified.)
+/// the same time: this is what is simplified.) A work is slower while messages of its rank are on their way.
 template <TurnList Turns>
 class EventEngine {
  public:
-  /// `topology` is validated(). Both must outlive the engine.
-  EventEngine(Turns& turns, Topology const& topology, bool with_timeline)
+  /// `topology` is validated(). Both must outlive the engine. Where ranks are `synchronous` a step, of which
+  /// all have as many, ends for all at once.
+  EventEngine(Turns& turns, Topology const& topology, bool with_timeline, bool synchronous = false)
       : turns_(turns),
         topology_(topology),
         with_timeline_(with_timeline),
+        synchronous_(synchronous),
         ranks_(static_cast<std::size_t>(turns.world())) {
     std::size_t const world = ranks_.size();
     std::size_t const nodes = world / static_cast<std::size_t>(topology_.ranks_per_node);
@@ -98,12 +103,17 @@ class EventEngine {
     std::size_t open = 0;   ///< messages of the turn that have not arrived
     double step_begin = 0;  ///< of its step, or of what is left of it after merges
     double begin = 0;       ///< of the turn
-    double work_end = 0;
-    double last_end = 0;    ///< of the turn's messages so far ...
-    double last_begin = 0;  ///< ... and when that one began
-    double merge = 0;       ///< seconds at the end of the step
+    double work_begin = 0, work_end = 0;
+    double work_left = 0;  ///< seconds at full speed, of a work whose end is not known yet ...
+    double slowdown = 1;   ///< ... because messages slow it down
+    std::optional<Work> work = {};
+    std::vector<std::pair<double, double>> flights = {};  ///< begins and ends of the turn's messages
+    double last_end = 0;                                  ///< of the turn's messages so far ...
+    double last_begin = 0;                                ///< ... and when that one began
+    double merge = 0;                                     ///< seconds at the end of the step
   };
 
+  static constexpr double infinity = std::numeric_limits<double>::infinity();
   static std::size_t index(int rank) { return static_cast<std::size_t>(rank); }
 
   /// Adds what a rank did in a step.
@@ -119,7 +129,7 @@ class EventEngine {
     Rank& r = ranks_[index(rank)];
     do {
       if (!turns_.fill(rank, ++r.turn, turn_)) return;
-    } while (turn_.empty());
+    } while (turn_.empty() && !synchronous_);
     if (r.ends_step) r.step_begin = time;
     r.number = turn_.number;
     r.step = turn_.step;
@@ -143,11 +153,41 @@ class EventEngine {
   void begin_work(int rank, double time) {
     Rank& r = ranks_[index(rank)];
     RankCost& cost = result_.ranks[index(rank)];
-    r.work_end += turn_.work_seconds;
-    cost.work += turn_.work_seconds;
     cost.pairs = capped_sum(cost.pairs, turn_.pairs);
-    add_to_step(r.step, turn_.work_seconds, 0);
-    note({Activity::work, rank, r.step, time, r.work_end, *turn_.work, {}});
+    r.work = turn_.work;
+    r.work_begin = time;
+    r.work_left = turn_.work_seconds;
+    r.slowdown = turn_.slowdown;
+    // Messages that its receiver fetches come after its work: they slow down nothing.
+    if (r.slowdown <= 1 || topology_.fetched_by_receiver) work_on(rank, time, infinity);
+  }
+
+  /// A rank works from `time` until a message begins, or ends, at `until`: the end of its work is known then,
+  /// or what is left of it.
+  void work_on(int rank, double time, double until, double slowdown = 1) {
+    Rank& r = ranks_[index(rank)];
+    if (!r.work || until <= time) return;
+    double const end = time + r.work_left * slowdown;
+    r.work_end = std::min(end, until);
+    r.work_left -= (r.work_end - time) / slowdown;
+    if (end > until) return;
+    result_.ranks[index(rank)].work += end - r.work_begin;
+    add_to_step(r.step, end - r.work_begin, 0);
+    note({Activity::work, rank, r.step, r.work_begin, end, *r.work, {}});
+    r.work.reset();
+  }
+
+  /// The same beside all messages of its turn.
+  void work_beside_messages(int rank) {
+    Rank& r = ranks_[index(rank)];
+    std::sort(r.flights.begin(), r.flights.end());
+    double time = r.begin;
+    for (auto const& [begin, end] : r.flights) {
+      work_on(rank, time, begin);
+      work_on(rank, std::max(time, begin), end, r.slowdown);
+      time = std::max(time, end);
+    }
+    if (r.ends_step) work_on(rank, time, infinity);
   }
 
   /// A message goes from one rank to another, both of which are in its turn.
@@ -187,6 +227,7 @@ class EventEngine {
     for (int const rank : {from, to}) {
       Rank& r = ranks_[index(rank)];
       --r.open;
+      if (r.work) r.flights.push_back({time, end});
       if (end < r.last_end) continue;
       r.last_end = end;
       r.last_begin = time;
@@ -195,7 +236,9 @@ class EventEngine {
 
   /// All messages of a rank's turn are known: it comes to the next, perhaps after its work and merges.
   void end_turn(int rank) {
-    Rank const& r = ranks_[index(rank)];
+    Rank& r = ranks_[index(rank)];
+    if (r.work) work_beside_messages(rank);
+    r.flights.clear();
     RankCost& cost = result_.ranks[index(rank)];
     // Beside a work nobody waits.
     double const idle_from = std::max(r.begin, r.work_end);
@@ -208,8 +251,30 @@ class EventEngine {
     cost.merge += r.merge;
     cost.end = end + r.merge;
     if (r.merge > 0) note({Activity::merge, rank, r.step, end, cost.end, {}, {}});
-    add_to_step(r.step, 0, cost.end - r.step_begin);
-    begins_.push({cost.end, rank});
+    synchronous_ ? wait_for_all(rank) : end_step(rank);
+  }
+
+  void end_step(int rank) {
+    Rank const& r = ranks_[index(rank)];
+    double const end = result_.ranks[index(rank)].end;
+    add_to_step(r.step, 0, end - r.step_begin);
+    begins_.push({end, rank});
+  }
+
+  /// Ends the step of all ranks when the last one has come to its end.
+  void wait_for_all(int rank) {
+    waiting_.push_back(rank);
+    if (waiting_.size() < ranks_.size()) return;
+    double last = 0;
+    for (int const one : waiting_) last = std::max(last, result_.ranks[index(one)].end);
+    for (int const one : waiting_) {
+      RankCost& cost = result_.ranks[index(one)];
+      if (last > cost.end) note({Activity::wait, one, ranks_[index(one)].step, cost.end, last, {}, {}});
+      cost.peer_wait += last - cost.end;
+      cost.end = last;
+      end_step(one);
+    }
+    waiting_.clear();
   }
 
   void note(Span const& span) {
@@ -218,7 +283,8 @@ class EventEngine {
 
   Turns& turns_;
   Topology const& topology_;
-  bool with_timeline_;
+  bool with_timeline_, synchronous_;
+  std::vector<int> waiting_;  ///< ranks that have ended the step
   std::vector<Rank> ranks_;
   std::vector<Port> inside_, between_;
   Turn turn_;  ///< of the rank whose turn begins

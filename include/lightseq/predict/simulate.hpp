@@ -10,6 +10,7 @@
 #include "lightseq/core/problem.hpp"
 #include "lightseq/predict/compute_model.hpp"
 #include "lightseq/predict/event_engine.hpp"
+#include "lightseq/predict/execution.hpp"
 #include "lightseq/predict/simulation.hpp"
 #include "lightseq/predict/topology.hpp"
 #include "lightseq/schedule/buffers.hpp"
@@ -39,8 +40,9 @@ inline void check_sizes(Extents const& extents, std::int64_t seqlen, std::int64_
          " heads and head dim ", extents.head_dim, " overflow 63 bits");
 }
 
-/// Simulates all ranks through the steps of execute(), each of which is a turn; see EventEngine. Left out:
-/// the packing of a rank's own tensors before the first step and the rounding of results after the last.
+/// Simulates all ranks through the steps of execute(), each of which is a turn; see EventEngine. Where
+/// messages do not travel beside works a step is two turns. Left out: the packing of a rank's own tensors
+/// before the first step and the rounding of results after the last.
 ///
 /// `Steps` has `world()`, `steps()`, `pass()`, `rows(shard)`, `pairs(work)`, `tiles(work, tile)` and
 /// `fill(rank, step, out)`.
@@ -50,15 +52,17 @@ class Simulator {
   /// Throws Error on an impossible topology or model, on sizes below 1, and on a sequence or messages that
   /// are too long.
   Simulator(Steps const& steps, Extents const& extents, Topology const& topology, ComputeModel const& compute,
-            bool with_timeline = false)
+            Execution const& execution = {}, bool with_timeline = false)
       : steps_(steps),
         extents_(extents),
         topology_(validated(topology, steps.world())),
         compute_(compute),
+        execution_(execution),
         with_timeline_(with_timeline),
         exchange_units_(steps.world() > 1 ? topology_.exchange_units : 0),
         buffers_(static_cast<std::size_t>(steps.world())) {
     compute_.check(exchange_units_);
+    execution_.check();
     std::int64_t seqlen = 0;
     for (int shard = 0; shard < steps.world(); ++shard) {
       max_rows_ = std::max(max_rows_, steps.rows(shard));
@@ -69,7 +73,7 @@ class Simulator {
 
   /// Runs it, once.
   Simulation run() {
-    Simulation result = EventEngine(*this, topology_, with_timeline_).run();
+    Simulation result = EventEngine(*this, topology_, with_timeline_, execution_.synchronous).run();
     result.pass = steps_.pass();
     result.flops = static_cast<double>(result.pairs) * ComputeModel::pair_flops(extents_, steps_.pass());
     for (std::size_t rank = 0; rank < buffers_.size(); ++rank) {
@@ -83,49 +87,69 @@ class Simulator {
   /// As a TurnList.
   int world() const { return steps_.world(); }
   bool fill(int rank, std::int64_t turn, Turn& out) {
-    if (turn >= steps_.steps()) return false;
-    int const step = static_cast<int>(turn);
-    steps_.fill(rank, step, step_);
-    buffers_[static_cast<std::size_t>(rank)].add(rank, step, step_);
+    bool const beside = execution_.overlapped;
+    int const step = static_cast<int>(beside ? turn : turn / 2);
+    if (step >= steps_.steps()) return false;
+    bool const works = beside || turn % 2 == 0, sends = beside || turn % 2 == 1;
     out.number = turn;
     out.step = step;
     out.messages.clear();
-    for (Transfer const& t : step_.sends) out.messages.push_back(message(t, true));
+    out.work.reset();
     out.merge_seconds = 0;
-    for (Transfer const& t : step_.recvs) {
-      out.messages.push_back(message(t, false));
-      if (is_result(t.payload)) out.merge_seconds += compute_.merge_seconds(t.payload, rows_of(t), extents_);
+    steps_.fill(rank, step, step_);
+    if (works) {
+      buffers_[static_cast<std::size_t>(rank)].add(rank, step, step_);
+      if (step_.work) describe_work(rank, step, *step_.work, out);
     }
-    out.work = step_.work;
-    if (out.work) describe_work(rank, step, *step_.work, out);
+    if (sends) add_messages(out);
     return true;
   }
 
  private:
   std::int64_t rows_of(Transfer const& t) const { return row_span(t.rows, steps_.rows(t.shard)).count; }
 
+  void add_messages(Turn& out) const {
+    for (Transfer const& t : step_.sends) out.messages.push_back(message(t, true));
+    for (Transfer const& t : step_.recvs) {
+      out.messages.push_back(message(t, false));
+      if (is_result(t.payload)) out.merge_seconds += compute_.merge_seconds(t.payload, rows_of(t), extents_);
+    }
+  }
+
   TurnMessage message(Transfer const& t, bool sent) const {
-    return {t, sent, rows_of(t), extents_.message_bytes(t.payload, steps_.pass(), rows_of(t))};
+    std::int64_t const bytes =
+        extents_.message_bytes(t.payload, steps_.pass(), rows_of(t), execution_.result_bytes);
+    return {t, sent, rows_of(t), bytes};
   }
 
   void describe_work(int rank, int step, Work const& work, Turn& out) const {
+    out.work = work;
     out.pairs = steps_.pairs(work);
-    auto const tile = static_cast<double>(compute_.tile);
     ComputeModel::WorkSize size;
-    size.pairs =
-        compute_.units > 0 ? steps_.tiles(work, compute_.tile) * tile * tile : static_cast<double>(out.pairs);
+    size.pairs = static_cast<double>(out.pairs);
     size.q_rows = row_span(work.rows, steps_.rows(work.q)).count;
     size.kv_rows = steps_.rows(work.kv);
-    size.continues = work.q == rank && step > 0;
+    if (compute_.units > 0) size.count_tiles(steps_.tiles(work, compute_.tile), compute_.tile);
+    bool const continues = work.q == rank && step > 0;
+    size.continues = continues && execution_.fused_carry;
     size.foreign_q = work.q != rank;
     size.foreign_kv = work.kv != rank;
-    out.work_seconds = compute_.work_seconds(size, extents_, steps_.pass(), exchange_units_);
+    auto const seconds = [&](int exchange_units) {
+      return (execution_.kernels_per_work - 1) * compute_.launch +
+             compute_.work_seconds(size, extents_, steps_.pass(), exchange_units);
+    };
+    out.work_seconds = seconds(0);
+    out.slowdown =
+        exchange_units_ > 0 && out.work_seconds > 0 ? seconds(exchange_units_) / out.work_seconds : 1;
+    if (continues && !execution_.fused_carry && steps_.pass() == Pass::forward)
+      out.merge_seconds += compute_.merge_seconds(Payload::out, size.q_rows, extents_);
   }
 
   Steps const& steps_;
   Extents extents_;
   Topology topology_;
   ComputeModel compute_;
+  Execution execution_;
   bool with_timeline_;
   int exchange_units_;
   std::int64_t max_rows_ = 0;
@@ -174,9 +198,16 @@ struct FinishedSteps {
 /// reader(), and O(1) of memory without a timeline. The schedule's laws are not checked.
 template <Schedule S, Mask M>
 Simulation simulate(Planner<S, M> const& planner, Pass pass, Extents const& extents, Topology const& topology,
-                    ComputeModel const& compute, bool with_timeline = false) {
+                    ComputeModel const& compute, Execution const& execution, bool with_timeline = false) {
   PlannedSteps<S, M> const steps{planner, pass};
-  return Simulator(steps, extents, topology, compute, with_timeline).run();
+  return Simulator(steps, extents, topology, compute, execution, with_timeline).run();
+}
+
+/// The same as this library runs a step.
+template <Schedule S, Mask M>
+Simulation simulate(Planner<S, M> const& planner, Pass pass, Extents const& extents, Topology const& topology,
+                    ComputeModel const& compute, bool with_timeline = false) {
+  return simulate(planner, pass, extents, topology, compute, Execution{}, with_timeline);
 }
 
 /// The same of plans that may have been changed by hand; they must keep the laws of plan_laws.hpp.
@@ -184,7 +215,7 @@ template <Schedule S, Mask M>
 Simulation simulate(Planner<S, M> const& planner, std::vector<Plan> const& plans, Extents const& extents,
                     Topology const& topology, ComputeModel const& compute, bool with_timeline = false) {
   FinishedSteps<S, M> const steps{planner, plans};
-  return Simulator(steps, extents, topology, compute, with_timeline).run();
+  return Simulator(steps, extents, topology, compute, {}, with_timeline).run();
 }
 
 }  // namespace lightseq

@@ -201,6 +201,7 @@ class PackedSimulator {
   void add_works(int rank, int round, Turn& out) const {
     PackedPlan const& own = plan(rank);
     out.work_seconds = 0;
+    out.slowdown = 1;
     out.pairs = 0;
     if (round < own.steps()) {
       bool const all_rows = round == 0 || (pass_ == Pass::forward && round == last_work(own));
@@ -216,18 +217,21 @@ class PackedSimulator {
     std::int64_t const pairs = pairs_of(step);
     ComputeModel::WorkSize size;
     size.pairs = static_cast<double>(pairs);
+    size.q_rows = rows.rows;
+    size.kv_rows = step.key_rows.rows;
     if (compute_.units > 0) {
       PackedRows<Inner> const mask({step.queries.data(), static_cast<int>(step.queries.size())},
                                    {step.keys.data(), static_cast<int>(step.keys.size())}, inner_);
-      auto const tile = static_cast<double>(compute_.tile);
-      size.pairs = visible_tiles(mask, rows, step.key_rows, compute_.tile) * tile * tile;
+      size.count_tiles(visible_tiles(mask, rows, step.key_rows, compute_.tile), compute_.tile);
     }
-    size.q_rows = rows.rows;
-    size.kv_rows = step.key_rows.rows;
     size.continues = round > 0;
     size.foreign_kv = round > 0;
     out.work = Work{rank, rank};
-    out.work_seconds += compute_.work_seconds(size, extents_, pass_, exchange_units_);
+    double const before = out.work_seconds, slowed = before * out.slowdown;
+    out.work_seconds += compute_.work_seconds(size, extents_, pass_, 0);
+    if (exchange_units_ > 0 && out.work_seconds > 0)
+      out.slowdown =
+          (slowed + compute_.work_seconds(size, extents_, pass_, exchange_units_)) / out.work_seconds;
     out.pairs = capped_sum(out.pairs, pairs);
   }
 

@@ -86,10 +86,12 @@ struct Extents {
     return 2 * batch * kv_heads * head_dim * element;
   }
 
-  /// Bytes of one message that carries `rows` rows, each tensor rounded up to the alignment.
-  constexpr std::int64_t message_bytes(Payload payload, Pass pass, std::int64_t rows) const {
+  /// Bytes of one message that carries `rows` rows, each tensor rounded up to the alignment; results have
+  /// `result_bytes` an element.
+  constexpr std::int64_t message_bytes(Payload payload, Pass pass, std::int64_t rows,
+                                       std::int64_t result_bytes = sizeof(float)) const {
     Parts const p = parts(payload, pass);
-    std::int64_t const element = is_result(payload) ? std::int64_t{sizeof(float)} : element_bytes;
+    std::int64_t const element = is_result(payload) ? result_bytes : element_bytes;
     return p.per_q_head * per_q_head_bytes(rows, element) + p.per_kv_head * per_kv_head_bytes(rows, element) +
            p.stats * stats_bytes(rows);
   }
