@@ -25,9 +25,10 @@ options=$("$program" --help | sed -nE 's/^  (--[a-z-]+) .*/\1/p')
 [[ $(wc -w <<<"$options") -gt 30 ]] || { echo "the help lists too few options" >&2 && exit 1; }
 for option in $options; do
   case $option in
-    --degrees) bad=("on" "") ;;
+    --degrees | --no-overlap | --synchronous) bad=("on" "") ;;
     --world | --seqlen | --kv-heads) bad=("${words[@]}" "" "0" "8.5" "8," ",8" "8,,8" "8,-1") ;;
-    --heads | --dim | --batch | --ranks-per-node | --window) bad=("${words[@]}" "" "0" "8.5" "8,8") ;;
+    --heads | --dim | --batch | --ranks-per-node | --window | --kernels-per-work) bad=("${words[@]}" "" "0" "8.5" "8,8") ;;
+    --result-bytes) bad=("${words[@]}" "" "3" "8" "4.0") ;;
     --tile) bad=("${words[@]}" "0" "8.5") ;;
     --sms) bad=("${words[@]}" "8.5" "4") ;;
     --exchange-sms) bad=("${words[@]}" "" "8.5" "132" "1000") ;;
@@ -35,8 +36,8 @@ for option in $options; do
     --inside-us | --between-us | --tie-percent) bad=("${words[@]}" "") ;;
     --forward-tflops | --backward-tflops | --carry-tbs | --memory-tbs | --peak-tflops | --memory-gb)
       bad=("${words[@]}" "0") ;;
-    --launch-us) bad=("${words[@]}") ;;
-    --mask | --pass | --route | --rest | --activations | --sharing | --preset)
+    --launch-us | --forward-hidden | --backward-hidden) bad=("${words[@]}") ;;
+    --mask | --pass | --route | --rest | --activations | --sharing | --preset | --carry)
       bad=("" "no" "8" "CAUSAL" "causal " "both,data") ;;
     --schedule) bad=("" "no" "Ring," ",Ring" "ring" "Ring:" "Ring:best" "PackedRing:neighbour" "PackedRing") ;;
     --documents) bad=("no" "0" "8,0" "8,,8" "," "-1" "1e3" "8.5" "9999999999999" "WEB") ;;
@@ -47,7 +48,7 @@ for option in $options; do
   for value in "${bad[@]}"; do
     refused "$option" "$option=$value"
   done
-  [[ $option == --degrees ]] && continue
+  [[ ${#bad[@]} == 2 ]] && continue  # a switch
   refused "$option" "$option" "${bad[0]}"
   refused "$option" "$option"
   refused "$option" "$option" --help-me

@@ -115,10 +115,10 @@ TEST_CASE("the fastest of a schedule's routes is the simulation's, in the passes
 
 TEST_CASE("presets, measured rates and options stand above each other") {
   CHECK(compute_of(given({}), 128).forward_flops == h100().forward_flops);
-  ComputeModel const set =
-      compute_of(given({"--forward-tflops=1", "--backward-tflops=2", "--carry-tbs=3", "--memory-tbs=4",
-                        "--launch-us=5", "--peak-tflops=6", "--sms=7", "--tile=8"}),
-                 128);
+  ComputeModel const set = compute_of(
+      given({"--forward-tflops=1", "--backward-tflops=2", "--carry-tbs=3", "--memory-tbs=4", "--launch-us=5",
+             "--peak-tflops=6", "--sms=7", "--tile=8", "--forward-hidden=9", "--backward-hidden=10"}),
+      128);
   CHECK(set.forward_flops == 1e12);
   CHECK(set.backward_flops == 2e12);
   CHECK(set.carry_bytes == 3e12);
@@ -127,6 +127,40 @@ TEST_CASE("presets, measured rates and options stand above each other") {
   CHECK(set.peak_flops == 6e12);
   CHECK(set.units == 7);
   CHECK(set.tile == 8);
+  CHECK(set.forward_hidden == 9);
+  CHECK(set.backward_hidden == 10);
+}
+
+TEST_CASE("how a step is run reaches tables, rankings and pictures alike") {
+  std::vector<std::string> const asked{"--seqlen=65536", "--heads=8", "--world=4"};
+  double const usual =
+      fastest(make_cases(given(asked)).front(), Causal{}, wanted(given(asked), "Balanced"))->seconds();
+  for (char const* const word :
+       {"--carry=merged", "--kernels-per-work=3", "--result-bytes=2", "--no-overlap", "--synchronous"}) {
+    auto words = asked;
+    words.emplace_back(word);
+    Options const options = given(words);
+    Case const c = make_cases(options).front();
+    CAPTURE(word);
+    double const seconds = fastest(c, Causal{}, wanted(options, "Balanced"))->seconds();
+    CHECK((std::string(word) == "--result-bytes=2" ? seconds < usual : seconds > usual));
+    auto const all = ranking(c, Causal{}, {});
+    CHECK(std::any_of(all.begin(), all.end(), [&](Advice const& a) {
+      return a.name() == "Balanced" && a.seconds() == doctest::Approx(seconds);
+    }));
+    Advice const best = advice("Balanced", Route::owner);
+    Progress progress(0);
+    double drawn = 0;
+    for (Pass const pass : c.passes)
+      for (GanttChart const& chart :
+           charts(c, Causal{}, pass, {{"Balanced", {Route::owner}}}, best, progress)) {
+        double end = 0;
+        for (Span const& span : chart.timeline) end = std::max(end, span.end);
+        drawn += end;
+      }
+    CHECK(drawn == doctest::Approx(seconds));
+    CHECK(degree_question(options, c).execution.synchronous == c.execution.synchronous);
+  }
 }
 
 TEST_CASE("CSV and JSON hold every option and every number, whatever the texts") {

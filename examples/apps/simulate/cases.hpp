@@ -28,6 +28,7 @@ struct Case {
   Extents extents = {};
   Topology topology = {};
   ComputeModel compute = {};
+  Execution execution = {};
   std::vector<Pass> passes;
   std::string mask;
   std::int64_t window = 1;
@@ -76,6 +77,8 @@ inline ComputeModel compute_of(Options const& options, int dim) {
   set("--carry-tbs", 1e12, 1e-9, gpu.carry_bytes);
   set("--memory-tbs", 1e12, 1e-9, gpu.memory_bytes);
   set("--launch-us", 1e-6, 0, gpu.launch);
+  set("--forward-hidden", 1, 0, gpu.forward_hidden);
+  set("--backward-hidden", 1, 0, gpu.backward_hidden);
   set("--peak-tflops", 1e12, 1e-9, gpu.peak_flops);
   if (!options.text("--sms").empty()) gpu.units = options.small("--sms", 0, 1000000);
   if (!options.text("--tile").empty()) gpu.tile = options.whole("--tile", 1, 1e6);
@@ -92,6 +95,14 @@ inline Topology topology_of(Options const& options, int world) {
           "--sharing", {{"none", Sharing::none}, {"rank", Sharing::rank}, {"node", Sharing::node}}),
       .exchange_units = options.small("--exchange-sms", 0, 1000000)};
   return blamed_on("--ranks-per-node, --world", [&] { return validated(topology, world); });
+}
+
+inline Execution execution_of(Options const& options) {
+  return {.fused_carry = options.choice<bool>("--carry", {{"fused", true}, {"merged", false}}),
+          .kernels_per_work = options.small("--kernels-per-work", 1, 1000),
+          .result_bytes = options.choice<std::int64_t>("--result-bytes", {{"2", 2}, {"4", 4}}),
+          .overlapped = !options.on("--no-overlap"),
+          .synchronous = options.on("--synchronous")};
 }
 
 inline Case make_case(Options const& options, std::int64_t world, std::int64_t seqlen,
@@ -114,6 +125,7 @@ inline Case make_case(Options const& options, std::int64_t world, std::int64_t s
   c.topology = topology_of(options, c.world);
   c.compute = compute_of(options, dim);
   blamed_on("--exchange-sms, --sms", [&] { c.compute.check(c.topology.exchange_units); });
+  c.execution = execution_of(options);
   c.passes = options.choice<std::vector<Pass>>("--pass", {{"forward", {Pass::forward}},
                                                           {"backward", {Pass::backward}},
                                                           {"both", {Pass::forward, Pass::backward}}});
@@ -144,7 +156,8 @@ inline DegreeQuestion degree_question(Options const& options, Case const& c) {
               "--rest",
               {{"data", {Rest::data}}, {"tensor", {Rest::tensor}}, {"both", {Rest::data, Rest::tensor}}}),
           .activations = options.choice<bool>("--activations", {{"counted", true}, {"left-out", false}}),
-          .margin = c.margin};
+          .margin = c.margin,
+          .execution = c.execution};
 }
 
 /// What f(mask) returns for the mask that was asked for.

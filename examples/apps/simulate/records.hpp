@@ -120,6 +120,8 @@ inline Record record(Case const& c) {
           {"launch_seconds", c.compute.launch},
           {"multiprocessors", std::int64_t{c.compute.units}},
           {"tile_rows", c.compute.tile},
+          {"forward_hidden_pair", c.compute.forward_hidden},
+          {"backward_hidden_pair", c.compute.backward_hidden},
           {"peak_flops_per_second", c.compute.peak_flops}};
 }
 

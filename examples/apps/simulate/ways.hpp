@@ -62,7 +62,7 @@ void for_each_way(Case const& c, M const& mask, Wanted const& wanted, Visit visi
       Planner const planner(schedule, mask, c.world, c.problem.seqlen, route);
       if (!serves_mask(planner)) return;
       visit(described(planner, c.extents, c.with_backward()), [&](Pass pass, bool with_timeline) {
-        return simulate(planner, pass, c.extents, c.topology, c.compute, with_timeline);
+        return simulate(planner, pass, c.extents, c.topology, c.compute, c.execution, with_timeline);
       });
     }
   });
@@ -98,7 +98,7 @@ template <Mask M>
 std::vector<Advice> ranking(Case const& c, M const& mask, std::function<void(Advice const&)> const& heard) {
   auto const ask = [&](auto const& advise) {
     return advise(c.problem, c.head_dim(), c.extents.element_bytes, mask, c.world, c.topology, c.compute,
-                  c.with_backward(), heard);
+                  c.with_backward(), heard, c.execution);
   };
   if constexpr (std::is_same_v<M, Documents<Causal>>)
     return ask([](auto const&... given) { return advise_packed(given...); });

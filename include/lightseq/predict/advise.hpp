@@ -11,6 +11,7 @@
 
 #include "lightseq/core/problem.hpp"
 #include "lightseq/predict/advice.hpp"
+#include "lightseq/predict/execution.hpp"
 #include "lightseq/predict/simulate.hpp"
 #include "lightseq/predict/units.hpp"
 #include "lightseq/schedule/catalogue.hpp"
@@ -86,11 +87,11 @@ Advice described(Planner<S, M> const& planner, Extents const& extents, bool with
 /// What a planner's schedule costs by its route, in the forward or in both passes; without the sentence.
 template <Schedule S, Mask M>
 Advice advice_on(Planner<S, M> const& planner, Extents const& extents, Topology const& cluster,
-                 ComputeModel const& compute, bool with_backward) {
+                 ComputeModel const& compute, bool with_backward, Execution const& execution = {}) {
   Advice advice = described(planner, extents, with_backward);
   for (Pass const pass : {Pass::forward, Pass::backward})
     if (pass == Pass::forward || with_backward)
-      add_pass(simulate(planner, pass, extents, cluster, compute), advice);
+      add_pass(simulate(planner, pass, extents, cluster, compute, execution), advice);
   return advice;
 }
 
@@ -113,11 +114,13 @@ inline void rank_advices(std::vector<Advice>& ranking, Extents const& extents) {
 /// a sentence of why. Throws Error on a problem, topology or model that makes no sense. It simulates all
 /// ranks: that takes time proportional to world^2, well below a second for hundreds of ranks, a minute or two
 /// for 4096. `simulated`, where it is given, hears of each way once its numbers are there, in no order.
+/// `execution` says how a step is run, where it is not as this library does.
 template <class List = Schedules, Mask M>
 std::vector<Advice> advise(Problem const& asked, int head_dim, std::int64_t element_bytes, M const& mask,
                            int world, Topology const& topology, ComputeModel const& compute,
                            bool with_backward = true,
-                           std::function<void(Advice const&)> const& simulated = {}) {
+                           std::function<void(Advice const&)> const& simulated = {},
+                           Execution const& execution = {}) {
   Problem const problem = validated(asked, head_dim);
   Topology const cluster = validated(topology, world);
   Extents const extents{problem.batch, problem.heads, problem.kv_heads, head_dim, element_bytes};
@@ -126,7 +129,7 @@ std::vector<Advice> advise(Problem const& asked, int head_dim, std::int64_t elem
     if (!serves_mask(Planner(schedule, mask, world, problem.seqlen))) return;
     for (Route const route : {Route::owner, Route::neighbour}) {
       Planner const planner(schedule, mask, world, problem.seqlen, route);
-      ranking.push_back(advice_on(planner, extents, cluster, compute, with_backward));
+      ranking.push_back(advice_on(planner, extents, cluster, compute, with_backward, execution));
       if (simulated) simulated(ranking.back());
     }
   });

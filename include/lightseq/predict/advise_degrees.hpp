@@ -22,8 +22,9 @@ struct DegreeQuestion {
   bool with_backward = true;      ///< training: both passes; else the forward
   std::int64_t memory_limit = 0;  ///< bytes of a GPU, see Advice::memory_bytes(); 0: no limit
   std::vector<Rest> rests = {Rest::data, Rest::tensor};
-  bool activations = true;  ///< count activation_seconds(); else they are left out, and the sentences say so
-  double margin = 0.01;     ///< in which two ways are as fast
+  bool activations = true;   ///< count activation_seconds(); else they are left out, and the sentences say so
+  double margin = 0.01;      ///< in which two ways are as fast
+  Execution execution = {};  ///< how a step is run
   /// Hears of each way once its numbers are there: how many there are, of how many.
   std::function<void(int, int)> progress = {};
 };
@@ -229,7 +230,7 @@ DegreeRanking advise_degrees(Problem const& asked, int head_dim, std::int64_t el
                              DegreeQuestion const& question = {}) {
   auto const ask = [&](Problem const& problem, int ranks, Topology const& cluster) {
     return advise<List>(problem, head_dim, element_bytes, mask, ranks, cluster, compute,
-                        question.with_backward);
+                        question.with_backward, {}, question.execution);
   };
   return DegreeSearch(validated(asked, head_dim), head_dim, element_bytes, world, validated(topology, world),
                       question, ask)
@@ -243,7 +244,7 @@ DegreeRanking advise_degrees(Problem const& asked, int head_dim, std::int64_t el
                              ComputeModel const& compute, DegreeQuestion const& question = {}) {
   auto const ask = [&](Problem const& problem, int ranks, Topology const& cluster) {
     return advise_packed<List>(problem, head_dim, element_bytes, documents, ranks, cluster, compute,
-                               question.with_backward);
+                               question.with_backward, {}, question.execution);
   };
   return DegreeSearch(validated(asked, head_dim), head_dim, element_bytes, world, validated(topology, world),
                       question, ask)

@@ -58,17 +58,19 @@ Advice packed_advice(std::vector<PackedPlan> const& plans, Inner const& inner, E
 }
 
 /// As advise(), with PackedRing beside the schedules that leave each token of the sequence where its position
-/// puts it; its sentence says what packing wins or loses against the best of those. Packed are the documents'
+/// puts it; its sentence says what packing wins or loses against the best of those. PackedRing runs as
+/// this library does, whatever the execution of the others. Packed are the documents'
 /// tokens; the schedules split all of the sequence. Throws Error, too, where the documents end after it.
 template <class List = Schedules, Mask Inner>
 std::vector<Advice> advise_packed(Problem const& asked, int head_dim, std::int64_t element_bytes,
                                   Documents<Inner> const& documents, int world, Topology const& topology,
                                   ComputeModel const& compute, bool with_backward = true,
-                                  std::function<void(Advice const&)> const& simulated = {}) {
+                                  std::function<void(Advice const&)> const& simulated = {},
+                                  Execution const& execution = {}) {
   Problem const problem = validated(asked, head_dim);
   check_value(documents, problem.seqlen);
   auto ranking = advise<List>(problem, head_dim, element_bytes, documents, world, topology, compute,
-                              with_backward, simulated);
+                              with_backward, simulated, execution);
   Extents const extents{problem.batch, problem.heads, problem.kv_heads, head_dim, element_bytes};
   ranking.push_back(packed_advice(packed_plans(documents.ends(), problem.seqlen, world, documents.inner()),
                                   documents.inner(), extents, validated(topology, world), compute,
