@@ -26,7 +26,10 @@ TEST_CASE("calibration reads the rows of a bench") {
         .text();
   };
   std::string const text = row("forward", false, 655.125) + row("backward", false, 571.5);
-  ComputeModel const found = calibrated(h100(), text, 128);
-  CHECK(found.forward_flops == doctest::Approx(655.125e12));
-  CHECK(found.backward_flops == doctest::Approx(571.5e12));
+  auto const lines = residuals(calibrated(h100(), text, 128), read_measurements(text, 128));
+  REQUIRE(lines.size() == 2);
+  double const flops = 4.0 * 8192 * 8192 * 32 * 128;
+  CHECK(lines[0].measured.seconds == doctest::Approx(flops / 655.125e12));
+  CHECK(lines[1].measured.seconds == doctest::Approx(2.5 * flops / 571.5e12));
+  for (Residual const& r : lines) CHECK(r.ratio() == doctest::Approx(1));
 }

@@ -21,7 +21,8 @@ struct ComputeModel {
   double carry_bytes = std::numeric_limits<double>::infinity();     ///< per second, of partial results that
                                                                     ///< the forward continues
   double memory_bytes = std::numeric_limits<double>::infinity();    ///< per second, of merges and zeroing
-  double launch = 0;  ///< seconds that every work and every merge takes besides
+  double launch = 0;           ///< seconds that every work and every merge takes besides
+  double backward_launch = 0;  ///< seconds more that a work of the backward takes, which has several kernels
   int units = 0;  ///< multiprocessors, which compute whole tiles; 0: any work fills the device, pair by pair
   std::int64_t tile = 128;  ///< rows, of queries and of keys, that one of them takes at once
   /// What a hidden pair of a visible tile takes, in visible ones: more than 1 where tiles that the mask cuts
@@ -59,9 +60,13 @@ struct ComputeModel {
   double work_seconds(WorkSize const& work, Extents const& extents, Pass pass, int exchange_units) const {
     double const flops = computed_flops(work, extents, pass);
     double const rate = pass == Pass::forward ? forward_flops : backward_flops;
-    return launch + (flops > 0 ? flops / (rate * occupancy(work, extents, pass, exchange_units)) : 0) +
+    return launch_seconds(pass) +
+           (flops > 0 ? flops / (rate * occupancy(work, extents, pass, exchange_units)) : 0) +
            carry_seconds(work, extents, pass == Pass::forward);
   }
+
+  /// Seconds that a work takes however small it is.
+  double launch_seconds(Pass pass) const { return pass == Pass::forward ? launch : launch + backward_launch; }
 
   /// FLOPs that a work takes time for, a hidden pair counted as what it takes.
   double computed_flops(WorkSize const& work, Extents const& extents, Pass pass) const {
@@ -78,6 +83,11 @@ struct ComputeModel {
     return std::min(static_cast<double>(units - exchange_units), tiles) / units;
   }
 
+  /// Bytes of a partial result of the forward, read and written.
+  static double carried_bytes(std::int64_t q_rows, Extents const& extents) {
+    return 2 * sizeof(float) * wide(q_rows, extents, 1, 0);
+  }
+
   /// Seconds of a merge: the part and the sum are read, the sum is written.
   double merge_seconds(Payload payload, std::int64_t rows, Extents const& extents) const {
     Parts const part = parts(payload, Pass::forward);
@@ -91,8 +101,9 @@ struct ComputeModel {
       if (!(rate > 0)) fail("the ", what, " rate is ", rate, " FLOP/s, it must be positive");
     for (auto const& [what, rate] : {std::pair{"carry", carry_bytes}, {"memory", memory_bytes}})
       if (!(rate > 0)) fail("the ", what, " rate is ", rate, " bytes/s, it must be positive");
-    if (!(launch >= 0) || std::isinf(launch))
-      fail("a launch takes ", launch, " s, it must be finite and not negative");
+    for (double const seconds : {launch, backward_launch})
+      if (!(seconds >= 0) || std::isinf(seconds))
+        fail("a launch takes ", seconds, " s, it must be finite and not negative");
     for (double const hidden : {forward_hidden, backward_hidden})
       if (!(hidden >= 0) || std::isinf(hidden))
         fail("a hidden pair takes ", hidden, " times a visible one, it must be finite and not negative");
@@ -110,7 +121,7 @@ struct ComputeModel {
   /// What a step reads and writes besides attention over a whole sequence: the forward's partial result, the
   /// zeros in which the backward sums up for another rank.
   double carry_seconds(WorkSize const& w, Extents const& e, bool forward) const {
-    if (forward) return w.continues ? 2 * sizeof(float) * wide(w.q_rows, e, 1, 0) / carry_bytes : 0;
+    if (forward) return w.continues ? carried_bytes(w.q_rows, e) / carry_bytes : 0;
     return sizeof(float) *
            (wide(w.foreign_q ? w.q_rows : 0, e, 1, 0) + wide(w.foreign_kv ? w.kv_rows : 0, e, 0, 2)) /
            memory_bytes;

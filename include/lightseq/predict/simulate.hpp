@@ -135,7 +135,7 @@ class Simulator {
     size.foreign_q = work.q != rank;
     size.foreign_kv = work.kv != rank;
     auto const seconds = [&](int exchange_units) {
-      return (execution_.kernels_per_work - 1) * compute_.launch +
+      return (execution_.kernels_per_work - 1) * compute_.launch_seconds(steps_.pass()) +
              compute_.work_seconds(size, extents_, steps_.pass(), exchange_units);
     };
     out.work_seconds = seconds(0);
