@@ -36,7 +36,7 @@ for option in $options; do
     --inside-us | --between-us | --tie-percent) bad=("${words[@]}" "") ;;
     --forward-tflops | --backward-tflops | --carry-tbs | --memory-tbs | --peak-tflops | --memory-gb)
       bad=("${words[@]}" "0") ;;
-    --launch-us | --forward-hidden | --backward-hidden) bad=("${words[@]}") ;;
+    --launch-us | --backward-launch-us | --forward-hidden | --backward-hidden) bad=("${words[@]}") ;;
     --mask | --pass | --route | --rest | --activations | --sharing | --preset | --carry)
       bad=("" "no" "8" "CAUSAL" "causal " "both,data") ;;
     --schedule) bad=("" "no" "Ring," ",Ring" "ring" "Ring:" "Ring:best" "PackedRing:neighbour" "PackedRing") ;;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
 #include <map>
 #include <random>
 #include <set>
@@ -115,10 +116,11 @@ TEST_CASE("the fastest of a schedule's routes is the simulation's, in the passes
 
 TEST_CASE("presets, measured rates and options stand above each other") {
   CHECK(compute_of(given({}), 128).forward_flops == h100().forward_flops);
-  ComputeModel const set = compute_of(
-      given({"--forward-tflops=1", "--backward-tflops=2", "--carry-tbs=3", "--memory-tbs=4", "--launch-us=5",
-             "--peak-tflops=6", "--sms=7", "--tile=8", "--forward-hidden=9", "--backward-hidden=10"}),
-      128);
+  ComputeModel const set =
+      compute_of(given({"--forward-tflops=1", "--backward-tflops=2", "--carry-tbs=3", "--memory-tbs=4",
+                        "--launch-us=5", "--peak-tflops=6", "--sms=7", "--tile=8", "--forward-hidden=9",
+                        "--backward-hidden=10", "--backward-launch-us=11"}),
+                 128);
   CHECK(set.forward_flops == 1e12);
   CHECK(set.backward_flops == 2e12);
   CHECK(set.carry_bytes == 3e12);
@@ -129,6 +131,45 @@ TEST_CASE("presets, measured rates and options stand above each other") {
   CHECK(set.tile == 8);
   CHECK(set.forward_hidden == 9);
   CHECK(set.backward_hidden == 10);
+  CHECK(set.backward_launch == doctest::Approx(11e-6));
+}
+
+TEST_CASE("a calibration's lines are given back beside what the model predicts") {
+  std::string const path = "calibration_" + std::to_string(test::run_seed()) + ".json";
+  ComputeModel const gpu = h100();
+  {
+    std::ofstream file(path);
+    for (int const seqlen : {1024, 4096, 16384})
+      for (char const* const mask : {"full", "causal"}) {
+        Measurement m;
+        m.causal = std::string(mask) == "causal";
+        m.seqlen = seqlen;
+        m.extents = {1, 32, 8, 128};
+        double const flops = m.size(0).pairs * ComputeModel::pair_flops(m.extents, Pass::forward);
+        file << JsonObject()
+                    .add("mask", mask)
+                    .add("dim", 128)
+                    .add("batch", 1)
+                    .add("seqlen", seqlen)
+                    .add("heads", 32)
+                    .add("kv_heads", 8)
+                    .add("carry", false)
+                    .add("sustained", flops / m.predicted(gpu) / 1e12)
+                    .text()
+             << '\n';
+      }
+  }
+  Options const options = given({"--calibration", path});
+  Case const c = make_cases(options).front();
+  auto const list = residuals_of(options, c);
+  Table const table = residual_table(list);
+  std::remove(path.c_str());
+  REQUIRE(list.size() == 6);
+  CHECK(c.compute.forward_flops == doctest::Approx(gpu.forward_flops).epsilon(0.01));
+  for (Residual const& residual : list) CHECK(residual.ratio() == doctest::Approx(1).epsilon(0.001));
+  CHECK(table.rows[3].cells[0] == "forward causal, 4k tokens, 1 x 32 heads");
+  CHECK(table.rows[3].cells[1] == table.rows[3].cells[2]);
+  CHECK(residuals_of(given({}), c).empty());
 }
 
 TEST_CASE("how a step is run reaches tables, rankings and pictures alike") {

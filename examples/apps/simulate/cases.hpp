@@ -79,10 +79,20 @@ inline ComputeModel compute_of(Options const& options, int dim) {
   set("--launch-us", 1e-6, 0, gpu.launch);
   set("--forward-hidden", 1, 0, gpu.forward_hidden);
   set("--backward-hidden", 1, 0, gpu.backward_hidden);
+  set("--backward-launch-us", 1e-6, 0, gpu.backward_launch);
   set("--peak-tflops", 1e12, 1e-9, gpu.peak_flops);
   if (!options.text("--sms").empty()) gpu.units = options.small("--sms", 0, 1000000);
   if (!options.text("--tile").empty()) gpu.tile = options.whole("--tile", 1, 1e6);
   return gpu;
+}
+
+/// What the case's model makes of the calibration's lines; nothing without one.
+inline std::vector<Residual> residuals_of(Options const& options, Case const& c) {
+  std::string const& path = options.text("--calibration");
+  if (path.empty()) return {};
+  return blamed_on("--calibration", [&] {
+    return residuals(c.compute, read_measurements(file_text(path), c.extents.head_dim));
+  });
 }
 
 inline Topology topology_of(Options const& options, int world) {

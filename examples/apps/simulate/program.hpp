@@ -28,6 +28,11 @@ class Judgement {
     std::string page = std::string(report_head) + "<p>" + html_text(case_text(case_)) + "</p>\n";
     Records records(options_);
     std::printf("%s\n", case_text(case_).c_str());
+    if (auto const list = residuals_of(options_, case_); !list.empty()) {
+      std::printf("%s\n", residual_table(list).text().c_str());
+      for (Residual const& residual : list) records.add("calibration", case_, residual);
+      page += "<h2>Calibration</h2>\n" + wide("table", html_rows(residual_table(list)));
+    }
     if (options_.on("--degrees")) judge_degrees(page, records);
     std::vector<Advice> const advices = ranked();
     Table const table = ranking_table(case_, advices);
@@ -115,6 +120,10 @@ inline void tabulate(Options const& options, std::vector<Case> const& cases, Out
         served.insert({c.world, way.schedule});
         records.add("way", c, *a);
       }
+  }
+  if (auto const list = residuals_of(options, cases.front()); !list.empty()) {
+    std::printf("%s\n", residual_table(list).text().c_str());
+    for (Residual const& residual : list) records.add("calibration", cases.front(), residual);
   }
   std::string header = "| GPUs | schedule |", rule = "|---|---|";
   for (std::int64_t const length : lengths) header += ' ' + length_text(length) + " |", rule += "---|";

@@ -106,6 +106,19 @@ inline Record record(Case const& c, DegreeAdvice const& row) {
   return result;
 }
 
+/// A line of the calibration, and what the model predicts for it.
+inline Record record(Case const&, Residual const& r) {
+  return {{"measured_pass", std::string(name(r.measured.pass))},
+          {"measured_mask", std::string(r.measured.causal ? "causal" : "full")},
+          {"measured_carry", r.measured.carry},
+          {"measured_seqlen", r.measured.seqlen},
+          {"measured_batch", r.measured.extents.batch},
+          {"measured_heads", r.measured.extents.heads},
+          {"measured_kv_heads", r.measured.extents.kv_heads},
+          {"measured_seconds", r.measured.seconds},
+          {"predicted_seconds", r.predicted}};
+}
+
 /// The case: what lists and presets stand for.
 inline Record record(Case const& c) {
   return {{"world", std::int64_t{c.world}},
@@ -118,6 +131,7 @@ inline Record record(Case const& c) {
           {"carry_bytes_per_second", c.compute.carry_bytes},
           {"memory_bytes_per_second", c.compute.memory_bytes},
           {"launch_seconds", c.compute.launch},
+          {"backward_launch_seconds", c.compute.backward_launch},
           {"multiprocessors", std::int64_t{c.compute.units}},
           {"tile_rows", c.compute.tile},
           {"forward_hidden_pair", c.compute.forward_hidden},
@@ -130,7 +144,7 @@ class Records {
  public:
   explicit Records(Options const& options) : options_(options) {}
 
-  /// A row of a kind, "way" or "degree", of a case.
+  /// A row of a kind, "way", "degree" or "calibration", of a case.
   template <class Row>
   void add(char const* kind, Case const& c, Row const& row) {
     Record all{{"kind", std::string(kind)}};

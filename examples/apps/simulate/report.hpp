@@ -51,17 +51,22 @@ inline std::string html_row(char const* tag, std::vector<std::string> const& cel
   return text + "</tr>\n";
 }
 
+inline std::string html_rows(Table const& table) {
+  std::string rows = "<table>\n" + html_row("th", table.columns);
+  for (Table::Row const& row : table.rows) rows += html_row("td", row.cells);
+  return rows + "</table>";
+}
+
 /// The table, the sentences on its first row, and those on the others to unfold.
 inline std::string html_table(Table const& table, std::string const& legend) {
-  std::string rows = "<table>\n" + html_row("th", table.columns), first, others;
+  std::string first, others;
   for (Table::Row const& row : table.rows) {
-    rows += html_row("td", row.cells);
     std::string& list = &row == &table.rows.front() ? first : others;
     list += "<li><b>" + html_text(row.cells.front()) + "</b><ul>";
     for (std::string const& sentence : row.below) list += "<li>" + html_text(sentence) + "</li>";
     list += "</ul></li>\n";
   }
-  std::string text = wide("table", rows + "</table>") + "<p class=\"note\">" + html_text(legend) +
+  std::string text = wide("table", html_rows(table)) + "<p class=\"note\">" + html_text(legend) +
                      ".</p>\n<ul>\n" + first + "</ul>\n";
   if (!others.empty())
     text += "<details><summary>The others</summary>\n<ul>\n" + others + "</ul></details>\n";

@@ -133,6 +133,20 @@ inline std::string traits_text(std::vector<Advice> const& ranking) {
   return "";
 }
 
+/// The lines of a calibration beside what the model predicts for them.
+inline Table residual_table(std::vector<Residual> const& residuals) {
+  Table table{{"calibration", "measured", "predicted", "off by"}, {}};
+  for (Residual const& r : residuals) {
+    Measurement const& m = r.measured;
+    table.rows.push_back(
+        {{sentence(name(m.pass), m.causal ? " causal" : " full", m.carry ? " carry" : "", ", ",
+                   length_text(m.seqlen), " tokens, ", m.extents.batch, " x ", m.extents.heads, " heads"),
+          seconds_text(m.seconds), seconds_text(r.predicted), percent(r.ratio() - 1)},
+         {}});
+  }
+  return table;
+}
+
 inline Table degree_table(Case const& c, std::vector<DegreeAdvice> const& rows) {
   Table table{{"GPUs", "batch", "one sequence", "tokens/s", "memory"}, {}};
   for (auto const group :
