@@ -63,6 +63,7 @@ TEST_CASE("the catalogues hold every mask, partition and schedule, each by a nam
   CHECK(listed<Masks>() == names_in("mask"));
   CHECK(listed<Partitions>() == names_in("partition"));
   auto schedules = listed<Schedules>();
+  schedules.merge(listed<Baselines>());
   schedules.insert(PackedRing::name);  // which plans for each batch, and is no Schedule
   schedules.insert(ChunkRing::name);   // nor is this, which plans from a table
   for (std::string const& name : names_in("schedule")) CHECK(schedules.count(name) == 1);

@@ -58,4 +58,22 @@ inline Topology h100_nodes() {
   return {.ranks_per_node = 8, .inside = {370e9, 5e-6}, .between = {45e9, 10e-6}, .exchange_units = 4};
 }
 
+/// Nodes of 8 H200 GPUs: NVLink at the rate that NCCL reached between two of them, ports between nodes as
+/// those of h100_nodes().
+inline Topology h200_nodes() {
+  Topology nodes = h100_nodes();
+  nodes.inside.bytes_per_second = 305e9;
+  return nodes;
+}
+
+/// Nodes of 8 A100 GPUs with NVLink inside, at 200 of 300 GB/s, and four ports of 200 Gb/s for all of them,
+/// at 91 of 100 GB/s: rates of NCCL that github.com/NVIDIA/nccl-tests' issues 149 and 100 report.
+inline Topology a100_nodes() {
+  return {.ranks_per_node = 8,
+          .inside = {200e9, 5e-6},
+          .between = {91e9, 10e-6},
+          .sharing = Sharing::node,
+          .exchange_units = 4};
+}
+
 }  // namespace lightseq

@@ -6,6 +6,7 @@
 #include "lightseq/core/catalogue.hpp"
 #include "lightseq/schedule/balanced.hpp"
 #include "lightseq/schedule/pass_q.hpp"
+#include "lightseq/schedule/published_balanced.hpp"
 #include "lightseq/schedule/ring.hpp"
 #include "lightseq/schedule/two_level_ring.hpp"
 
@@ -15,6 +16,9 @@ namespace lightseq {
 /// header and its name here.
 using Schedules = std::tuple<Balanced, Ring, ZigzagRing, StripedRing, TwoLevelRing, TwoLevelZigzagRing,
                              TwoLevelStripedRing, PassQ>;
+
+/// Schedules as others have published them, to compare the library's with.
+using Baselines = std::tuple<PublishedBalanced>;
 
 /// A list without the schedules that know nodes, given and returned by a pointer that is null.
 template <class... S>
