@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
@@ -11,6 +12,7 @@
 #include "examples/support/options.hpp"
 #include "lightseq/lightseq.hpp"
 #include "lightseq/predict/advise.hpp"
+#include "lightseq/predict/advise_fastest.hpp"
 
 using namespace lightseq;
 
@@ -62,12 +64,19 @@ int main(int argc, char** argv) {
     for (std::int64_t const world : worlds) {
       auto const ranks = static_cast<int>(world);
       Problem const problem{.seqlen = seqlen, .heads = 32, .kv_heads = 8};
-      std::size_t ways = 0;
-      double const time = seconds([&] {
-        ways = advise(problem, 128, sizeof(bfloat16), Causal{}, ranks, h100_nodes(), h100()).size();
-      });
-      bench::Row()("advise", "causal")("world", world)("seqlen", seqlen)("ways", ways)("seconds", time)
-          .print();
+      auto const measure = [&](char const* name, auto const& ask) {
+        std::size_t ways = 0;
+        auto const begin = std::chrono::steady_clock::now();
+        double const cpu = seconds([&] {
+          ways = ask(problem, 128, sizeof(bfloat16), Causal{}, ranks, h100_nodes(), h100()).size();
+        });
+        std::chrono::duration<double> const time = std::chrono::steady_clock::now() - begin;
+        bench::Row()("name", name)("world", world)("seqlen", seqlen)("ways", ways)("seconds", time.count())(
+            "cpu_seconds", cpu)
+            .print();
+      };
+      measure("advise_fastest", [](auto const&... asked) { return advise_fastest(asked...); });
+      measure("advise", [](auto const&... asked) { return advise(asked...); });
     }
     return 0;
   });

@@ -44,6 +44,9 @@ struct Advice {
   /// The efficiency of each step, see StepCost::work_fraction().
   std::vector<double> forward_steps, backward_steps;
 
+  /// Whether its seconds are a lower bound, and nothing else that a simulation would find is there.
+  bool at_least = false;
+
   std::string why;  ///< a sentence that sets it against the best
 
   double seconds() const { return forward_seconds + backward_seconds; }
