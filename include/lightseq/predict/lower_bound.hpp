@@ -48,21 +48,23 @@ inline double message_bound(int rank, Turn const& turn, Topology const& topology
 }
 
 /// Seconds below which no simulation of these turns ends: those in which one of `ranks` would be done if no
-/// peer were ever late and no message slowed work down. In O(turns) of these ranks, which is why it is asked
-/// before all are simulated. `topology` is validated().
+/// peer were ever late. In O(turns) of these ranks, which is why it is asked before all are simulated.
+/// `topology` is validated().
 template <TurnList Turns>
 double lower_bound(Turns& turns, Topology const& topology, std::vector<int> const& ranks) {
   double most = 0;
   Turn turn;
   for (int const rank : ranks) {
-    double end = 0, work = 0, messages = 0;
+    double end = 0, work = 0, messages = 0, slowdown = 1;
     for (std::int64_t i = 0; turns.fill(rank, i, turn); ++i) {
       if (turn.empty()) continue;
       if (turn.work) work += turn.work_seconds;
+      if (turn.work && !topology.fetched_by_receiver) slowdown = turn.slowdown;
       messages += message_bound(rank, turn, topology);
       if (!turn.ends_step) continue;
-      end += std::max(work, messages) + turn.merge_seconds;
-      work = messages = 0;
+      // Beside messages so much work is lost as they take multiprocessors from it.
+      end += std::max(messages, work + messages * (1 - 1 / slowdown)) + turn.merge_seconds;
+      work = messages = 0, slowdown = 1;
     }
     most = std::max(most, end);
   }
