@@ -77,7 +77,7 @@ template <Schedule S, Mask M>
 double lower_bound(Planner<S, M> const& planner, Pass pass, Extents const& extents, Topology const& topology,
                    ComputeModel const& compute, Execution const& execution = {}) {
   Topology const cluster = validated(topology, planner.world());
-  PlannedSteps<S, M> const steps{planner, pass};
+  PlannedSteps<S, M> steps(planner, pass);
   Simulator turns(steps, extents, cluster, compute, execution);
   return lower_bound(turns, cluster, telling_ranks(planner.world(), cluster));
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -51,7 +52,7 @@ class Simulator {
  public:
   /// Throws Error on an impossible topology or model, on sizes below 1, and on a sequence or messages that
   /// are too long.
-  Simulator(Steps const& steps, Extents const& extents, Topology const& topology, ComputeModel const& compute,
+  Simulator(Steps& steps, Extents const& extents, Topology const& topology, ComputeModel const& compute,
             Execution const& execution = {}, bool with_timeline = false)
       : steps_(steps),
         extents_(extents),
@@ -65,8 +66,9 @@ class Simulator {
     execution_.check();
     std::int64_t seqlen = 0;
     for (int shard = 0; shard < steps.world(); ++shard) {
-      max_rows_ = std::max(max_rows_, steps.rows(shard));
-      seqlen += steps.rows(shard);
+      rows_.push_back(steps.rows(shard));
+      max_rows_ = std::max(max_rows_, rows_.back());
+      seqlen += rows_.back();
     }
     check_sizes(extents, seqlen, max_rows_);
   }
@@ -77,7 +79,7 @@ class Simulator {
     result.pass = steps_.pass();
     result.flops = static_cast<double>(result.pairs) * ComputeModel::pair_flops(extents_, steps_.pass());
     for (std::size_t rank = 0; rank < buffers_.size(); ++rank) {
-      std::int64_t const rows = steps_.rows(static_cast<int>(rank));
+      std::int64_t const rows = rows_[rank];
       result.ranks[rank].workspace_bytes = buffers_[rank].bytes(extents_, steps_.pass(), rows, max_rows_) +
                                            Accumulators(extents_, rows).bytes(steps_.pass());
     }
@@ -106,7 +108,8 @@ class Simulator {
   }
 
  private:
-  std::int64_t rows_of(Transfer const& t) const { return row_span(t.rows, steps_.rows(t.shard)).count; }
+  std::int64_t rows_at(int shard) const { return rows_[static_cast<std::size_t>(shard)]; }
+  std::int64_t rows_of(Transfer const& t) const { return row_span(t.rows, rows_at(t.shard)).count; }
 
   void add_messages(Turn& out) const {
     for (Transfer const& t : step_.sends) out.messages.push_back(message(t, true));
@@ -127,8 +130,8 @@ class Simulator {
     out.pairs = steps_.pairs(work);
     ComputeModel::WorkSize size;
     size.pairs = static_cast<double>(out.pairs);
-    size.q_rows = row_span(work.rows, steps_.rows(work.q)).count;
-    size.kv_rows = steps_.rows(work.kv);
+    size.q_rows = row_span(work.rows, rows_at(work.q)).count;
+    size.kv_rows = rows_at(work.kv);
     if (compute_.units > 0) size.count_tiles(steps_.tiles(work, compute_.tile), compute_.tile);
     bool const continues = work.q == rank && step > 0;
     size.continues = continues && execution_.fused_carry;
@@ -145,31 +148,56 @@ class Simulator {
       out.merge_seconds += compute_.merge_seconds(Payload::out, size.q_rows, extents_);
   }
 
-  Steps const& steps_;
+  Steps& steps_;
   Extents extents_;
   Topology topology_;
   ComputeModel compute_;
   Execution execution_;
   bool with_timeline_;
   int exchange_units_;
+  std::vector<std::int64_t> rows_;  ///< of shards
   std::int64_t max_rows_ = 0;
   std::vector<BufferSet> buffers_;  ///< of ranks
   Step step_;                       ///< of the rank that was asked for last
 };
 
-/// The steps of all ranks as a planner gives them, made when they are asked for.
+/// The steps of all ranks as a planner gives them, made when they are asked for. It remembers some works of
+/// each rank, as steps of several ranks ask for the same.
 template <Schedule S, Mask M>
-struct PlannedSteps {
-  Planner<S, M> const& planner;
-  Pass of = Pass::forward;
+class PlannedSteps {
+ public:
+  PlannedSteps(Planner<S, M> const& planner, Pass pass)
+      : planner_(planner), pass_(pass), works_(static_cast<std::size_t>(planner.world()) * remembered) {}
 
-  int world() const { return planner.world(); }
-  int steps() const { return planner.schedule_steps() + 1; }
-  Pass pass() const { return of; }
-  std::int64_t rows(int shard) const { return planner.shard(shard).rows(); }
-  std::int64_t pairs(Work const& work) const { return visible_pairs(planner, work); }
-  double tiles(Work const& work, std::int64_t tile) const { return visible_tiles(planner, work, tile); }
-  void fill(int rank, int step, Step& out) const { planner.fill(rank, step, of, out); }
+  int world() const { return planner_.world(); }
+  int steps() const { return planner_.schedule_steps() + 1; }
+  Pass pass() const { return pass_; }
+  std::int64_t rows(int shard) const { return planner_.shard(shard).rows(); }
+  std::int64_t pairs(Work const& work) const { return visible_pairs(planner_, work); }
+  double tiles(Work const& work, std::int64_t tile) const { return visible_tiles(planner_, work, tile); }
+  void fill(int rank, int step, Step& out) {
+    planner_.fill(rank, step, pass_, out, [this](int worker, int at) { return work(worker, at); });
+  }
+
+ private:
+  static constexpr std::size_t remembered = 4;  ///< steps of a rank, one after another
+
+  struct Known {
+    int step = -1;
+    std::optional<Work> work = {};
+  };
+
+  std::optional<Work> work(int rank, int step) {
+    if (step < 0 || rank < 0 || rank >= world()) return planner_.work(rank, step);
+    Known& known =
+        works_[static_cast<std::size_t>(rank) * remembered + static_cast<std::size_t>(step) % remembered];
+    if (known.step != step) known = {step, planner_.work(rank, step)};
+    return known.work;
+  }
+
+  Planner<S, M> const& planner_;
+  Pass pass_;
+  std::vector<Known> works_;
 };
 
 /// The steps of the finished plans of all ranks, in order; the planner tells what a work costs.
@@ -199,7 +227,7 @@ struct FinishedSteps {
 template <Schedule S, Mask M>
 Simulation simulate(Planner<S, M> const& planner, Pass pass, Extents const& extents, Topology const& topology,
                     ComputeModel const& compute, Execution const& execution, bool with_timeline = false) {
-  PlannedSteps<S, M> const steps{planner, pass};
+  PlannedSteps<S, M> steps(planner, pass);
   return Simulator(steps, extents, topology, compute, execution, with_timeline).run();
 }
 
@@ -214,7 +242,7 @@ Simulation simulate(Planner<S, M> const& planner, Pass pass, Extents const& exte
 template <Schedule S, Mask M>
 Simulation simulate(Planner<S, M> const& planner, std::vector<Plan> const& plans, Extents const& extents,
                     Topology const& topology, ComputeModel const& compute, bool with_timeline = false) {
-  FinishedSteps<S, M> const steps{planner, plans};
+  FinishedSteps<S, M> steps{planner, plans};
   return Simulator(steps, extents, topology, compute, {}, with_timeline).run();
 }
 

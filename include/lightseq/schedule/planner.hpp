@@ -102,14 +102,20 @@ class Planner {
   /// One step of that plan, 0 <= step <= schedule_steps(), in O(1) with a reader() and unchecked: for those
   /// who go through the plans of more ranks than memory holds. What `s` held is lost.
   void fill(int rank, int step, Pass pass, Step& s) const {
-    s.work = work(rank, step);
+    fill(rank, step, pass, s, [this](int worker, int at) { return work(worker, at); });
+  }
+
+  /// The same for those who remember works: `works(rank, step)` gives what work() does.
+  template <class Works>
+  void fill(int rank, int step, Pass pass, Step& s, Works const& works) const {
+    s.work = works(rank, step);
     s.sends.clear();
     s.recvs.clear();
-    add_input_sends(rank, step, s.sends);
-    for_each_input(rank, step + 1, [&](Transfer const& need) { s.recvs.push_back(need); });
-    for_each_result(rank, step - 1, pass, [&](Transfer const& result) { s.sends.push_back(result); });
+    add_input_sends(rank, step, works, s.sends);
+    for_each_input(rank, step + 1, works, [&](Transfer const& need) { s.recvs.push_back(need); });
+    for_each_result(rank, step - 1, pass, works, [&](Transfer const& result) { s.sends.push_back(result); });
     for_each_reader(rank, step - 1, [&](int helper) {
-      for_each_result(helper, step - 1, pass, [&](Transfer result) {
+      for_each_result(helper, step - 1, pass, works, [&](Transfer result) {
         if (result.peer != rank) return;
         result.peer = helper;
         s.recvs.push_back(result);
@@ -156,19 +162,21 @@ class Planner {
   }
 
   /// The inputs that a rank lacks for its work at `step`, each with the peer that sends it.
-  template <class Visit>
-  constexpr void for_each_input(int rank, int step, Visit visit) const {
-    std::optional<Work> const w = work(rank, step);
+  template <class Works, class Visit>
+  constexpr void for_each_input(int rank, int step, Works const& works, Visit visit) const {
+    std::optional<Work> const w = works(rank, step);
     if (!w) return;
-    if (w->kv != rank) visit(Transfer{Payload::kv, w->kv, Rows::all, source(rank, step, *w, Payload::kv)});
-    if (w->q != rank) visit(Transfer{Payload::q, w->q, w->rows, source(rank, step, *w, Payload::q)});
+    auto const from = [&](Payload payload) { return source(rank, step, *w, payload, works); };
+    if (w->kv != rank) visit(Transfer{Payload::kv, w->kv, Rows::all, from(Payload::kv)});
+    if (w->q != rank) visit(Transfer{Payload::q, w->q, w->rows, from(Payload::q)});
   }
 
   /// Who sends `rank` an input of its work `w` at `step`.
-  constexpr int source(int rank, int step, Work const& w, Payload payload) const {
+  template <class Works>
+  constexpr int source(int rank, int step, Work const& w, Payload payload, Works const& works) const {
     if (route_ == Route::neighbour) {
       int const neighbour = predecessor(rank, step);
-      std::optional<Work> const held = work(neighbour, step - 1);
+      std::optional<Work> const held = works(neighbour, step - 1);
       bool const relays =
           neighbour != rank && held &&
           (payload == Payload::kv ? held->kv == w.kv : held->q == w.q && held->rows == w.rows);
@@ -189,9 +197,10 @@ class Planner {
   }
 
   /// What a rank sends at `step` for the works of step + 1: its own tensors and, on a relay, those it holds.
-  constexpr void add_input_sends(int rank, int step, std::vector<Transfer>& sends) const {
+  template <class Works>
+  constexpr void add_input_sends(int rank, int step, Works const& works, std::vector<Transfer>& sends) const {
     auto const serve = [&](int receiver) {
-      for_each_input(receiver, step + 1, [&](Transfer need) {
+      for_each_input(receiver, step + 1, works, [&](Transfer need) {
         if (need.peer != rank) return;
         need.peer = receiver;
         sends.push_back(need);
@@ -207,9 +216,9 @@ class Planner {
   }
 
   /// The results that a rank's work at `step` owes to other ranks.
-  template <class Visit>
-  constexpr void for_each_result(int rank, int step, Pass pass, Visit visit) const {
-    std::optional<Work> const w = work(rank, step);
+  template <class Works, class Visit>
+  constexpr void for_each_result(int rank, int step, Pass pass, Works const& works, Visit visit) const {
+    std::optional<Work> const w = works(rank, step);
     if (!w) return;
     if (w->q != rank)
       visit(Transfer{pass == Pass::forward ? Payload::out : Payload::dq, w->q, w->rows, w->q});
