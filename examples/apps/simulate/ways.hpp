@@ -66,7 +66,7 @@ inline std::vector<Wanted> wanted_ways(Options const& options) {
 }
 
 /// Calls visit(described, simulate) for each way that is wanted and serves the mask: `described` is an Advice
-/// without a simulation, `simulate(pass, with_timeline)` simulates it.
+/// without a simulation, `simulate(pass, timeline)` simulates it.
 template <Mask M, class Visit>
 void for_each_way(Case const& c, M const& mask, Wanted const& wanted, Visit visit) {
   for_each_schedule<WithBaselines>(c.world, c.topology.ranks_per_node, [&]<class S>(S const& schedule) {
@@ -74,15 +74,15 @@ void for_each_way(Case const& c, M const& mask, Wanted const& wanted, Visit visi
     for (Route const route : wanted.routes) {
       Planner const planner(schedule, mask, c.world, c.problem.seqlen, route);
       if (!serves_mask(planner)) return;
-      visit(described(planner, c.extents, c.with_backward()), [&](Pass pass, bool with_timeline) {
-        return simulate(planner, pass, c.extents, c.topology, c.compute, c.execution, with_timeline);
+      visit(described(planner, c.extents, c.with_backward()), [&](Pass pass, TimelineOf timeline) {
+        return simulate(planner, pass, c.extents, c.topology, c.compute, c.execution, timeline);
       });
     }
   });
   if (c.ends.empty() || wanted.schedule != PackedRing::name) return;
   auto const plans = packed_plans(c.ends, c.problem.seqlen, c.world);
-  visit(described(plans, Causal{}, c.extents, c.with_backward()), [&](Pass pass, bool with_timeline) {
-    return simulate(plans, Causal{}, pass, c.extents, c.topology, c.compute, with_timeline);
+  visit(described(plans, Causal{}, c.extents, c.with_backward()), [&](Pass pass, TimelineOf timeline) {
+    return simulate(plans, Causal{}, pass, c.extents, c.topology, c.compute, timeline);
   });
 }
 
