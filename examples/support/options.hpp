@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
@@ -67,10 +69,12 @@ class Options {
   /// Every option with its default, and the examples.
   void print(char const* program) const {
     std::printf("%s [OPTION VALUE | OPTION=VALUE]... %s\n", program, takes_.c_str());
+    std::size_t width = 12;
+    for (Option const& o : known_) width = std::max(width, o.name.size() + 2);
     for (Option const& o : known_)
-      std::printf("  %-18s %s%s\n", o.name.c_str(), o.help.c_str(),
-                  is_switch(o.name) || o.value.empty() ? "" : (" [" + o.value + "]").c_str());
-    std::printf("  %-18s this text\n", "-h, --help");
+      print_option(o.name, o.help + (is_switch(o.name) || o.value.empty() ? "" : " [" + o.value + "]"),
+                   width);
+    print_option("-h, --help", "this text", width);
     for (std::string const& example : examples_)
       std::printf("%s  %s %s\n", &example == &examples_.front() ? "Examples:\n" : "", program,
                   example.c_str());
@@ -118,6 +122,21 @@ class Options {
   }
 
  private:
+  /// A name and, beside it, its help in lines of about 100 characters.
+  static void print_option(std::string name, std::string const& help, std::size_t width) {
+    std::istringstream words(help);
+    std::string line;
+    for (std::string word; words >> word;) {
+      if (line.size() + word.size() > 99 - width) {
+        std::printf("  %-*s%s\n", static_cast<int>(width), name.c_str(), line.c_str());
+        name.clear();
+        line.clear();
+      }
+      line += (line.empty() ? "" : " ") + word;
+    }
+    std::printf("  %-*s%s\n", static_cast<int>(width), name.c_str(), line.c_str());
+  }
+
   void set(std::string const& name, std::string value) {
     auto const found = values_.find(name);
     if (found == values_.end()) fail("there is no option ", name);

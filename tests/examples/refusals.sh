@@ -27,17 +27,20 @@ for option in $options; do
   case $option in
     --degrees | --no-overlap | --synchronous) bad=("on" "") ;;
     --world | --seqlen | --kv-heads) bad=("${words[@]}" "" "0" "8.5" "8," ",8" "8,,8" "8,-1") ;;
-    --heads | --dim | --batch | --ranks-per-node | --window | --kernels-per-work) bad=("${words[@]}" "" "0" "8.5" "8,8") ;;
+    --heads | --dim | --batch | --window | --kernels-per-work) bad=("${words[@]}" "" "0" "8.5" "8,8") ;;
     --result-bytes) bad=("${words[@]}" "" "3" "8" "4.0") ;;
     --tile) bad=("${words[@]}" "0" "8.5") ;;
     --sms) bad=("${words[@]}" "8.5" "4") ;;
-    --exchange-sms) bad=("${words[@]}" "" "8.5" "132" "1000") ;;
-    --inside-gbs | --between-gbs) bad=("${words[@]}" "" "0") ;;
-    --inside-us | --between-us | --tie-percent) bad=("${words[@]}" "") ;;
+    --ranks-per-node) bad=("${words[@]}" "0" "8.5" "3") ;;
+    --exchange-sms) bad=("${words[@]}" "8.5" "132" "1000") ;;
+    --inside-gbs | --between-gbs) bad=("${words[@]}" "0") ;;
+    --inside-us | --between-us) bad=("${words[@]}") ;;
+    --tie-percent) bad=("${words[@]}" "") ;;
+    --sharing) bad=("no" "8" "RANK" "rank ") ;;
     --forward-tflops | --backward-tflops | --carry-tbs | --memory-tbs | --peak-tflops | --memory-gb)
       bad=("${words[@]}" "0") ;;
     --launch-us | --backward-launch-us | --forward-hidden | --backward-hidden) bad=("${words[@]}") ;;
-    --mask | --pass | --route | --rest | --activations | --sharing | --preset | --carry)
+    --mask | --pass | --route | --rest | --activations | --preset | --carry)
       bad=("" "no" "8" "CAUSAL" "causal " "both,data") ;;
     --schedule) bad=("" "no" "Ring," ",Ring" "ring" "Ring:" "Ring:best" "PackedRing:neighbour" "PackedRing") ;;
     --documents) bad=("no" "0" "8,0" "8,,8" "," "-1" "1e3" "8.5" "9999999999999" "WEB") ;;

@@ -15,6 +15,11 @@
 #include "lightseq/predict/advise.hpp"
 #include "support/data.hpp"
 
+/// As an advice declares it.
+struct Relayed : lightseq::DefaultTraits {
+  static constexpr lightseq::Route route = lightseq::Route::neighbour;
+};
+
 namespace mine {
 
 /// A mask and a schedule as their users write them, without names.
@@ -42,10 +47,6 @@ namespace {
 
 /// The text of a type, and that the compiler knows it.
 #define PASTED(...) (static_cast<void>(sizeof(__VA_ARGS__*)), std::string(#__VA_ARGS__))
-
-struct Relayed : lightseq::DefaultTraits {
-  static constexpr lightseq::Route route = lightseq::Route::neighbour;
-};
 
 template <class M>
 std::vector<Advice> ask(M const& mask, int element_bytes, bool with_backward = true) {

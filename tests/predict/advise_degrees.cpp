@@ -203,12 +203,12 @@ TEST_CASE("groups without a sequence are counted, and padded heads") {
   for (DegreeAdvice const& row : rows) {
     INFO(row.why);
     if (row.split.rest == Rest::data && row.split.groups > 1) {
-      CHECK(has(row.why, " of them idle") == (row.split.groups > 3));
+      CHECK(has(row.why, " of them none") == (row.split.groups > 3));
       CHECK(has(row.why, "or one less") == (row.split.groups == 2));
       idle += row.split.groups > 3 ? 1 : 0;
     }
     if (row.split.rest == Rest::tensor && row.split.groups == 4) {  // 2, 2, 2 and no key/value heads
-      CHECK(has(row.why, "have 4 query heads and 2 key/value heads each, 1 of them idle"));
+      CHECK(has(row.why, "have 4 query heads and 2 key/value heads each, but 1 of them none"));
       ++padded;
     }
     CHECK(has(row.why, "more") == (row.split.rest == Rest::tensor));
@@ -218,7 +218,7 @@ TEST_CASE("groups without a sequence are counted, and padded heads") {
   auto const five = ask({.seqlen = 8192, .heads = 5}, 4, cluster(4)).rows;
   CHECK(std::any_of(five.begin(), five.end(), [](DegreeAdvice const& row) {
     return has(row.why,
-               "have 2 query heads and 2 key/value heads each, 1 of them idle, padded to 6 query "
+               "have 2 query heads and 2 key/value heads each, but 1 of them none, padded to 6 query "
                "heads for 5");
   }));
 }

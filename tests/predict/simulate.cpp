@@ -594,6 +594,28 @@ TEST_CASE_TEMPLATE("the workspace is DistAttn's, less the kernels' scratch", T, 
   check(ZigzagRing{});
 }
 
+TEST_CASE("of the first ranks the timeline is that of all ranks without the others") {
+  Planner const planner(Balanced{}, Causal{}, 9, 9000);
+  auto const timeline = [&](TimelineOf of) {
+    return simulate(planner, Pass::backward, {1, 4, 2, 64, 2}, {.inside = {1e10, 1e-6}}, h100(), of).timeline;
+  };
+  Timeline const all = timeline(true);
+  CHECK(timeline(false).empty());
+  for (int const ranks : {0, 1, 4, 9, 20}) {
+    Timeline const some = timeline(TimelineOf::first(ranks));
+    std::size_t next = 0;
+    for (Span const& span : all) {
+      if (span.rank >= ranks) continue;
+      REQUIRE(next < some.size());
+      CHECK(some[next].rank == span.rank);
+      CHECK(some[next].begin == span.begin);
+      CHECK(some[next].activity == span.activity);
+      ++next;
+    }
+    CHECK(next == some.size());
+  }
+}
+
 TEST_CASE("impossible clusters and models are refused, with the numbers") {
   double const nan = std::nan("");
   auto const refused = [](Topology const& topology, ComputeModel const& compute, char const* sentence) {

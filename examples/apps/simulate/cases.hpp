@@ -64,13 +64,27 @@ inline std::string file_text(std::string const& path) {
   return text;
 }
 
+inline Preset preset_of(Options const& options) {
+  std::map<std::string, Preset> all;
+  for (Preset const& preset : presets()) all.emplace(preset.name, preset);
+  return options.choice("--preset", all);
+}
+
+/// Replaces a number by what an option says, if it says something.
+inline void override(Options const& options, char const* option, double unit, double least, double& value) {
+  if (!options.text(option).empty()) value = unit * options.number(option, least);
+}
+inline void override(Options const& options, char const* option, int least, int most, int& value) {
+  if (!options.text(option).empty()) value = options.small(option, least, most);
+}
+
 /// The GPU: a preset, with what a bench measured, with what options say.
 inline ComputeModel compute_of(Options const& options, int dim) {
-  ComputeModel gpu = options.choice<ComputeModel>("--preset", {{"h100", h100()}});
+  ComputeModel gpu = preset_of(options).compute;
   if (std::string const& path = options.text("--calibration"); !path.empty())
     gpu = blamed_on("--calibration", [&] { return calibrated(gpu, file_text(path), dim); });
   auto const set = [&](char const* option, double unit, double least, double& value) {
-    if (!options.text(option).empty()) value = unit * options.number(option, least);
+    override(options, option, unit, least, value);
   };
   set("--forward-tflops", 1e12, 1e-9, gpu.forward_flops);
   set("--backward-tflops", 1e12, 1e-9, gpu.backward_flops);
@@ -81,7 +95,7 @@ inline ComputeModel compute_of(Options const& options, int dim) {
   set("--backward-hidden", 1, 0, gpu.backward_hidden);
   set("--backward-launch-us", 1e-6, 0, gpu.backward_launch);
   set("--peak-tflops", 1e12, 1e-9, gpu.peak_flops);
-  if (!options.text("--sms").empty()) gpu.units = options.small("--sms", 0, 1000000);
+  override(options, "--sms", 0, 1000000, gpu.units);
   if (!options.text("--tile").empty()) gpu.tile = options.whole("--tile", 1, 1e6);
   return gpu;
 }
@@ -95,16 +109,20 @@ inline std::vector<Residual> residuals_of(Options const& options, Case const& c)
   });
 }
 
+/// The cluster: the preset's, with what options say.
 inline Topology topology_of(Options const& options, int world) {
-  int const per_node = options.small("--ranks-per-node", 1, 1000000000);
-  Topology const topology{
-      .ranks_per_node = std::min(per_node, world),
-      .inside = {1e9 * options.number("--inside-gbs", 1e-9), 1e-6 * options.number("--inside-us", 0)},
-      .between = {1e9 * options.number("--between-gbs", 1e-9), 1e-6 * options.number("--between-us", 0)},
-      .sharing = options.choice<Sharing>(
-          "--sharing", {{"none", Sharing::none}, {"rank", Sharing::rank}, {"node", Sharing::node}}),
-      .exchange_units = options.small("--exchange-sms", 0, 1000000)};
-  return blamed_on("--ranks-per-node, --world", [&] { return validated(topology, world); });
+  Topology nodes = preset_of(options).nodes;
+  override(options, "--ranks-per-node", 1, 1000000000, nodes.ranks_per_node);
+  nodes.ranks_per_node = std::min(nodes.ranks_per_node, world);
+  override(options, "--inside-gbs", 1e9, 1e-9, nodes.inside.bytes_per_second);
+  override(options, "--inside-us", 1e-6, 0, nodes.inside.latency);
+  override(options, "--between-gbs", 1e9, 1e-9, nodes.between.bytes_per_second);
+  override(options, "--between-us", 1e-6, 0, nodes.between.latency);
+  override(options, "--exchange-sms", 0, 1000000, nodes.exchange_units);
+  if (!options.text("--sharing").empty())
+    nodes.sharing = options.choice<Sharing>(
+        "--sharing", {{"none", Sharing::none}, {"rank", Sharing::rank}, {"node", Sharing::node}});
+  return blamed_on("--ranks-per-node, --world", [&] { return validated(nodes, world); });
 }
 
 inline Execution execution_of(Options const& options) {

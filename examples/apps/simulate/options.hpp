@@ -6,6 +6,7 @@
 #include "examples/support/options.hpp"
 #include "examples/support/packs.hpp"
 #include "lightseq/lightseq.hpp"
+#include "lightseq/predict/presets.hpp"
 #include "lightseq/predict/simulate.hpp"
 #include "lightseq/schedule/packed_ring.hpp"
 
@@ -18,7 +19,13 @@ inline std::string names_of_packs() {
   return names;
 }
 
-/// All options with their defaults. An empty rate is the preset's.
+inline std::string names_of_presets() {
+  std::string names;
+  for (Preset const& preset : presets()) names.append(names.empty() ? "" : ", ").append(preset.name);
+  return names;
+}
+
+/// All options with their defaults. What is empty of the GPU and of its nodes is the preset's.
 inline support::Options known_options() {
   return support::Options(
       {
@@ -37,7 +44,10 @@ inline support::Options known_options() {
           {"--schedule", "Ring,Balanced,ZigzagRing,PackedRing",
            "which to tabulate, or to draw besides the fastest: all, or a list of " + names_of<Schedules>() +
                ", " + std::string(PackedRing::name) +
-               "; PackedRing serves --documents alone; ZigzagRing:neighbour, :owner name a route too"},
+               "; PackedRing serves --documents alone; ZigzagRing:neighbour, :owner name a route too; and, "
+               "to be "
+               "ranked too, other systems' " +
+               names_of<Baselines>()},
           {"--route", "owner",
            "of schedules that name none: owner, neighbour (relays) or, in tables, best; two-level rings "
            "relay"},
@@ -47,14 +57,15 @@ inline support::Options known_options() {
           {"--activations", "counted", "counted or left-out: what tensor parallel layers send besides"},
           {"--memory-gb", "", "of a GPU: ways that need more stand last and are not advised"},
           {"--tie-percent", "1", "ways that differ by less are one row"},
-          {"--ranks-per-node", "8", "GPUs of a node; a world of fewer is one node"},
-          {"--inside-gbs", "370", "GB/s each way inside a node"},
-          {"--inside-us", "5", "latency there, in microseconds"},
-          {"--between-gbs", "45", "GB/s each way between nodes (400 Gb/s less its overhead)"},
-          {"--between-us", "10", "latency there, in microseconds"},
-          {"--sharing", "rank", "none, rank (a port each) or node (one port for all between nodes)"},
-          {"--exchange-sms", "4", "multiprocessors that the exchange takes from attention"},
-          {"--preset", "h100", "a GPU, whose rates are those that no option gives"},
+          {"--preset", "h100",
+           "a GPU in its nodes: " + names_of_presets() + "; what an option does not say below is its"},
+          {"--ranks-per-node", "", "GPUs of a node; a world of fewer is one node"},
+          {"--inside-gbs", "", "GB/s each way inside a node"},
+          {"--inside-us", "", "latency there, in microseconds"},
+          {"--between-gbs", "", "GB/s each way between nodes"},
+          {"--between-us", "", "latency there, in microseconds"},
+          {"--sharing", "", "none, rank (a port each) or node (one port for all between nodes)"},
+          {"--exchange-sms", "", "multiprocessors that the exchange takes from attention"},
           {"--forward-tflops", "", "of one GPU's attention"},
           {"--backward-tflops", "", "the same of the backward"},
           {"--carry-tbs", "", "TB/s of partial results that a forward continues"},

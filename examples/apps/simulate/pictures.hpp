@@ -36,9 +36,7 @@ std::vector<GanttChart> charts(Case const& c, M const& mask, Pass pass, std::vec
   for (Wanted const& way : ways)
     for_each_way(c, mask, way, [&](Advice const& a, auto const& simulate) {
       progress.next(std::string("drawing ") + name(pass) + ", " + a.name());
-      Simulation s = simulate(pass, true);
-      std::erase_if(s.timeline, [](Span const& span) { return span.rank >= Gantt::most_ranks; });
-      s.timeline.shrink_to_fit();
+      Simulation s = simulate(pass, TimelineOf::first(Gantt::most_ranks));
       charts.push_back({a.name() + ", " + name(pass) + ": " + seconds_text(s.makespan) + ", idle " +
                             percent(s.idle_fraction()) + (a.name() == best.name() ? ", the fastest" : ""),
                         c.world, std::move(s.timeline)});

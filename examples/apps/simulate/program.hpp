@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <optional>
@@ -62,8 +63,15 @@ class Judgement {
   std::vector<Advice> ranked() {
     std::vector<Wanted> all;
     for (std::string const& name : all_schedules()) all.push_back({name, {Route::owner, Route::neighbour}});
+    bool const baselines = std::any_of(wanted_.begin(), wanted_.end(),
+                                       [](Wanted const& way) { return is_baseline(way.schedule); });
+    if (baselines)
+      for_each_type<Baselines>([&]<class S>() {
+        all.push_back({std::string(S::name), {Route::owner, Route::neighbour}});
+      });
     Progress progress(count_ways(case_, mask_, all));
-    return fitting_first(case_, ranking(case_, mask_, [&](Advice const& a) { progress.next(a.name()); }));
+    return fitting_first(case_,
+                         ranking(case_, mask_, baselines, [&](Advice const& a) { progress.next(a.name()); }));
   }
 
   void write(Advice const& best, std::string page, Records const& records) {

@@ -126,6 +126,14 @@ inline Record record(Case const& c) {
           {"kv_heads", c.problem.kv_heads},
           {"documents", static_cast<std::int64_t>(c.ends.size())},
           {"ranks_per_node", std::int64_t{c.topology.ranks_per_node}},
+          {"inside_bytes_per_second", c.topology.inside.bytes_per_second},
+          {"inside_latency_seconds", c.topology.inside.latency},
+          {"between_bytes_per_second", c.topology.between.bytes_per_second},
+          {"between_latency_seconds", c.topology.between.latency},
+          {"sharing", std::string(c.topology.sharing == Sharing::none   ? "none"
+                                  : c.topology.sharing == Sharing::rank ? "rank"
+                                                                        : "node")},
+          {"exchange_multiprocessors", std::int64_t{c.topology.exchange_units}},
           {"forward_flops_per_second", c.compute.forward_flops},
           {"backward_flops_per_second", c.compute.backward_flops},
           {"carry_bytes_per_second", c.compute.carry_bytes},

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "examples/apps/simulate/cases.hpp"
@@ -16,6 +18,16 @@ struct Wanted {
   std::vector<Route> routes;
 };
 
+/// The library's schedules, with those of other systems.
+using WithBaselines = decltype(std::tuple_cat(std::declval<Schedules>(), std::declval<Baselines>()));
+
+inline bool is_baseline(std::string const& schedule) {
+  bool found = false;
+  for_each_type<Baselines>([&]<class S>() { found = found || schedule == S::name; });
+  return found;
+}
+
+/// What --schedule all means: the library's own.
 inline std::vector<std::string> all_schedules() {
   std::vector<std::string> all;
   for_each_type<Schedules>([&]<class S>() { all.emplace_back(S::name); });
@@ -31,8 +43,9 @@ inline Wanted wanted(Options const& options, std::string const& name) {
                                                      {"best", {Route::owner, Route::neighbour}}});
   std::string const schedule = name.substr(0, name.find(':'));
   auto const all = all_schedules();
-  if (std::find(all.begin(), all.end(), schedule) == all.end())
-    fail("--schedule: there is no ", schedule, "; there are ", names_of<Schedules>(), ", ", PackedRing::name);
+  if (std::find(all.begin(), all.end(), schedule) == all.end() && !is_baseline(schedule))
+    fail("--schedule: there is no ", schedule, "; there are ", names_of<WithBaselines>(), ", ",
+         PackedRing::name);
   if (schedule.starts_with("TwoLevel")) routes = {Route::neighbour};
   if (std::string const route = name.substr(schedule.size()); route == ":owner")
     routes = {Route::owner};
@@ -53,23 +66,23 @@ inline std::vector<Wanted> wanted_ways(Options const& options) {
 }
 
 /// Calls visit(described, simulate) for each way that is wanted and serves the mask: `described` is an Advice
-/// without a simulation, `simulate(pass, with_timeline)` simulates it.
+/// without a simulation, `simulate(pass, timeline)` simulates it.
 template <Mask M, class Visit>
 void for_each_way(Case const& c, M const& mask, Wanted const& wanted, Visit visit) {
-  for_each_schedule(c.world, c.topology.ranks_per_node, [&]<class S>(S const& schedule) {
+  for_each_schedule<WithBaselines>(c.world, c.topology.ranks_per_node, [&]<class S>(S const& schedule) {
     if (wanted.schedule != S::name) return;
     for (Route const route : wanted.routes) {
       Planner const planner(schedule, mask, c.world, c.problem.seqlen, route);
       if (!serves_mask(planner)) return;
-      visit(described(planner, c.extents, c.with_backward()), [&](Pass pass, bool with_timeline) {
-        return simulate(planner, pass, c.extents, c.topology, c.compute, c.execution, with_timeline);
+      visit(described(planner, c.extents, c.with_backward()), [&](Pass pass, TimelineOf timeline) {
+        return simulate(planner, pass, c.extents, c.topology, c.compute, c.execution, timeline);
       });
     }
   });
   if (c.ends.empty() || wanted.schedule != PackedRing::name) return;
   auto const plans = packed_plans(c.ends, c.problem.seqlen, c.world);
-  visit(described(plans, Causal{}, c.extents, c.with_backward()), [&](Pass pass, bool with_timeline) {
-    return simulate(plans, Causal{}, pass, c.extents, c.topology, c.compute, with_timeline);
+  visit(described(plans, Causal{}, c.extents, c.with_backward()), [&](Pass pass, TimelineOf timeline) {
+    return simulate(plans, Causal{}, pass, c.extents, c.topology, c.compute, timeline);
   });
 }
 
@@ -93,17 +106,19 @@ std::optional<Advice> fastest(Case const& c, M const& mask, Wanted const& way) {
   return best;
 }
 
-/// The ranking of all schedules, the fastest first.
+/// The ranking of all schedules, the fastest first; of other systems' too, if any is asked for.
 template <Mask M>
-std::vector<Advice> ranking(Case const& c, M const& mask, std::function<void(Advice const&)> const& heard) {
-  auto const ask = [&](auto const& advise) {
-    return advise(c.problem, c.head_dim(), c.extents.element_bytes, mask, c.world, c.topology, c.compute,
-                  c.with_backward(), heard, c.execution);
+std::vector<Advice> ranking(Case const& c, M const& mask, bool with_baselines,
+                            std::function<void(Advice const&)> const& heard = {}) {
+  auto const ask = [&]<class List>(std::type_identity<List>) {
+    if constexpr (std::is_same_v<M, Documents<Causal>>)
+      return advise_packed<List>(c.problem, c.head_dim(), c.extents.element_bytes, mask, c.world, c.topology,
+                                 c.compute, c.with_backward(), heard, c.execution);
+    else
+      return advise<List>(c.problem, c.head_dim(), c.extents.element_bytes, mask, c.world, c.topology,
+                          c.compute, c.with_backward(), heard, c.execution);
   };
-  if constexpr (std::is_same_v<M, Documents<Causal>>)
-    return ask([](auto const&... given) { return advise_packed(given...); });
-  else
-    return ask([](auto const&... given) { return advise(given...); });
+  return with_baselines ? ask(std::type_identity<WithBaselines>{}) : ask(std::type_identity<Schedules>{});
 }
 
 }  // namespace lightseq::simulator

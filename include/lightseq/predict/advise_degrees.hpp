@@ -128,7 +128,7 @@ class DegreeSearch {
                                       counted(p.kv_heads, "key/value head"), " each");
     if (s.rest == Rest::data && row.portion.idle_groups == 0 && p.batch * s.groups > problem_.batch)
       text += " or one less";
-    if (row.portion.idle_groups > 0) text += sentence(", ", row.portion.idle_groups, " of them idle");
+    if (row.portion.idle_groups > 0) text += sentence(", but ", row.portion.idle_groups, " of them none");
     if (row.portion.computed_heads > problem_.heads)
       text += sentence(", padded to ", row.portion.computed_heads, " query heads for ", problem_.heads);
     return text;
@@ -181,7 +181,7 @@ class DegreeSearch {
   /// What is faster for one sequence where heads are shared too; nothing where nothing is.
   std::string heads_too(DegreeAdvice const& any, DegreeAdvice const& best) const {
     if (best.sequence_seconds <= (1 + question_.margin) * any.sequence_seconds) return "";
-    return sentence("; where its heads are shared too, ", any.name(), " takes ",
+    return sentence("; where its heads are shared too, ", any.name(), " take ",
                     seconds_text(any.sequence_seconds));
   }
 
@@ -190,8 +190,8 @@ class DegreeSearch {
       auto const least = std::min_element(rows.begin(), rows.end(), [](auto const& a, auto const& b) {
         return a.advice.memory_bytes() < b.advice.memory_bytes();
       });
-      return sentence("Nothing fits into ", bytes_text(question_.memory_limit), " a GPU: ", least->name(),
-                      " needs the least, ", bytes_text(least->advice.memory_bytes()), ".");
+      return sentence("Nothing fits into ", bytes_text(question_.memory_limit), " a GPU: the least is ",
+                      bytes_text(least->advice.memory_bytes()), ", by ", least->name(), ".");
     }
     auto const end = std::find_if(rows.begin(), rows.end(), [](auto const& row) { return !row.fits; });
     std::span<DegreeAdvice const> const fitting(rows.begin(), end);

@@ -46,10 +46,10 @@ struct ComputeModel {
     bool foreign_q = false;    ///< the queries are another rank's
     bool foreign_kv = false;   ///< the keys are
 
-    /// Takes note that so many tiles of `tile` x `tile` rows hold a visible pair. Where nothing is hidden
+    /// Takes note that so many tiles of `edge` x `edge` rows hold a visible pair. Where nothing is hidden
     /// rows that fill up a tile take as long as visible ones.
-    void count_tiles(double tiles, std::int64_t tile) {
-      double const all = tiles * static_cast<double>(tile) * static_cast<double>(tile);
+    void count_tiles(double tiles, std::int64_t edge) {
+      double const all = tiles * static_cast<double>(edge) * static_cast<double>(edge);
       bool const full = pairs >= static_cast<double>(q_rows) * static_cast<double>(kv_rows);
       hidden = full ? 0 : std::max(0.0, all - pairs);
       if (full) pairs = all;

@@ -59,10 +59,10 @@ class EventEngine {
  public:
   /// `topology` is validated(). Both must outlive the engine. Where ranks are `synchronous` a step, of which
   /// all have as many, ends for all at once.
-  EventEngine(Turns& turns, Topology const& topology, bool with_timeline, bool synchronous = false)
+  EventEngine(Turns& turns, Topology const& topology, TimelineOf timeline, bool synchronous = false)
       : turns_(turns),
         topology_(topology),
-        with_timeline_(with_timeline),
+        timeline_(timeline),
         synchronous_(synchronous),
         ranks_(static_cast<std::size_t>(turns.world())) {
     std::size_t const world = ranks_.size();
@@ -217,7 +217,7 @@ class EventEngine {
       *sum = capped_sum(*sum, message.bytes);
     if (message.what.payload == Payload::kv) result_.ranks[index(to)].kv_rows_received += message.rows;
     int const step = ranks_[index(from)].step;
-    if (with_timeline_) {
+    if (timeline_.ranks > 0) {
       Transfer seen = message.what;
       seen.peer = to;
       note({Activity::send, from, step, time, end, {}, seen});
@@ -278,12 +278,13 @@ class EventEngine {
   }
 
   void note(Span const& span) {
-    if (with_timeline_) result_.timeline.push_back(span);
+    if (span.rank < timeline_.ranks) result_.timeline.push_back(span);
   }
 
   Turns& turns_;
   Topology const& topology_;
-  bool with_timeline_, synchronous_;
+  TimelineOf timeline_;
+  bool synchronous_;
   std::vector<int> waiting_;  ///< ranks that have ended the step
   std::vector<Rank> ranks_;
   std::vector<Port> inside_, between_;

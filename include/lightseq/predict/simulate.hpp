@@ -53,13 +53,13 @@ class Simulator {
   /// Throws Error on an impossible topology or model, on sizes below 1, and on a sequence or messages that
   /// are too long.
   Simulator(Steps& steps, Extents const& extents, Topology const& topology, ComputeModel const& compute,
-            Execution const& execution = {}, bool with_timeline = false)
+            Execution const& execution = {}, TimelineOf timeline = false)
       : steps_(steps),
         extents_(extents),
         topology_(validated(topology, steps.world())),
         compute_(compute),
         execution_(execution),
-        with_timeline_(with_timeline),
+        timeline_(timeline),
         exchange_units_(steps.world() > 1 ? topology_.exchange_units : 0),
         buffers_(static_cast<std::size_t>(steps.world())) {
     compute_.check(exchange_units_);
@@ -75,7 +75,7 @@ class Simulator {
 
   /// Runs it, once.
   Simulation run() {
-    Simulation result = EventEngine(*this, topology_, with_timeline_, execution_.synchronous).run();
+    Simulation result = EventEngine(*this, topology_, timeline_, execution_.synchronous).run();
     result.pass = steps_.pass();
     result.flops = static_cast<double>(result.pairs) * ComputeModel::pair_flops(extents_, steps_.pass());
     for (std::size_t rank = 0; rank < buffers_.size(); ++rank) {
@@ -153,7 +153,7 @@ class Simulator {
   Topology topology_;
   ComputeModel compute_;
   Execution execution_;
-  bool with_timeline_;
+  TimelineOf timeline_;
   int exchange_units_;
   std::vector<std::int64_t> rows_;  ///< of shards
   std::int64_t max_rows_ = 0;
@@ -226,24 +226,24 @@ struct FinishedSteps {
 /// reader(), and O(1) of memory without a timeline. The schedule's laws are not checked.
 template <Schedule S, Mask M>
 Simulation simulate(Planner<S, M> const& planner, Pass pass, Extents const& extents, Topology const& topology,
-                    ComputeModel const& compute, Execution const& execution, bool with_timeline = false) {
+                    ComputeModel const& compute, Execution const& execution, TimelineOf timeline = false) {
   PlannedSteps<S, M> steps(planner, pass);
-  return Simulator(steps, extents, topology, compute, execution, with_timeline).run();
+  return Simulator(steps, extents, topology, compute, execution, timeline).run();
 }
 
 /// The same as this library runs a step.
 template <Schedule S, Mask M>
 Simulation simulate(Planner<S, M> const& planner, Pass pass, Extents const& extents, Topology const& topology,
-                    ComputeModel const& compute, bool with_timeline = false) {
-  return simulate(planner, pass, extents, topology, compute, Execution{}, with_timeline);
+                    ComputeModel const& compute, TimelineOf timeline = false) {
+  return simulate(planner, pass, extents, topology, compute, Execution{}, timeline);
 }
 
 /// The same of plans that may have been changed by hand; they must keep the laws of plan_laws.hpp.
 template <Schedule S, Mask M>
 Simulation simulate(Planner<S, M> const& planner, std::vector<Plan> const& plans, Extents const& extents,
-                    Topology const& topology, ComputeModel const& compute, bool with_timeline = false) {
+                    Topology const& topology, ComputeModel const& compute, TimelineOf timeline = false) {
   FinishedSteps<S, M> steps{planner, plans};
-  return Simulator(steps, extents, topology, compute, {}, with_timeline).run();
+  return Simulator(steps, extents, topology, compute, {}, timeline).run();
 }
 
 }  // namespace lightseq

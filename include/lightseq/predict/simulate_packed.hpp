@@ -73,14 +73,14 @@ class PackedSimulator {
  public:
   /// Throws Error as Simulator does.
   PackedSimulator(std::vector<PackedPlan> const& plans, Inner const& inner, Pass pass, Extents const& extents,
-                  Topology const& topology, ComputeModel const& compute, bool with_timeline = false)
+                  Topology const& topology, ComputeModel const& compute, TimelineOf timeline = false)
       : plans_(plans),
         inner_(inner),
         pass_(pass),
         extents_(extents),
         topology_(validated(topology, world())),
         compute_(compute),
-        with_timeline_(with_timeline),
+        timeline_(timeline),
         exchange_units_(world() > 1 ? topology_.exchange_units : 0),
         entries_(plans.size()) {
     compute_.check(exchange_units_);
@@ -92,7 +92,7 @@ class PackedSimulator {
 
   /// Runs it, once.
   Simulation run() {
-    Simulation result = EventEngine(*this, topology_, with_timeline_).run();
+    Simulation result = EventEngine(*this, topology_, timeline_).run();
     result.pass = pass_;
     result.flops = static_cast<double>(result.pairs) * ComputeModel::pair_flops(extents_, pass_);
     for (std::size_t rank = 0; rank < plans_.size(); ++rank)
@@ -257,7 +257,7 @@ class PackedSimulator {
   Extents extents_;
   Topology topology_;
   ComputeModel compute_;
-  bool with_timeline_;
+  TimelineOf timeline_;
   int exchange_units_;
   std::vector<std::vector<Entry>> entries_;  ///< of ranks, in their order
 };
@@ -267,8 +267,8 @@ class PackedSimulator {
 template <Mask Inner>
 Simulation simulate(std::vector<PackedPlan> const& plans, Inner const& inner, Pass pass,
                     Extents const& extents, Topology const& topology, ComputeModel const& compute,
-                    bool with_timeline = false) {
-  return PackedSimulator(plans, inner, pass, extents, topology, compute, with_timeline).run();
+                    TimelineOf timeline = false) {
+  return PackedSimulator(plans, inner, pass, extents, topology, compute, timeline).run();
 }
 
 }  // namespace lightseq

@@ -2,6 +2,7 @@
 #pragma once
 #include <array>
 #include <cstddef>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,18 @@ struct Span {
 
 /// All that was seen, simulated or measured.
 using Timeline = std::vector<Span>;
+
+/// Whose spans a simulation keeps, which are many: of all ranks or of none, given as a bool, or of the first.
+struct TimelineOf {
+  int ranks = 0;
+
+  constexpr TimelineOf(bool all) : ranks(all ? std::numeric_limits<int>::max() : 0) {}
+  static constexpr TimelineOf first(int ranks) {
+    TimelineOf some = false;
+    some.ranks = ranks;
+    return some;
+  }
+};
 
 /// What a span is about: "q 3 x kv 1", "kv of shard 1 from rank 2", "merge".
 inline std::string text(Span const& span) {

@@ -114,8 +114,43 @@ TEST_CASE("the fastest of a schedule's routes is the simulation's, in the passes
   }
 }
 
+TEST_CASE("other systems' schedules are ranked where one is asked for by name") {
+  Options const options = given({"--schedule", "PublishedBalanced", "--seqlen=8192", "--world=4"});
+  Case const c = make_cases(options).front();
+  CHECK(wanted_ways(options).front().schedule == "PublishedBalanced");
+  CHECK(fastest(c, Causal{}, wanted_ways(options).front()));
+  for (bool const with_baselines : {false, true}) {
+    auto const all = ranking(c, Causal{}, with_baselines);
+    CHECK(std::any_of(all.begin(), all.end(),
+                      [](Advice const& a) { return a.schedule == "PublishedBalanced"; }) == with_baselines);
+  }
+}
+
 TEST_CASE("presets, measured rates and options stand above each other") {
   CHECK(compute_of(given({}), 128).forward_flops == h100().forward_flops);
+  for (Preset const& preset : presets()) {
+    Options const options = given({"--preset", preset.name});
+    ComputeModel const gpu = compute_of(options, 128);
+    CHECK(gpu.forward_flops == preset.compute.forward_flops);
+    CHECK(gpu.units == preset.compute.units);
+    Topology const nodes = topology_of(options, 16);
+    CHECK(nodes.inside.bytes_per_second == preset.nodes.inside.bytes_per_second);
+    CHECK(nodes.between.bytes_per_second == preset.nodes.between.bytes_per_second);
+    CHECK(nodes.sharing == preset.nodes.sharing);
+    CHECK(nodes.ranks_per_node == 8);
+    CHECK(topology_of(options, 4).ranks_per_node == 4);
+  }
+  Topology const nodes =
+      topology_of(given({"--ranks-per-node=2", "--inside-gbs=1", "--inside-us=2", "--between-gbs=3",
+                         "--between-us=4", "--sharing=none", "--exchange-sms=5"}),
+                  16);
+  CHECK(nodes.ranks_per_node == 2);
+  CHECK(nodes.inside.bytes_per_second == 1e9);
+  CHECK(nodes.inside.latency == doctest::Approx(2e-6));
+  CHECK(nodes.between.bytes_per_second == 3e9);
+  CHECK(nodes.between.latency == doctest::Approx(4e-6));
+  CHECK(nodes.sharing == Sharing::none);
+  CHECK(nodes.exchange_units == 5);
   ComputeModel const set =
       compute_of(given({"--forward-tflops=1", "--backward-tflops=2", "--carry-tbs=3", "--memory-tbs=4",
                         "--launch-us=5", "--peak-tflops=6", "--sms=7", "--tile=8", "--forward-hidden=9",
@@ -185,7 +220,7 @@ TEST_CASE("how a step is run reaches tables, rankings and pictures alike") {
     CAPTURE(word);
     double const seconds = fastest(c, Causal{}, wanted(options, "Balanced"))->seconds();
     CHECK((std::string(word) == "--result-bytes=2" ? seconds < usual : seconds > usual));
-    auto const all = ranking(c, Causal{}, {});
+    auto const all = ranking(c, Causal{}, false);
     CHECK(std::any_of(all.begin(), all.end(), [&](Advice const& a) {
       return a.name() == "Balanced" && a.seconds() == doctest::Approx(seconds);
     }));
