@@ -25,7 +25,7 @@ options=$("$program" --help | sed -nE 's/^  (--[a-z-]+) .*/\1/p')
 [[ $(wc -w <<<"$options") -gt 30 ]] || { echo "the help lists too few options" >&2 && exit 1; }
 for option in $options; do
   case $option in
-    --degrees | --no-overlap | --synchronous) bad=("on" "") ;;
+    --degrees | --fastest | --no-overlap | --synchronous) bad=("on" "") ;;
     --world | --seqlen | --kv-heads) bad=("${words[@]}" "" "0" "8.5" "8," ",8" "8,,8" "8,-1") ;;
     --heads | --dim | --batch | --window | --kernels-per-work) bad=("${words[@]}" "" "0" "8.5" "8,8") ;;
     --result-bytes) bad=("${words[@]}" "" "3" "8" "4.0") ;;
@@ -68,6 +68,8 @@ refused --schedule --mask Full --schedule Balanced
 refused --html --world 8,16 --html table.html
 refused --degrees --world 8,16 --degrees
 refused --csv --json same --csv same
+refused --fastest --fastest --documents web
+refused --fastest --fastest --memory-gb 80
 refused --wrld --wrld 8
 refused file file
 

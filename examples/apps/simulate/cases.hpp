@@ -35,6 +35,7 @@ struct Case {
   std::vector<std::int64_t> ends;  ///< of documents; none: the sequence is not packed
   std::int64_t memory_limit = 0;   ///< bytes of a GPU; 0: none
   double margin = 0;               ///< of ties
+  bool fastest = false;            ///< only ways that may be the fastest are simulated
 
   bool with_backward() const { return passes.back() == Pass::backward; }
   int head_dim() const { return static_cast<int>(extents.head_dim); }
@@ -163,6 +164,10 @@ inline Case make_case(Options const& options, std::int64_t world, std::int64_t s
   if (!options.text("--memory-gb").empty())
     c.memory_limit = std::llround(1e9 * options.number("--memory-gb", 1e-9, 1e9));
   c.margin = options.number("--tie-percent", 0, 1000) / 100;
+  c.fastest = options.on("--fastest");
+  if (c.fastest && !c.ends.empty()) fail("--fastest does not serve --documents");
+  if (c.fastest && c.memory_limit > 0)
+    fail("--fastest does not serve --memory-gb: it does not find out what the slower ways need");
   return c;
 }
 

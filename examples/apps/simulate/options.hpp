@@ -44,13 +44,15 @@ inline support::Options known_options() {
           {"--schedule", "Ring,Balanced,ZigzagRing,PackedRing",
            "which to tabulate, or to draw besides the fastest: all, or a list of " + names_of<Schedules>() +
                ", " + std::string(PackedRing::name) +
-               "; PackedRing serves --documents alone; ZigzagRing:neighbour, :owner name a route too; and, "
-               "to be "
-               "ranked too, other systems' " +
+               "; PackedRing serves --documents alone; ZigzagRing:neighbour, :owner name a route too; other "
+               "systems' are " +
                names_of<Baselines>()},
           {"--route", "owner",
            "of schedules that name none: owner, neighbour (relays) or, in tables, best; two-level rings "
            "relay"},
+          {"--fastest", support::off,
+           "simulates only the schedules that may be the fastest; of the others it gives lower bounds: for "
+           "thousands of GPUs"},
           {"--degrees", support::off,
            "judges, too, how many of the GPUs should share a sequence, and what the others do"},
           {"--rest", "both", "what the others do, for --degrees: data, tensor (parallel) or both"},

@@ -51,8 +51,9 @@ class Judgement {
     DegreeQuestion question = degree_question(options_, case_);
     Progress progress(0);
     question.progress = [&](int done, int of) { progress.show(done, of, "ways to share the GPUs"); };
-    DegreeRanking const ranking = advise_degrees(case_.problem, case_.head_dim(), case_.extents.element_bytes,
-                                                 mask_, case_.world, case_.topology, case_.compute, question);
+    DegreeRanking const ranking =
+        advise_degrees<AllSchedules>(case_.problem, case_.head_dim(), case_.extents.element_bytes, mask_,
+                                     case_.world, case_.topology, case_.compute, question);
     Table const table = degree_table(case_, ranking.rows);
     std::printf("%s\n%s%s.\n\n", ranking.first.c_str(), table.text().c_str(), degree_legend);
     for (DegreeAdvice const& row : ranking.rows) records.add("degree", case_, row);
@@ -63,15 +64,8 @@ class Judgement {
   std::vector<Advice> ranked() {
     std::vector<Wanted> all;
     for (std::string const& name : all_schedules()) all.push_back({name, {Route::owner, Route::neighbour}});
-    bool const baselines = std::any_of(wanted_.begin(), wanted_.end(),
-                                       [](Wanted const& way) { return is_baseline(way.schedule); });
-    if (baselines)
-      for_each_type<Baselines>([&]<class S>() {
-        all.push_back({std::string(S::name), {Route::owner, Route::neighbour}});
-      });
     Progress progress(count_ways(case_, mask_, all));
-    return fitting_first(case_,
-                         ranking(case_, mask_, baselines, [&](Advice const& a) { progress.next(a.name()); }));
+    return fitting_first(case_, ranking(case_, mask_, [&](Advice const& a) { progress.next(a.name()); }));
   }
 
   void write(Advice const& best, std::string page, Records const& records) {

@@ -57,6 +57,7 @@ inline Record record(Case const& c, Advice const& a) {
   return {{"schedule", a.schedule},
           {"route", std::string(a.route == Route::owner ? "owner" : "neighbour")},
           {"partition", a.partition},
+          {"seconds_are_lower_bounds", a.at_least},
           {"schedule_ranks_per_node", std::int64_t{a.ranks_per_node}},
           {"forward_seconds", a.forward_seconds},
           {"backward_seconds", a.backward_seconds},

@@ -89,7 +89,7 @@ inline std::vector<Advice> fitting_first(Case const& c, std::vector<Advice> rank
 
 /// Rows, the fastest first, in groups of those that differ by less than the margin, which fit alike.
 template <class Row, class Fits>
-std::vector<std::span<Row const>> tied_and_fitting(std::vector<Row> const& rows, double margin, Fits fits) {
+std::vector<std::span<Row const>> tied_and_fitting(std::span<Row const> rows, double margin, Fits fits) {
   auto const split = std::find_if_not(rows.begin(), rows.end(), fits);
   auto groups = tied(std::span<Row const>(rows.begin(), split), margin);
   for (auto const group : tied(std::span<Row const>(split, rows.end()), margin)) groups.push_back(group);
@@ -101,8 +101,10 @@ inline Table ranking_table(Case const& c, std::vector<Advice> const& ranking) {
   Table table{{"schedule", "forward", "backward", "both", "of peak", "messages", "peers", "sent", "workspace",
                "memory"},
               {}};
-  for (auto const group :
-       tied_and_fitting(ranking, c.margin, [&](Advice const& a) { return memory_text(c, a).empty(); })) {
+  auto const simulated =
+      std::find_if(ranking.begin(), ranking.end(), [](auto const& a) { return a.at_least; });
+  for (auto const group : tied_and_fitting(std::span<Advice const>(ranking.begin(), simulated), c.margin,
+                                           [&](Advice const& a) { return memory_text(c, a).empty(); })) {
     Advice const& a = group[0];
     Table::Row row{
         {a.name(), seconds_text(a.forward_seconds),
@@ -115,6 +117,12 @@ inline Table ranking_table(Case const& c, std::vector<Advice> const& ranking) {
          {tie_text(group, c.margin), memory_text(c, a), a.why, type_text(a), steps_text(a)})
       if (!line.empty()) row.below.push_back(line);
     table.rows.push_back(row);
+  }
+  for (Advice const& a : std::span<Advice const>(simulated, ranking.end())) {
+    auto const bound = [](double seconds) { return seconds > 0 ? ">= " + seconds_text(seconds) : "-"; };
+    table.rows.push_back({{a.name(), bound(a.forward_seconds), bound(a.backward_seconds), bound(a.seconds()),
+                           "-", "-", "-", "-", "-", "-"},
+                          {a.why, type_text(a)}});
   }
   return table;
 }
@@ -149,8 +157,8 @@ inline Table residual_table(std::vector<Residual> const& residuals) {
 
 inline Table degree_table(Case const& c, std::vector<DegreeAdvice> const& rows) {
   Table table{{"GPUs", "batch", "one sequence", "tokens/s", "memory"}, {}};
-  for (auto const group :
-       tied_and_fitting(rows, c.margin, [](DegreeAdvice const& row) { return row.fits; })) {
+  for (auto const group : tied_and_fitting(std::span<DegreeAdvice const>(rows), c.margin,
+                                           [](DegreeAdvice const& row) { return row.fits; })) {
     DegreeAdvice const& d = group[0];
     Table::Row row{
         {d.name(), seconds_text(d.seconds()), seconds_text(d.sequence_seconds),

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "examples/apps/simulate/cases.hpp"
+#include "lightseq/predict/advise_fastest.hpp"
 
 namespace lightseq::simulator {
 
@@ -18,19 +19,13 @@ struct Wanted {
   std::vector<Route> routes;
 };
 
-/// The library's schedules, with those of other systems.
-using WithBaselines = decltype(std::tuple_cat(std::declval<Schedules>(), std::declval<Baselines>()));
+/// The library's schedules, and those of other systems.
+using AllSchedules = decltype(std::tuple_cat(std::declval<Schedules>(), std::declval<Baselines>()));
 
-inline bool is_baseline(std::string const& schedule) {
-  bool found = false;
-  for_each_type<Baselines>([&]<class S>() { found = found || schedule == S::name; });
-  return found;
-}
-
-/// What --schedule all means: the library's own.
+/// What --schedule all means.
 inline std::vector<std::string> all_schedules() {
   std::vector<std::string> all;
-  for_each_type<Schedules>([&]<class S>() { all.emplace_back(S::name); });
+  for_each_type<AllSchedules>([&]<class S>() { all.emplace_back(S::name); });
   all.emplace_back(PackedRing::name);
   return all;
 }
@@ -43,8 +38,8 @@ inline Wanted wanted(Options const& options, std::string const& name) {
                                                      {"best", {Route::owner, Route::neighbour}}});
   std::string const schedule = name.substr(0, name.find(':'));
   auto const all = all_schedules();
-  if (std::find(all.begin(), all.end(), schedule) == all.end() && !is_baseline(schedule))
-    fail("--schedule: there is no ", schedule, "; there are ", names_of<WithBaselines>(), ", ",
+  if (std::find(all.begin(), all.end(), schedule) == all.end())
+    fail("--schedule: there is no ", schedule, "; there are ", names_of<AllSchedules>(), ", ",
          PackedRing::name);
   if (schedule.starts_with("TwoLevel")) routes = {Route::neighbour};
   if (std::string const route = name.substr(schedule.size()); route == ":owner")
@@ -69,7 +64,7 @@ inline std::vector<Wanted> wanted_ways(Options const& options) {
 /// without a simulation, `simulate(pass, timeline)` simulates it.
 template <Mask M, class Visit>
 void for_each_way(Case const& c, M const& mask, Wanted const& wanted, Visit visit) {
-  for_each_schedule<WithBaselines>(c.world, c.topology.ranks_per_node, [&]<class S>(S const& schedule) {
+  for_each_schedule<AllSchedules>(c.world, c.topology.ranks_per_node, [&]<class S>(S const& schedule) {
     if (wanted.schedule != S::name) return;
     for (Route const route : wanted.routes) {
       Planner const planner(schedule, mask, c.world, c.problem.seqlen, route);
@@ -106,19 +101,21 @@ std::optional<Advice> fastest(Case const& c, M const& mask, Wanted const& way) {
   return best;
 }
 
-/// The ranking of all schedules, the fastest first; of other systems' too, if any is asked for.
+/// The ranking of all schedules, the fastest first. With `c.fastest` those that cannot be the fastest have
+/// lower bounds alone.
 template <Mask M>
-std::vector<Advice> ranking(Case const& c, M const& mask, bool with_baselines,
+std::vector<Advice> ranking(Case const& c, M const& mask,
                             std::function<void(Advice const&)> const& heard = {}) {
-  auto const ask = [&]<class List>(std::type_identity<List>) {
-    if constexpr (std::is_same_v<M, Documents<Causal>>)
-      return advise_packed<List>(c.problem, c.head_dim(), c.extents.element_bytes, mask, c.world, c.topology,
-                                 c.compute, c.with_backward(), heard, c.execution);
-    else
-      return advise<List>(c.problem, c.head_dim(), c.extents.element_bytes, mask, c.world, c.topology,
-                          c.compute, c.with_backward(), heard, c.execution);
+  auto const ask = [&](auto const& advise) {
+    return advise(c.problem, c.head_dim(), c.extents.element_bytes, mask, c.world, c.topology, c.compute,
+                  c.with_backward(), heard, c.execution);
   };
-  return with_baselines ? ask(std::type_identity<WithBaselines>{}) : ask(std::type_identity<Schedules>{});
+  if constexpr (std::is_same_v<M, Documents<Causal>>)
+    return ask([](auto const&... asked) { return advise_packed<AllSchedules>(asked...); });
+  else if (c.fastest)
+    return ask([](auto const&... asked) { return advise_fastest<AllSchedules>(asked...); });
+  else
+    return ask([](auto const&... asked) { return advise<AllSchedules>(asked...); });
 }
 
 }  // namespace lightseq::simulator
