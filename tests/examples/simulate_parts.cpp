@@ -218,7 +218,7 @@ TEST_CASE("how a step is run reaches tables, rankings and pictures alike") {
     CAPTURE(word);
     double const seconds = fastest(c, Causal{}, wanted(options, "Balanced"))->seconds();
     CHECK((std::string(word) == "--result-bytes=2" ? seconds < usual : seconds > usual));
-    auto const all = ranking(c, Causal{}, false);
+    auto const all = ranking(c, Causal{});
     CHECK(std::any_of(all.begin(), all.end(), [&](Advice const& a) {
       return a.name() == "Balanced" && a.seconds() == doctest::Approx(seconds);
     }));
