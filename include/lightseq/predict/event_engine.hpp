@@ -107,10 +107,11 @@ class EventEngine {
     double work_left = 0;  ///< seconds at full speed, of a work whose end is not known yet ...
     double slowdown = 1;   ///< ... because messages slow it down
     std::optional<Work> work = {};
-    std::vector<std::pair<double, double>> flights = {};  ///< begins and ends of the turn's messages
-    double last_end = 0;                                  ///< of the turn's messages so far ...
-    double last_begin = 0;                                ///< ... and when that one began
-    double merge = 0;                                     ///< seconds at the end of the step
+    double worked_to = 0;   ///< the time for which what is left is known
+    double travel_end = 0;  ///< of the messages that have begun
+    double last_end = 0;    ///< of the turn's messages so far ...
+    double last_begin = 0;  ///< ... and when that one began
+    double merge = 0;       ///< seconds at the end of the step
   };
 
   static constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -155,39 +156,33 @@ class EventEngine {
     RankCost& cost = result_.ranks[index(rank)];
     cost.pairs = capped_sum(cost.pairs, turn_.pairs);
     r.work = turn_.work;
-    r.work_begin = time;
+    r.work_begin = r.worked_to = r.travel_end = time;
     r.work_left = turn_.work_seconds;
     r.slowdown = turn_.slowdown;
     // Messages that its receiver fetches come after its work: they slow down nothing.
-    if (r.slowdown <= 1 || topology_.fetched_by_receiver) work_on(rank, time, infinity);
+    if (r.slowdown <= 1 || topology_.fetched_by_receiver) work_until(rank, infinity);
   }
 
-  /// A rank works from `time` until a message begins, or ends, at `until`: the end of its work is known then,
-  /// or what is left of it.
-  void work_on(int rank, double time, double until, double slowdown = 1) {
+  /// A rank works on until `until`, slower while messages travel that have begun by now: then the end of its
+  /// work is known, or what is left of it.
+  void work_until(int rank, double until) {
     Rank& r = ranks_[index(rank)];
-    if (!r.work || until <= time) return;
-    double const end = time + r.work_left * slowdown;
+    work_at(rank, std::min(r.travel_end, until), r.slowdown);
+    work_at(rank, until, 1);
+  }
+
+  void work_at(int rank, double until, double slowdown) {
+    Rank& r = ranks_[index(rank)];
+    if (!r.work || until <= r.worked_to) return;
+    double const end = r.worked_to + r.work_left * slowdown;
     r.work_end = std::min(end, until);
-    r.work_left -= (r.work_end - time) / slowdown;
+    r.work_left -= (r.work_end - r.worked_to) / slowdown;
+    r.worked_to = r.work_end;
     if (end > until) return;
     result_.ranks[index(rank)].work += end - r.work_begin;
     add_to_step(r.step, end - r.work_begin, 0);
     note({Activity::work, rank, r.step, r.work_begin, end, *r.work, {}});
     r.work.reset();
-  }
-
-  /// The same beside all messages of its turn.
-  void work_beside_messages(int rank) {
-    Rank& r = ranks_[index(rank)];
-    std::sort(r.flights.begin(), r.flights.end());
-    double time = r.begin;
-    for (auto const& [begin, end] : r.flights) {
-      work_on(rank, time, begin);
-      work_on(rank, std::max(time, begin), end, r.slowdown);
-      time = std::max(time, end);
-    }
-    if (r.ends_step) work_on(rank, time, infinity);
   }
 
   /// A message goes from one rank to another, both of which are in its turn.
@@ -227,7 +222,8 @@ class EventEngine {
     for (int const rank : {from, to}) {
       Rank& r = ranks_[index(rank)];
       --r.open;
-      if (r.work) r.flights.push_back({time, end});
+      work_until(rank, time);
+      r.travel_end = std::max(r.travel_end, end);
       if (end < r.last_end) continue;
       r.last_end = end;
       r.last_begin = time;
@@ -237,8 +233,7 @@ class EventEngine {
   /// All messages of a rank's turn are known: it comes to the next, perhaps after its work and merges.
   void end_turn(int rank) {
     Rank& r = ranks_[index(rank)];
-    if (r.work) work_beside_messages(rank);
-    r.flights.clear();
+    work_until(rank, r.ends_step ? infinity : r.last_end);
     RankCost& cost = result_.ranks[index(rank)];
     // Beside a work nobody waits.
     double const idle_from = std::max(r.begin, r.work_end);
