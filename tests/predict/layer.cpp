@@ -153,9 +153,39 @@ TEST_CASE("tensor parallel sends 14 N d elements with whole layers repeated, and
     CHECK(sent(Saved::all) == about(10 * nd));
     CHECK(sent(Saved::none) == about(14 * nd));
     CHECK(sent(Saved::output) == about(14 * nd));
+    LayerCost const shared = layer_cost(shape, {tokens, Saved::none}, {}, {}, group);
+    double const once = all_gather(2.0 * static_cast<double>(tokens * shape.width), group).seconds;
+    CHECK(shared.forward.communication == about(4 * once));
+    CHECK(shared.backward.communication == about(6 * once));
     LayerCost const alone = layer_cost(shape, {tokens, Saved::none}, {}, {});
     CHECK(alone.bytes_sent == 0);
     CHECK(alone.all().communication == 0);
+  }
+}
+
+TEST_CASE(
+    "memory traffic of a layer in elements of a token: the stream 10 and 12 times, heads, hidden, casts") {
+  test::RandomModel r;
+  for (int run = 0; run < 100; ++run) {
+    int const degree = 1 << r.whole(0, 3);
+    int64_t const d = r.whole(1, 100), f = degree * r.whole(1, 100), kv = degree * r.whole(1, 3);
+    int64_t const q = kv * r.whole(1, 4), dim = 8, tokens = degree * r.whole(1, 100);
+    bool const gated = r.coin();
+    LayerShape const shape{d, f, q, kv, dim, gated};
+    auto const seconds = [&](double casts) {
+      return layer_cost(shape, {tokens}, {.memory_bytes = 1, .cast_bytes = casts}, {}, Group({}, degree));
+    };
+    LayerCost const plain = seconds(0), cast = seconds(5);
+    int64_t const rotary = 2 * (q + kv) * dim, matrices = gated ? 3 : 2;
+    auto const share = [&](int64_t elements) { return static_cast<double>(tokens * elements) / degree; };
+    CHECK(plain.forward.elementwise == about(2 * share(10 * d + rotary + matrices * f)));
+    CHECK(plain.backward.elementwise == about(2 * share(12 * d + rotary + (2 * matrices - 1) * f)));
+    double const operands = static_cast<double>(tokens * 2 * d) + share(q * dim + f);
+    double const gradients =
+        static_cast<double>(tokens * 2 * d) + share((q + 2 * kv) * dim + (matrices - 1) * f);
+    CHECK(cast.forward.elementwise - plain.forward.elementwise == about(5 * (operands + plain.weights)));
+    CHECK(cast.backward.elementwise - plain.backward.elementwise ==
+          about(5 * (operands + gradients + plain.weights)));
   }
 }
 

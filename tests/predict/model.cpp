@@ -55,6 +55,9 @@ TEST_CASE("an iteration's parts add up, and micro batches repeat the layers") {
         layer_cost(shape.layer, {plan.seqlen / plan.sequence_ranks, plan.saved}, rates.layer, attention);
     double const layers = static_cast<double>(plan.micro_batches * shape.layers);
     CHECK(i.layers.total() == about(layers * layer.all().total()));
+    double const logits = static_cast<double>(shape.vocabulary * plan.seqlen / plan.sequence_ranks);
+    CHECK(i.head.gemm ==
+          about(6 * logits * static_cast<double>(shape.layer.width * plan.micro_batches) / rates.head_flops));
     CHECK(i.tokens == static_cast<double>(plan.seqlen * plan.micro_batches * plan.replicas));
     CHECK(i.tokens_per_second() * i.seconds() == about(i.tokens));
     ModelMemory const& m = i.memory;
@@ -108,6 +111,25 @@ TEST_CASE("one GPU has no traffic; replicas with sharded weights send them twice
     CHECK(hidden <= i.layers.work() + i.head.work() + 1e-9 * times * bytes / 1e3);
     plan.sequence_ranks = plan.replicas = 1;
     CHECK(traffic().communication() == 0);
+  }
+}
+
+TEST_CASE("weights travel among ranks that have the same part of them: beside no work, all of it counts") {
+  RandomTraining r;
+  for (int run = 0; run < 100; ++run) {
+    ModelShape const shape = r.shape();
+    int const tensor = 1 << r.whole(0, 2), nodes = static_cast<int>(r.whole(1, 4));
+    TrainingPlan plan{.seqlen = 64, .tensor_ranks = tensor, .replicas = 8 / tensor * nodes};
+    plan.micro_batches = static_cast<int>(r.whole(1, 3));
+    plan.sharded_weights = r.coin();
+    plan.optimizer = r.coin() ? Optimizer::sharded : Optimizer::replicated;
+    Topology topology = r.topology(8);
+    topology.ranks_per_node = 8;
+    double const traffic = iteration(shape, plan, {}, topology, {}).weights;
+    topology.ranks_per_node = 8 / tensor;  // of those that have the same part
+    if (topology.sharing == Sharing::node) topology.between.bytes_per_second /= tensor;
+    double const once = all_gather(2 * shape.weights(tensor), Group(topology, plan.replicas)).seconds;
+    CHECK(traffic == about((plan.sharded_weights ? 3 * plan.micro_batches : 2) * once));
   }
 }
 
