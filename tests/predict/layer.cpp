@@ -9,6 +9,7 @@
 
 #include "lightseq/lightseq.hpp"
 #include "lightseq/predict/simulate.hpp"
+#include "lightseq/schedule/published_balanced.hpp"
 #include "predict/random_model.hpp"
 
 using namespace lightseq;
@@ -232,6 +233,27 @@ TEST_CASE("a simulation's seconds are attention and exposed messages") {
     CHECK(pass.total() == about(s.makespan));
     CHECK(pass.communication == about(s.sum(&RankCost::message_wait) / 4));
     CHECK(pass.bytes_sent == static_cast<double>(s.most_bytes_sent()));
+  }
+}
+
+TEST_CASE("rings and the published balanced schedule send what their closed forms say") {
+  constexpr Extents extents{1, 8, 2, 64, 2};
+  constexpr int64_t rows = 64, dq = 8 * 64, dkv = 2 * 64, stats = 2 * 8 * 4;
+  for (int world = 2; world <= 16; world += 2) {
+    int64_t const n = rows * world;
+    Planner const zigzag(ZigzagRing{}, Causal{}, world, n, Route::neighbour);
+    auto const ring = attention_cost(simulate(zigzag, Pass::forward, extents, {}, {}),
+                                     simulate(zigzag, Pass::backward, extents, {}, {}));
+    double const kv = static_cast<double>(2 * (n - rows) * dkv);
+    CHECK(ring.forward.bytes_sent == 2 * kv);
+    CHECK(ring.backward.bytes_sent == (2 + 4) * kv);  // gradients in float
+
+    Planner const published(PublishedBalanced{}, Causal{}, world, n);
+    Simulation const s = simulate(published, Pass::forward, extents, {}, {}, Execution{.result_bytes = 2});
+    int64_t sent = 0;
+    for (RankCost const& rank : s.ranks) sent += rank.bytes_sent;
+    int64_t const owners = world * (3 * world - 2) / 8, helpers = world * (world - 2) / 8;
+    CHECK(sent == rows * (owners * 2 * 2 * dkv + helpers * (2 * 2 * dq + stats)));
   }
 }
 
