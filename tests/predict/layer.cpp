@@ -270,9 +270,17 @@ TEST_CASE("bad input is refused with the numbers") {
                        "lightseq: a sequence of 10 tokens is not a multiple of 4 ranks", Error);
   WholeAttention const many{{1, 4, 4, 64, 2}, 10, 101};
   CHECK_THROWS_AS(heads_attention(many, 1, {}), Error);
+  int64_t const huge = std::numeric_limits<int64_t>::max();
+  WholeAttention const wide{{1, huge, huge, 64, 2}, 10, 10}, much{{1, 1 << 30, 1, 1 << 20, 2}, 1 << 20, 10};
+  for (WholeAttention const& bad : {wide, much, WholeAttention{{0, 4, 4, 64, 2}, 10, 10}}) {
+    CHECK_THROWS_AS(heads_attention(bad, 1, {}), Error);
+    CHECK_THROWS_AS(all_gather_attention(bad, Group({}, 1), {}, 4), Error);
+  }
+  CHECK_THROWS_AS(layer_cost({64, huge, 4, 4, 16}, {8}, {}, {}), Error);
+  CHECK_THROWS_AS(layer_cost({64, 128, 4, 4, 16}, {huge}, {}, {}), Error);
   LayerShape const shape{64, 128, 4, 4, 16};
-  CHECK_THROWS_WITH_AS(layer_cost({0, 128, 4, 4, 16}, {8}, {}, {}), "lightseq: width: 0, must be at least 1",
-                       Error);
+  CHECK_THROWS_WITH_AS(layer_cost({0, 128, 4, 4, 16}, {8}, {}, {}),
+                       "lightseq: width: 0, must be 1 to 1099511627776", Error);
   CHECK_THROWS_AS(layer_cost(shape, {0}, {}, {}), Error);
   CHECK_THROWS_AS(layer_cost(shape, {9}, {}, {}, Group({}, 2)), Error);
   CHECK_THROWS_AS(layer_cost(shape, {8}, {.gemm_flops = 0}, {}), Error);
