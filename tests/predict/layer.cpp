@@ -9,6 +9,7 @@
 
 #include "lightseq/lightseq.hpp"
 #include "lightseq/predict/simulate.hpp"
+#include "lightseq/schedule/published_balanced.hpp"
 #include "predict/random_model.hpp"
 
 using namespace lightseq;
@@ -235,6 +236,27 @@ TEST_CASE("a simulation's seconds are attention and exposed messages") {
   }
 }
 
+TEST_CASE("rings and the published balanced schedule send what their closed forms say") {
+  constexpr Extents extents{1, 8, 2, 64, 2};
+  constexpr int64_t rows = 64, dq = 8 * 64, dkv = 2 * 64, stats = 2 * 8 * 4;
+  for (int world = 2; world <= 16; world += 2) {
+    int64_t const n = rows * world;
+    Planner const zigzag(ZigzagRing{}, Causal{}, world, n, Route::neighbour);
+    auto const ring = attention_cost(simulate(zigzag, Pass::forward, extents, {}, {}),
+                                     simulate(zigzag, Pass::backward, extents, {}, {}));
+    double const kv = static_cast<double>(2 * (n - rows) * dkv);
+    CHECK(ring.forward.bytes_sent == 2 * kv);
+    CHECK(ring.backward.bytes_sent == (2 + 4) * kv);  // gradients in float
+
+    Planner const published(PublishedBalanced{}, Causal{}, world, n);
+    Simulation const s = simulate(published, Pass::forward, extents, {}, {}, Execution{.result_bytes = 2});
+    int64_t sent = 0;
+    for (RankCost const& rank : s.ranks) sent += rank.bytes_sent;
+    int64_t const owners = world * (3 * world - 2) / 8, helpers = world * (world - 2) / 8;
+    CHECK(sent == rows * (owners * 2 * 2 * dkv + helpers * (2 * 2 * dq + stats)));
+  }
+}
+
 TEST_CASE("bad input is refused with the numbers") {
   double const nan = std::numeric_limits<double>::quiet_NaN();
   CHECK_THROWS_WITH_AS(Group({}, 0), "lightseq: a collective has 0 ranks, it must have at least 1", Error);
@@ -248,9 +270,17 @@ TEST_CASE("bad input is refused with the numbers") {
                        "lightseq: a sequence of 10 tokens is not a multiple of 4 ranks", Error);
   WholeAttention const many{{1, 4, 4, 64, 2}, 10, 101};
   CHECK_THROWS_AS(heads_attention(many, 1, {}), Error);
+  int64_t const huge = std::numeric_limits<int64_t>::max();
+  WholeAttention const wide{{1, huge, huge, 64, 2}, 10, 10}, much{{1, 1 << 30, 1, 1 << 20, 2}, 1 << 20, 10};
+  for (WholeAttention const& bad : {wide, much, WholeAttention{{0, 4, 4, 64, 2}, 10, 10}}) {
+    CHECK_THROWS_AS(heads_attention(bad, 1, {}), Error);
+    CHECK_THROWS_AS(all_gather_attention(bad, Group({}, 1), {}, 4), Error);
+  }
+  CHECK_THROWS_AS(layer_cost({64, huge, 4, 4, 16}, {8}, {}, {}), Error);
+  CHECK_THROWS_AS(layer_cost({64, 128, 4, 4, 16}, {huge}, {}, {}), Error);
   LayerShape const shape{64, 128, 4, 4, 16};
-  CHECK_THROWS_WITH_AS(layer_cost({0, 128, 4, 4, 16}, {8}, {}, {}), "lightseq: width: 0, must be at least 1",
-                       Error);
+  CHECK_THROWS_WITH_AS(layer_cost({0, 128, 4, 4, 16}, {8}, {}, {}),
+                       "lightseq: width: 0, must be 1 to 1099511627776", Error);
   CHECK_THROWS_AS(layer_cost(shape, {0}, {}, {}), Error);
   CHECK_THROWS_AS(layer_cost(shape, {9}, {}, {}, Group({}, 2)), Error);
   CHECK_THROWS_AS(layer_cost(shape, {8}, {.gemm_flops = 0}, {}), Error);

@@ -234,6 +234,7 @@ TEST_CASE("bad plans are refused with the numbers") {
   };
   refused([](TrainingPlan& p) { p.seqlen = 63; });
   refused([](TrainingPlan& p) { p.seqlen = 0; });
+  refused([](TrainingPlan& p) { p.seqlen = std::numeric_limits<int64_t>::max() / 4 * 4; });
   refused([](TrainingPlan& p) { p.pairs = 64.0 * 64 + 1; });
   refused([](TrainingPlan& p) { p.pairs = std::numeric_limits<double>::quiet_NaN(); });
   refused([](TrainingPlan& p) { p.replicas = 0; });
@@ -244,7 +245,8 @@ TEST_CASE("bad plans are refused with the numbers") {
   refused([](TrainingPlan& p) { p.tensor_ranks = 3; });  // 16 tokens of a rank
   ModelShape empty = llama31_8b;
   empty.layers = 0;
-  CHECK_THROWS_WITH_AS(iteration(empty, good, {}, {}, {}), "lightseq: layers: 0, must be at least 1", Error);
+  CHECK_THROWS_WITH_AS(iteration(empty, good, {}, {}, {}), "lightseq: layers: 0, must be 1 to 1099511627776",
+                       Error);
   CHECK_THROWS_AS(iteration(llama31_8b, good, {.head_flops = -1}, {}, {}), Error);
   CHECK_THROWS_AS(iteration(llama31_8b, good, {}, {.ranks_per_node = 3}, {}), Error);
 }

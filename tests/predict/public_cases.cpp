@@ -208,9 +208,10 @@ char const* name(Unit unit) {
 
 /// One row of a Markdown table.
 void print(PublicCase const& c, double value, bool hit) {
-  std::printf("| %s | %d %s | %s, %lld tokens over %d, %s%s | %s | %g | %.4g | %.2f | %s |\n", c.system,
+  int const decimals = value < 10 ? 2 : value < 1000 ? 1 : 0;
+  std::printf("| %s | %d %s | %s, %lld tokens over %d, %s%s | %s | %g | %.*f | %.2f | %s |\n", c.system,
               c.gpus, c.machine.name, c.dims.name, static_cast<long long>(c.seqlen), c.ranks, name(c.split),
-              c.causal ? "" : ", full mask", name(c.unit), c.measured, value, value / c.measured,
+              c.causal ? "" : ", full mask", name(c.unit), c.measured, decimals, value, value / c.measured,
               hit ? "hit" : "miss");
 }
 

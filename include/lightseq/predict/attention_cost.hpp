@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <algorithm>
 #include <cstdint>
 
 #include "lightseq/core/error.hpp"
+#include "lightseq/core/problem.hpp"
 #include "lightseq/core/range.hpp"
 #include "lightseq/predict/collectives.hpp"
 #include "lightseq/predict/compute_model.hpp"
@@ -36,16 +36,24 @@ inline AttentionCost attention_cost(Simulation const& forward, Simulation const&
   return {attention_pass(forward), attention_pass(backward)};
 }
 
+/// Throws Error, with the number, unless it is 1 to 2^40: then no sum or product of two overflows on the way.
+inline void check_size(char const* what, std::int64_t size) {
+  constexpr std::int64_t most = std::int64_t{1} << 40;
+  if (size < 1 || size > most) fail(what, ": ", size, ", must be 1 to ", most);
+}
+
 /// Heads of one rank where ranks share them. Each has as many: query heads are padded up, a multiple of the
 /// rank's key/value heads, which are padded up or, where there are fewer than ranks, repeated. So a rank may
 /// have more work than its share.
 struct HeadShare {
   std::int64_t heads = 1, kv_heads = 1;
 
-  /// Throws Error, with the numbers, on fewer than one head or rank, and on heads that do not divide.
+  /// Throws Error, with the numbers, on no head or rank, too many, and heads that do not divide.
   static HeadShare of(std::int64_t heads, std::int64_t kv_heads, int ranks) {
     if (ranks < 1) fail("heads are shared by ", ranks, " ranks, it must be at least 1");
-    if (heads < 1 || kv_heads < 1 || heads % kv_heads != 0)
+    check_size("heads", heads);
+    check_size("kv_heads", kv_heads);
+    if (heads % kv_heads != 0)
       fail("there are ", heads, " heads, which must be a multiple of kv_heads, ", kv_heads);
     std::int64_t const kv = tiles_of(kv_heads, ranks);
     return {tiles_of(tiles_of(heads, ranks), kv) * kv, kv};
@@ -58,16 +66,24 @@ struct WholeAttention {
   std::int64_t seqlen = 0;
   double pairs = 0;  ///< visible, of one head
 
-  /// Throws Error, with the numbers, on sizes below 1 and on more pairs than there are.
+  /// Throws Error, with the numbers, on sizes below 1 or too large, and on more pairs than there are.
   void check(int ranks) const {
-    if (seqlen < 1 || seqlen % std::max(1, ranks) != 0)
-      fail("a sequence of ", seqlen, " tokens is not a multiple of ", ranks, " ranks");
+    check_size("batch", extents.batch);
+    check_size("head dim", extents.head_dim);
+    check_size("bytes of an element", extents.element_bytes);
+    check_size("tokens of a sequence", seqlen);
+    HeadShare::of(extents.heads, extents.kv_heads, ranks);
+    if (checked_product(extents.batch, seqlen, extents.heads, extents.head_dim, most_bytes_an_element) < 0)
+      fail("batch ", extents.batch, " x ", seqlen, " tokens x ", extents.heads, " heads x head dim ",
+           extents.head_dim, " overflows 63 bits");
+    if (seqlen % ranks != 0) fail("a sequence of ", seqlen, " tokens is not a multiple of ", ranks, " ranks");
     double const all = static_cast<double>(seqlen) * static_cast<double>(seqlen);
     if (!(pairs >= 0 && pairs <= all)) fail(pairs, " pairs are visible of ", all);
   }
   /// Bytes of one rank's tokens, of as many heads.
   double bytes(std::int64_t heads, int ranks, double element) const {
-    return static_cast<double>(extents.batch * (seqlen / ranks) * heads * extents.head_dim) * element;
+    double const rows = static_cast<double>(extents.batch * (seqlen / ranks));
+    return rows * static_cast<double>(heads) * static_cast<double>(extents.head_dim) * element;
   }
   /// Seconds of a kernel of so many query and key rows.
   double kernel(Extents const& own, double own_pairs, std::int64_t q_rows, Pass pass,

@@ -21,7 +21,7 @@ struct LayerShape {
   bool gated = true;  ///< the feed-forward has three matrices, else two
   std::int64_t element_bytes = 2;
 
-  /// Throws Error, with the number, on sizes below 1.
+  /// Throws Error, with the number, on sizes below 1 or above 2^40.
   void check() const {
     for (auto const& [what, size] : {std::pair{"width", width},
                                      {"feed_forward", feed_forward},
@@ -29,7 +29,7 @@ struct LayerShape {
                                      {"kv_heads", kv_heads},
                                      {"head dim", head_dim},
                                      {"bytes of an element", element_bytes}})
-      if (size < 1) fail(what, ": ", size, ", must be at least 1");
+      check_size(what, size);
   }
 };
 
@@ -139,7 +139,8 @@ class LayerForms {
   LayerForms(LayerShape const& shape, std::int64_t tokens, LayerRates const& rates, Group const& tensor)
       : shape_(shape), rates_(rates), tensor_(tensor), width_(shape, tensor.ranks()) {
     rates.check();
-    if (tokens < 1 || tokens % tensor.ranks() != 0)
+    check_size("tokens of a layer", tokens);
+    if (tokens % tensor.ranks() != 0)
       fail("a layer has ", tokens, " tokens, which must be a multiple of ", tensor.ranks(), " ranks");
     tokens_ = static_cast<double>(tokens);
     own_ = tokens_ / tensor.ranks();

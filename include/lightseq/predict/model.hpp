@@ -20,11 +20,11 @@ struct ModelShape {
   std::int64_t layers = 1, vocabulary = 1;
   bool tied = false;  ///< the embedding is the head's matrix
 
-  /// Throws Error, with the number, on sizes below 1.
+  /// Throws Error, with the number, on sizes below 1 or above 2^40.
   void check() const {
     layer.check();
     for (auto const& [what, size] : {std::pair{"layers", layers}, {"vocabulary", vocabulary}})
-      if (size < 1) fail(what, ": ", size, ", must be at least 1");
+      check_size(what, size);
   }
   /// Elements of all weights on one of `degree` ranks that share them, norms included.
   double weights(int degree) const {
@@ -75,7 +75,8 @@ struct TrainingPlan {
       if (count < 1 || count > 1 << 20) fail(what, ": ", count, ", must be 1 to ", 1 << 20);
     if (checked_product(sequence_ranks, tensor_ranks, replicas) > 1 << 20)
       fail(sequence_ranks, " x ", tensor_ranks, " x ", replicas, " GPUs are more than ", 1 << 20);
-    if (seqlen < 1 || seqlen % sequence_ranks != 0)
+    check_size("tokens of a sequence", seqlen);
+    if (seqlen % sequence_ranks != 0)
       fail("a sequence of ", seqlen, " tokens is not a multiple of ", sequence_ranks, " ranks");
     double const all = static_cast<double>(seqlen) * static_cast<double>(seqlen);
     if (!(pairs >= 0 && pairs <= all)) fail(pairs, " pairs are visible of ", all);
