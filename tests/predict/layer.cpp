@@ -27,11 +27,11 @@ TEST_CASE("collectives of one rank are free, and more bandwidth or less latency 
     link.latency /= r.number(1, 10);
     double const bytes = r.number(1, 1e9);
     for (auto* collective : {all_gather, reduce_scatter, all_reduce, all_to_all}) {
-      CHECK(collective(bytes, Group(slow, 1)).seconds == 0);
-      CHECK(collective(bytes, Group(slow, 1)).bytes_sent == 0);
-      Collective const before = collective(bytes, Group(slow, ranks));
-      CHECK(collective(bytes, Group(fast, ranks)).seconds <= before.seconds * (1 + 1e-12));
-      CHECK(collective(2 * bytes, Group(slow, ranks)).bytes_sent == about(2 * before.bytes_sent));
+      CHECK(collective(bytes, RankGroup(slow, 1)).seconds == 0);
+      CHECK(collective(bytes, RankGroup(slow, 1)).bytes_sent == 0);
+      Collective const before = collective(bytes, RankGroup(slow, ranks));
+      CHECK(collective(bytes, RankGroup(fast, ranks)).seconds <= before.seconds * (1 + 1e-12));
+      CHECK(collective(2 * bytes, RankGroup(slow, ranks)).bytes_sent == about(2 * before.bytes_sent));
     }
   }
 }
@@ -41,18 +41,18 @@ TEST_CASE("collectives in one node and between nodes: bytes over the rate of the
   for (int const n : {2, 3, 8}) {
     Topology const flat{.inside = nvlink};
     double const sent = 800.0 * (n - 1) / n;
-    CHECK(all_gather(800, Group(flat, n)).seconds == about((n - 1) * 1 + sent / 400));
-    CHECK(all_reduce(800, Group(flat, n)).seconds == about(2 * ((n - 1) * 1 + sent / 400)));
-    CHECK(all_to_all(800, Group(flat, n)).seconds == about(1 + sent / 400));
-    CHECK(all_gather(800, Group(flat, n)).bytes_sent == about(sent));
+    CHECK(all_gather(800, RankGroup(flat, n)).seconds == about((n - 1) * 1 + sent / 400));
+    CHECK(all_reduce(800, RankGroup(flat, n)).seconds == about(2 * ((n - 1) * 1 + sent / 400)));
+    CHECK(all_to_all(800, RankGroup(flat, n)).seconds == about(1 + sent / 400));
+    CHECK(all_gather(800, RankGroup(flat, n)).bytes_sent == about(sent));
   }
   Topology nodes{.ranks_per_node = 4, .inside = nvlink, .between = port};
-  CHECK(all_gather(800, Group(nodes, 8)).seconds == about(7 * 3 + 700.0 / 40));  // four ports a node
-  CHECK(all_to_all(800, Group(nodes, 8)).seconds == about(3 + 400.0 / 10));      // half leaves the node
+  CHECK(all_gather(800, RankGroup(nodes, 8)).seconds == about(7 * 3 + 700.0 / 40));  // four ports a node
+  CHECK(all_to_all(800, RankGroup(nodes, 8)).seconds == about(3 + 400.0 / 10));      // half leaves the node
   nodes.sharing = Sharing::node;
-  CHECK(all_gather(800, Group(nodes, 8)).seconds == about(7 * 3 + 700.0 / 10));
-  CHECK(all_to_all(800, Group(nodes, 8)).seconds == about(3 + 4 * 400.0 / 10));
-  CHECK(all_gather(800, Group(nodes, 4)).seconds == about(3 * 1 + 600.0 / 400));  // in one node
+  CHECK(all_gather(800, RankGroup(nodes, 8)).seconds == about(7 * 3 + 700.0 / 10));
+  CHECK(all_to_all(800, RankGroup(nodes, 8)).seconds == about(3 + 4 * 400.0 / 10));
+  CHECK(all_gather(800, RankGroup(nodes, 4)).seconds == about(3 * 1 + 600.0 / 400));  // in one node
 }
 
 TEST_CASE("attention of other systems sends what closed forms say, and all ranks' pairs are all pairs") {
@@ -66,7 +66,7 @@ TEST_CASE("attention of other systems sends what closed forms say, and all ranks
     double const n = static_cast<double>(seqlen), pairs = n * (n + 1) / 2;
     WholeAttention const whole{extents, seqlen, pairs};
     ComputeModel const compute{.forward_flops = 1e9, .backward_flops = 2e9};
-    Group const group(r.topology(ranks), ranks);
+    RankGroup const group(r.topology(ranks), ranks);
     double const dq = static_cast<double>(heads * dim), dkv = static_cast<double>(kv * dim);
     double const others = static_cast<double>(ranks - 1) / ranks;
 
@@ -110,7 +110,7 @@ TEST_CASE("a layer's cost: parts, what is repeated, and what checkpoints differ 
     LayerShape const shape = r.layer();
     LayerRates const rates = r.rates();
     AttentionCost const attention = r.attention();
-    Group const group(r.topology(degree), degree);
+    RankGroup const group(r.topology(degree), degree);
     int64_t const tokens = degree * r.whole(1, 1000);
     auto const cost = [&](Saved saved) {
       return layer_cost(shape, {tokens, saved}, rates, attention, group);
@@ -148,7 +148,7 @@ TEST_CASE("tensor parallel sends 14 N d elements with whole layers repeated, and
     LayerShape const shape = r.layer();
     int const degree = static_cast<int>(r.whole(1, 12));
     int64_t const tokens = degree * r.whole(1, 100);
-    Group const group(r.topology(degree), degree);
+    RankGroup const group(r.topology(degree), degree);
     auto const sent = [&](Saved s) { return layer_cost(shape, {tokens, s}, {}, {}, group).bytes_sent; };
     double const nd = 2.0 * static_cast<double>(tokens * shape.width) * (degree - 1) / degree;
     CHECK(sent(Saved::all) == about(10 * nd));
@@ -174,7 +174,7 @@ TEST_CASE(
     bool const gated = r.coin();
     LayerShape const shape{d, f, q, kv, dim, gated};
     auto const seconds = [&](double casts) {
-      return layer_cost(shape, {tokens}, {.memory_bytes = 1, .cast_bytes = casts}, {}, Group({}, degree));
+      return layer_cost(shape, {tokens}, {.memory_bytes = 1, .cast_bytes = casts}, {}, RankGroup({}, degree));
     };
     LayerCost const plain = seconds(0), cast = seconds(5);
     int64_t const rotary = 2 * (q + kv) * dim, matrices = gated ? 3 : 2;
@@ -198,7 +198,7 @@ TEST_CASE("weights and products of a layer: Llama 3.1 8B by hand, gated and plai
   CHECK(one.forward.gemm == about(2 * 1024 * weights / 1e12));
   shape.gated = false;
   CHECK(layer_cost(shape, {1024}, {}, {}).weights == weights - 4096.0 * 14336);
-  Group const eight({}, 8);
+  RankGroup const eight({}, 8);
   CHECK(layer_cost(shape, {1024}, {}, {}, eight).weights * 8 == weights - 4096.0 * 14336);
 }
 
@@ -259,14 +259,15 @@ TEST_CASE("rings and the published balanced schedule send what their closed form
 
 TEST_CASE("bad input is refused with the numbers") {
   double const nan = std::numeric_limits<double>::quiet_NaN();
-  CHECK_THROWS_WITH_AS(Group({}, 0), "lightseq: a collective has 0 ranks, it must have at least 1", Error);
-  CHECK_THROWS_AS(Group({.ranks_per_node = 8}, 12), Error);
-  CHECK_THROWS_AS(all_gather(-1, Group({}, 2)), Error);
-  CHECK_THROWS_AS(all_to_all(nan, Group({}, 2)), Error);
+  CHECK_THROWS_WITH_AS(RankGroup({}, 0), "lightseq: a collective has 0 ranks, it must have at least 1",
+                       Error);
+  CHECK_THROWS_AS(RankGroup({.ranks_per_node = 8}, 12), Error);
+  CHECK_THROWS_AS(all_gather(-1, RankGroup({}, 2)), Error);
+  CHECK_THROWS_AS(all_to_all(nan, RankGroup({}, 2)), Error);
   CHECK_THROWS_AS(HeadShare::of(7, 2, 1), Error);
   CHECK_THROWS_AS(HeadShare::of(8, 2, 0), Error);
   WholeAttention const uneven{{1, 4, 4, 64, 2}, 10, 10};
-  CHECK_THROWS_WITH_AS(all_to_all_attention(uneven, Group({}, 4), {}),
+  CHECK_THROWS_WITH_AS(all_to_all_attention(uneven, RankGroup({}, 4), {}),
                        "lightseq: a sequence of 10 tokens is not a multiple of 4 ranks", Error);
   WholeAttention const many{{1, 4, 4, 64, 2}, 10, 101};
   CHECK_THROWS_AS(heads_attention(many, 1, {}), Error);
@@ -274,7 +275,7 @@ TEST_CASE("bad input is refused with the numbers") {
   WholeAttention const wide{{1, huge, huge, 64, 2}, 10, 10}, much{{1, 1 << 30, 1, 1 << 20, 2}, 1 << 20, 10};
   for (WholeAttention const& bad : {wide, much, WholeAttention{{0, 4, 4, 64, 2}, 10, 10}}) {
     CHECK_THROWS_AS(heads_attention(bad, 1, {}), Error);
-    CHECK_THROWS_AS(all_gather_attention(bad, Group({}, 1), {}, 4), Error);
+    CHECK_THROWS_AS(all_gather_attention(bad, RankGroup({}, 1), {}, 4), Error);
   }
   CHECK_THROWS_AS(layer_cost({64, huge, 4, 4, 16}, {8}, {}, {}), Error);
   CHECK_THROWS_AS(layer_cost({64, 128, 4, 4, 16}, {huge}, {}, {}), Error);
@@ -282,7 +283,7 @@ TEST_CASE("bad input is refused with the numbers") {
   CHECK_THROWS_WITH_AS(layer_cost({0, 128, 4, 4, 16}, {8}, {}, {}),
                        "lightseq: width: 0, must be 1 to 1099511627776", Error);
   CHECK_THROWS_AS(layer_cost(shape, {0}, {}, {}), Error);
-  CHECK_THROWS_AS(layer_cost(shape, {9}, {}, {}, Group({}, 2)), Error);
+  CHECK_THROWS_AS(layer_cost(shape, {9}, {}, {}, RankGroup({}, 2)), Error);
   CHECK_THROWS_AS(layer_cost(shape, {8}, {.gemm_flops = 0}, {}), Error);
   CHECK_THROWS_AS(layer_cost(shape, {8}, {.cast_bytes = -1}, {}), Error);
   CHECK_THROWS_AS(layer_cost(shape, {8}, {}, {{nan, 0, 0}, {}}), Error);

@@ -77,8 +77,8 @@ TEST_CASE(
     ComputeModel const compute{.forward_flops = peak * r.number(0.1, 1),
                                .backward_flops = peak * r.number(0.1, 1)};
     Extents const extents{1, shape.layer.heads, shape.layer.kv_heads, shape.layer.head_dim, 2};
-    AttentionCost const attention = all_gather_attention({extents, plan.seqlen, plan.pairs},
-                                                         Group(Topology{}, plan.sequence_ranks), compute, 2);
+    AttentionCost const attention = all_gather_attention(
+        {extents, plan.seqlen, plan.pairs}, RankGroup(Topology{}, plan.sequence_ranks), compute, 2);
     ModelRates rates{{.gemm_flops = peak * r.number(0.1, 1)}, peak};
     rates.peak_flops = peak;
     Iteration const i = iteration(shape, plan, rates, {}, attention);
@@ -128,7 +128,7 @@ TEST_CASE("weights travel among ranks that have the same part of them: beside no
     double const traffic = iteration(shape, plan, {}, topology, {}).weights;
     topology.ranks_per_node = 8 / tensor;  // of those that have the same part
     if (topology.sharing == Sharing::node) topology.between.bytes_per_second /= tensor;
-    double const once = all_gather(2 * shape.weights(tensor), Group(topology, plan.replicas)).seconds;
+    double const once = all_gather(2 * shape.weights(tensor), RankGroup(topology, plan.replicas)).seconds;
     CHECK(traffic == about((plan.sharded_weights ? 3 * plan.micro_batches : 2) * once));
   }
 }

@@ -92,7 +92,7 @@ AttentionCost ring_flash_attention(PublicCase const& c) {
 /// float; gradients are summed in float.
 AttentionCost gathered(PublicCase const& c) {
   WholeAttention const whole{extents_of(c), c.seqlen, pairs_of(c)};
-  Group const group(topology_of(c), c.ranks);
+  RankGroup const group(topology_of(c), c.ranks);
   ComputeModel const compute = compute_of(c);
   AttentionCost cost = all_gather_attention(whole, group, compute, 4);
   int const more = c.ranks - 1;
@@ -117,7 +117,7 @@ AttentionCost attention_of(PublicCase const& c) {
       if (c.causal) return simulated<ZigzagRing>(c, Causal{}, Route::owner, {.result_bytes = 2});
       return simulated<Ring>(c, Full{}, Route::owner, {.result_bytes = 2});
     case Split::all_to_all:
-      return all_to_all_attention(whole, Group(topology_of(c), c.ranks), compute_of(c));
+      return all_to_all_attention(whole, RankGroup(topology_of(c), c.ranks), compute_of(c));
     case Split::all_gather:
       return gathered(c);
     case Split::tensor:

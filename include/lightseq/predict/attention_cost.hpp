@@ -113,7 +113,7 @@ inline AttentionCost heads_attention(WholeAttention const& whole, int ranks, Com
 
 /// The same where tokens are split outside of attention (DeepSpeed-Ulysses, arXiv 2309.14509): all-to-alls
 /// of queries, keys and values before it, of outputs after it, and of their gradients. Nothing hides them.
-inline AttentionCost all_to_all_attention(WholeAttention const& whole, Group const& group,
+inline AttentionCost all_to_all_attention(WholeAttention const& whole, RankGroup const& group,
                                           ComputeModel const& compute) {
   int const n = group.ranks();
   whole.check(n);
@@ -133,7 +133,7 @@ inline AttentionCost all_to_all_attention(WholeAttention const& whole, Group con
 /// Each rank gathers all keys and values, for the backward once more, and attends to them with its own
 /// queries, which see as many pairs on every rank. Gradients of keys and values, of `result_bytes` bytes an
 /// element, are reduce-scattered. Nothing hides them.
-inline AttentionCost all_gather_attention(WholeAttention const& whole, Group const& group,
+inline AttentionCost all_gather_attention(WholeAttention const& whole, RankGroup const& group,
                                           ComputeModel const& compute, double result_bytes) {
   int const n = group.ranks();
   whole.check(n);

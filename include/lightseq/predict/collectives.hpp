@@ -27,9 +27,9 @@ struct Collective {
 
 /// `ranks` ranks of consecutive numbers in a topology, from the first of a node on. Throws Error, with the
 /// numbers, on an impossible topology, and where nodes would be filled in part.
-class Group {
+class RankGroup {
  public:
-  Group(Topology const& topology, int ranks) : ranks_(ranks) {
+  RankGroup(Topology const& topology, int ranks) : ranks_(ranks) {
     if (ranks < 1) fail("a collective has ", ranks, " ranks, it must have at least 1");
     Topology fitted = topology;
     if (fitted.ranks_per_node >= ranks) fitted.ranks_per_node = 0;
@@ -70,7 +70,7 @@ inline void check_amount(char const* what, double amount) {
 }
 
 /// All ranks get all parts of something of `bytes` bytes, round a ring: each rank sends all but a part.
-inline Collective all_gather(double bytes, Group const& group) {
+inline Collective all_gather(double bytes, RankGroup const& group) {
   check_amount("bytes that are gathered", bytes);
   int const others = group.ranks() - 1;
   double const sent = bytes * others / group.ranks();
@@ -78,16 +78,16 @@ inline Collective all_gather(double bytes, Group const& group) {
 }
 
 /// Each rank gets its part of the sum of all ranks' `bytes` bytes: an all-gather the other way round.
-inline Collective reduce_scatter(double bytes, Group const& group) { return all_gather(bytes, group); }
+inline Collective reduce_scatter(double bytes, RankGroup const& group) { return all_gather(bytes, group); }
 
 /// All ranks get the sum of all ranks' `bytes` bytes: a reduce-scatter and an all-gather.
-inline Collective all_reduce(double bytes, Group const& group) {
+inline Collective all_reduce(double bytes, RankGroup const& group) {
   return reduce_scatter(bytes, group) + all_gather(bytes, group);
 }
 
 /// Each rank deals its `bytes` bytes out to all ranks in equal parts, and keeps one; all messages are on
 /// their way at once.
-inline Collective all_to_all(double bytes, Group const& group) {
+inline Collective all_to_all(double bytes, RankGroup const& group) {
   check_amount("bytes that are dealt out", bytes);
   if (group.ranks() == 1) return {};
   double const part = bytes / group.ranks();

@@ -136,7 +136,7 @@ struct LayerCost {
 class LayerForms {
  public:
   /// Throws Error, with the numbers, on bad sizes and rates, and where ranks do not divide the tokens.
-  LayerForms(LayerShape const& shape, std::int64_t tokens, LayerRates const& rates, Group const& tensor)
+  LayerForms(LayerShape const& shape, std::int64_t tokens, LayerRates const& rates, RankGroup const& tensor)
       : shape_(shape), rates_(rates), tensor_(tensor), width_(shape, tensor.ranks()) {
     rates.check();
     check_size("tokens of a layer", tokens);
@@ -184,14 +184,14 @@ class LayerForms {
 
   LayerShape shape_;
   LayerRates rates_;
-  Group tensor_;
+  RankGroup tensor_;
   LayerWidths width_;
   double tokens_ = 0, own_ = 0, element_ = 0;
 };
 
 /// What a layer with this attention costs a rank. Throws Error, with the numbers, on bad input.
 inline LayerCost layer_cost(LayerShape const& shape, LayerPlan const& plan, LayerRates const& rates,
-                            AttentionCost const& attention, Group const& tensor = Group({}, 1)) {
+                            AttentionCost const& attention, RankGroup const& tensor = RankGroup({}, 1)) {
   LayerForms const forms(shape, plan.tokens, rates, tensor);
   auto const seconds = [](AttentionPass const& pass) {
     for (double const amount : {pass.seconds, pass.communication, pass.bytes_sent})

@@ -231,7 +231,7 @@ class ModelForms {
   ModelShape shape_;
   TrainingPlan plan_;
   ModelRates rates_;
-  Group tensor_, data_;
+  RankGroup tensor_, data_;
   double element_, tokens_, weights_;
 };
 
