@@ -264,9 +264,9 @@ TEST_CASE("public cases are predicted within 15 %, or listed as misses") {
       hits += hit;
       if (shown) print(c, value, hit);
       if (shown && std::strcmp(wish, "parts") == 0) print_parts(c);
-      INFO(std::string(c.source), ": ", std::string(c.system), ", ", std::string(c.machine.name), ", ",
-           std::string(c.dims.name), ", ", c.seqlen, " tokens, ", std::string(name(c.split)), ", ",
-           std::string(name(c.unit)), ": measured ", c.measured, ", predicted ", value, ", ratio ", ratio);
+      INFO(sentence(c.source, ": ", c.system, ", ", c.machine.name, ", ", c.dims.name, ", ", c.seqlen,
+                    " tokens, ", name(c.split), ", ", name(c.unit), ": measured ", c.measured, ", predicted ",
+                    value, ", ratio ", ratio));
       CHECK(hit == (*label == '+'));
     }
   CHECK(seen == cases.size());
