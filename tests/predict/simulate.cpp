@@ -312,6 +312,43 @@ TEST_CASE("synchronous ranks take the longest work of each step") {
   }
 }
 
+TEST_CASE("synchronous ranks wait for all at the end of a step, and not between its work and its messages") {
+  std::mt19937_64 random(test::run_seed());
+  INFO("LIGHTSEQ_SEED=", test::run_seed());
+  double const rate = 1e-3, latency = 50;
+  Topology const free_ports{.inside = {rate, latency}, .sharing = Sharing::none};
+  for (Pass const pass : {Pass::forward, Pass::backward})
+    for (int world = 1; world <= 12; ++world) {
+      Planner const planner(test::random_table<Zigzag>(world, true, random), Causal{}, world, 4 * world);
+      auto const compute = flop_a_second();
+      PlannedSteps steps(planner, pass);
+      Step at;
+      auto const work_of = [&](int rank, int step) {
+        steps.fill(rank, step, at);
+        ComputeModel::WorkSize size;
+        if (at.work) size.pairs = static_cast<double>(visible_pairs(planner, *at.work));
+        return compute.work_seconds(size, simple, pass, 0);
+      };
+      double sum = 0;
+      for (int step = 0; step < steps.steps(); ++step) {
+        double longest = 0;
+        for (int rank = 0; rank < world; ++rank) {
+          longest = std::max(longest, work_of(rank, step));
+          for (Transfer const& t : std::vector(at.sends)) {
+            int64_t const rows = row_span(t.rows, planner.shard(t.shard).rows()).count;
+            double const seconds = static_cast<double>(simple.message_bytes(t.payload, pass, rows)) / rate;
+            longest =
+                std::max(longest, std::max(work_of(rank, step), work_of(t.peer, step)) + seconds + latency);
+          }
+        }
+        sum += longest;
+      }
+      Simulation const s =
+          simulate(planner, pass, simple, free_ports, compute, {.overlapped = false, .synchronous = true});
+      CHECK(s.makespan == about(sum));
+    }
+}
+
 TEST_CASE("results may have half as many bytes on their way; queries, keys and statistics have as many") {
   for (int const world : {2, 4, 8})
     for (Pass const pass : {Pass::forward, Pass::backward}) {

@@ -31,6 +31,7 @@ struct Turn {
   std::int64_t number = 0;  ///< a message begins when both its ends are in turns of one number
   int step = 0;
   bool ends_step = true;  ///< then the rank waits for the work too, and merges results
+  bool barrier = true;    ///< then, where ranks are synchronous, it waits for all others too
   std::optional<Work> work;
   double work_seconds = 0;  ///< while none of the rank's messages travels
   double slowdown = 1;      ///< how many times as long it takes while one does
@@ -57,8 +58,8 @@ concept TurnList = requires(T list, Turn& out) {
 template <TurnList Turns>
 class EventEngine {
  public:
-  /// `topology` is validated(). Both must outlive the engine. Where ranks are `synchronous` a step, of which
-  /// all have as many, ends for all at once.
+  /// `topology` is validated(). Both must outlive the engine. Where ranks are `synchronous` a turn that is a
+  /// barrier, of which all have as many, ends for all at once.
   EventEngine(Turns& turns, Topology const& topology, TimelineOf timeline, bool synchronous = false)
       : turns_(turns),
         topology_(topology),
@@ -100,6 +101,7 @@ class EventEngine {
     std::int64_t number = -1;
     int step = -1;
     bool ends_step = true;
+    bool barrier = true;
     std::size_t open = 0;   ///< messages of the turn that have not arrived
     double step_begin = 0;  ///< of its step, or of what is left of it after merges
     double begin = 0;       ///< of the turn
@@ -135,6 +137,7 @@ class EventEngine {
     r.number = turn_.number;
     r.step = turn_.step;
     r.ends_step = turn_.ends_step;
+    r.barrier = turn_.barrier;
     r.begin = r.last_end = r.last_begin = time;
     r.work_end = std::max(r.work_end, time);
     r.merge = turn_.merge_seconds;
@@ -246,7 +249,7 @@ class EventEngine {
     cost.merge += r.merge;
     cost.end = end + r.merge;
     if (r.merge > 0) note({Activity::merge, rank, r.step, end, cost.end, {}, {}});
-    synchronous_ ? wait_for_all(rank) : end_step(rank);
+    synchronous_&& r.barrier ? wait_for_all(rank) : end_step(rank);
   }
 
   void end_step(int rank) {
@@ -280,7 +283,7 @@ class EventEngine {
   Topology const& topology_;
   TimelineOf timeline_;
   bool synchronous_;
-  std::vector<int> waiting_;  ///< ranks that have ended the step
+  std::vector<int> waiting_;  ///< ranks that have come to the barrier
   std::vector<Rank> ranks_;
   std::vector<Port> inside_, between_;
   Turn turn_;  ///< of the rank whose turn begins

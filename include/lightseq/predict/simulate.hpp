@@ -95,6 +95,7 @@ class Simulator {
     bool const works = beside || turn % 2 == 0, sends = beside || turn % 2 == 1;
     out.number = turn;
     out.step = step;
+    out.barrier = sends;
     out.messages.clear();
     out.work.reset();
     out.merge_seconds = 0;
