@@ -5,6 +5,7 @@
 
 #include <random>
 #include <string>
+#include <vector>
 
 #include "support/data.hpp"
 
@@ -128,6 +129,24 @@ TEST_CASE("the launch is not what causal works take longer than full ones") {
     CHECK(std::abs(r.ratio() - 1) < 0.03);
 }
 
+TEST_CASE("few lines that are 3 % off make no absurd launch, rate or weight") {
+  std::mt19937_64 random(test::run_seed());
+  std::uniform_real_distribution<double> off(0.97, 1.03);
+  for (std::vector<std::int64_t> const& lengths :
+       {std::vector<std::int64_t>{8192, 8193}, {8192, 16384}, {16384, 20480, 24576}})
+    for (int run = 0; run < 50; ++run) {
+      INFO("LIGHTSEQ_SEED=", test::run_seed(), ", run ", run);
+      std::string text;
+      for (std::int64_t const tokens : lengths)
+        text += line(seconds_of(h100(), Pass::forward, tokens, true, false) * off(random), Pass::forward,
+                     static_cast<double>(tokens), true, false);
+      ComputeModel const found = calibrated(h100(), text, 128);
+      CHECK(found.launch == h100().launch);
+      CHECK(found.forward_hidden == h100().forward_hidden);
+      CHECK(std::abs(found.forward_flops / h100().forward_flops - 1) < 0.035);
+    }
+}
+
 TEST_CASE("one size gives the rate alone, with the launch that there was, and what was not measured stays") {
   for (double const factor : {0.5, 1.0, 3.0}) {
     double const seconds = factor * seconds_of(h100(), Pass::forward, 4096, false, false);
@@ -168,5 +187,10 @@ TEST_CASE("malformed files are refused, with the line") {
   refused(with("\"sustained\"", "\"rate\""), "lightseq: calibration, line 2: there is no \"sustained\"");
   for (char const* const value : {"0", "-1", "4096x", "nan", "inf", "\"many\""})
     CHECK_THROWS_AS(calibrated(h100(), with("4096", value), 128), Error);
+  std::string const large = R"({"mask": "full", "dim": 128, "batch": 1e9, "seqlen": 64, "heads": 1e9, )";
+  refused(
+      good + large + R"("sustained": 1})",
+      "lightseq: calibration, line 2: batch 1000000000 x seqlen 64 x heads 1000000000 x dim 128 overflows "
+      "63 bits");
   refused(with("4096", "0"), "lightseq: calibration, line 2: \"seqlen\" is 0, it must be a positive number");
 }

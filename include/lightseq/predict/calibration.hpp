@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/json_reader.hpp"
+#include "lightseq/core/problem.hpp"
 #include "lightseq/predict/compute_model.hpp"
 
 namespace lightseq {
@@ -80,6 +82,10 @@ inline std::vector<Measurement> read_measurements(std::string_view text, std::in
     m.seqlen = whole("seqlen");
     m.extents = {whole("batch"), whole("heads"),
                  line.count("kv_heads") > 0 ? whole("kv_heads") : whole("heads"), whole("dim")};
+    if (checked_product(m.extents.batch, m.seqlen, m.extents.heads, m.extents.head_dim,
+                        most_bytes_an_element) < 0)
+      fail("calibration, line ", number, ": batch ", m.extents.batch, " x seqlen ", m.seqlen, " x heads ",
+           m.extents.heads, " x dim ", m.extents.head_dim, " overflows 63 bits");
     double const rate = 1e12 * positive("sustained");
     std::string const& mask = value("mask");
     if (m.extents.head_dim != head_dim || (mask != "full" && mask != "causal")) continue;
@@ -147,16 +153,31 @@ inline FittedSeconds fit(std::vector<Measurement> const& measurements, ComputeMo
   return found;
 }
 
+/// What speaks against a fit of so many free factors to `lines` measurements, in which 1e-12 is no error:
+/// Akaike's criterion for few (Hurvich and Tsai, 1989), so that what lines are off by makes no launch and no
+/// weight. Where there are too few lines for it fewer factors are better.
+inline double doubt(FittedSeconds const& fit, std::size_t lines, int factors) {
+  auto const n = static_cast<double>(lines), k = static_cast<double>(factors);
+  double const spare = n - k - 1;
+  return n * std::log(std::max(fit.error, 1e-24) / n) + 2 * k +
+         (spare > 0     ? 2 * k * (k + 1) / spare
+          : factors > 1 ? 1e6 * k
+                        : 0);
+}
+
 /// Gives a model what these measurements of one pass, without carry, tell of it.
 inline void calibrate(std::vector<Measurement> const& measurements, Pass pass, ComputeModel& model) {
   if (measurements.empty()) return;
   FittedSeconds best;
+  double least = std::numeric_limits<double>::infinity();
   bool launch = false, hidden = false;
-  for (bool const free_launch : {true, false})
-    for (bool const free_hidden : {true, false})
-      if (FittedSeconds const found = fit(measurements, model, free_launch, free_hidden);
-          found.error < best.error)
-        best = found, launch = free_launch, hidden = free_hidden;
+  for (bool const free_launch : {false, true})
+    for (bool const free_hidden : {false, true}) {
+      FittedSeconds const found = fit(measurements, model, free_launch, free_hidden);
+      double const against = doubt(found, measurements.size(), 1 + free_launch + free_hidden);
+      if (against >= least) continue;
+      best = found, least = against, launch = free_launch, hidden = free_hidden;
+    }
   bool const forward = pass == Pass::forward;
   if (std::isinf(best.error)) fail("the calibration's ", name(pass), " is faster than a launch");
   (forward ? model.forward_flops : model.backward_flops) = 1 / best.visible;
