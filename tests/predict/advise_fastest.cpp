@@ -17,7 +17,7 @@ using namespace lightseq;
 TEST_CASE("the fastest way is that of advise(), and nothing that is not simulated is faster") {
   std::mt19937_64 random(test::run_seed());
   INFO("LIGHTSEQ_SEED=", test::run_seed());
-  int left_out = 0;
+  int left_out = 0, nearly = 0;
   for (int round = 0; round < 30; ++round) {
     Preset const preset = presets()[random() % presets().size()];
     int const world = 8 << random() % 4;
@@ -51,12 +51,27 @@ TEST_CASE("the fastest way is that of advise(), and nothing that is not simulate
         CHECK(a.backward_seconds <= same->backward_seconds * (1 + 1e-12));
         CHECK(a.seconds() >= some.front().seconds() * (1 - 1e-3));
         CHECK(a.why.find("at least") != std::string::npos);
+        if (a.seconds() < some.front().seconds()) {
+          ++nearly;
+          CHECK(a.why.find(" takes at least 0.999 times as long as ") != std::string::npos);
+        }
       }
       CHECK(a.type == same->type);
       CHECK(a.tensor_bytes == same->tensor_bytes);
     }
   }
   CHECK(left_out > 100);  // of some 400 ways
+  CHECK(nearly > 0);
+}
+
+TEST_CASE("where nothing takes time, or it takes for ever, one way is simulated, and no sentence names NaN") {
+  ComputeModel const still{.forward_flops = 1e-320, .backward_flops = 1e-320};
+  for (ComputeModel const& compute : {ComputeModel{}, still}) {
+    auto const some = advise_fastest({.seqlen = 64}, 128, 2, Causal{}, 4, {}, compute);
+    CHECK_FALSE(some.front().at_least);
+    CHECK(some.back().at_least);
+    for (Advice const& a : some) CHECK(a.why.find("nan") == std::string::npos);
+  }
 }
 
 TEST_CASE("what makes no sense is refused, from whichever thread") {

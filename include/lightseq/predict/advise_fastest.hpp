@@ -73,7 +73,7 @@ std::vector<Advice> advise_fastest(Problem const& asked, int head_dim, std::int6
   std::vector<Advice> ranking, others;
   double best = std::numeric_limits<double>::infinity();
   for (Candidate const& way : ways) {
-    if (way.advice.seconds() >= best * (1 - 1e-3)) {
+    if (!ranking.empty() && way.advice.seconds() >= best * (1 - 1e-3)) {
       others.push_back(way.advice);
       continue;
     }
@@ -84,9 +84,11 @@ std::vector<Advice> advise_fastest(Problem const& asked, int head_dim, std::int6
   rank_advices(ranking, extents);
   for (Advice& other : others) {
     double const ratio = other.seconds() / best;
-    other.why = ratio < 1.0005
-                    ? sentence(other.name(), " takes at least as long as ")
-                    : sentence(other.name(), " takes at least ", rounded(ratio), " times as long as ");
+    // NaN where nothing takes time, or it takes for ever.
+    other.why = ratio >= 1.0005
+                    ? sentence(other.name(), " takes at least ", rounded(ratio), " times as long as ")
+                : ratio < 1 ? sentence(other.name(), " takes at least 0.999 times as long as ")
+                            : sentence(other.name(), " takes at least as long as ");
     other.why += ranking.front().name();
   }
   ranking.insert(ranking.end(), others.begin(), others.end());
