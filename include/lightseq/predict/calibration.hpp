@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "lightseq/core/error.hpp"
@@ -153,29 +154,21 @@ inline FittedSeconds fit(std::vector<Measurement> const& measurements, ComputeMo
   return found;
 }
 
-/// What speaks against a fit of so many free factors to `lines` measurements, in which 1e-12 is no error:
-/// Akaike's criterion for few (Hurvich and Tsai, 1989), so that what lines are off by makes no launch and no
-/// weight. Where there are too few lines for it fewer factors are better.
-inline double doubt(FittedSeconds const& fit, std::size_t lines, int factors) {
-  auto const n = static_cast<double>(lines), k = static_cast<double>(factors);
-  double const spare = n - k - 1;
-  return n * std::log(std::max(fit.error, 1e-24) / n) + 2 * k +
-         (spare > 0     ? 2 * k * (k + 1) / spare
-          : factors > 1 ? 1e6 * k
-                        : 0);
-}
-
-/// Gives a model what these measurements of one pass, without carry, tell of it.
+/// Gives a model what these measurements of one pass, without carry, tell of it. So many factors are free as
+/// there are at least two lines for each, and two more: with fewer, what lines are off by would make launches
+/// and weights.
 inline void calibrate(std::vector<Measurement> const& measurements, Pass pass, ComputeModel& model) {
   if (measurements.empty()) return;
   FittedSeconds best;
-  double least = std::numeric_limits<double>::infinity();
+  std::pair least(std::numeric_limits<std::size_t>::max(), best.error);
   bool launch = false, hidden = false;
-  for (bool const free_launch : {false, true})
-    for (bool const free_hidden : {false, true}) {
+  for (bool const free_launch : {true, false})
+    for (bool const free_hidden : {true, false}) {
+      std::size_t const factors = std::size_t{1} + free_launch + free_hidden;
+      bool const enough = factors == 1 || measurements.size() >= 2 * factors + 2;
       FittedSeconds const found = fit(measurements, model, free_launch, free_hidden);
-      double const against = doubt(found, measurements.size(), 1 + free_launch + free_hidden);
-      if (against >= least) continue;
+      std::pair const against(enough ? 0 : factors, found.error);
+      if (std::isinf(found.error) || against >= least) continue;
       best = found, least = against, launch = free_launch, hidden = free_hidden;
     }
   bool const forward = pass == Pass::forward;
