@@ -68,6 +68,7 @@ refused --schedule --mask Full --schedule Balanced
 refused --html --world 8,16 --html table.html
 refused --degrees --world 8,16 --degrees
 refused --csv --json same --csv same
+refused --csv --json same --csv ./same
 refused --fastest --fastest --documents web
 refused --fastest --fastest --memory-gb 80
 refused --wrld --wrld 8

@@ -80,6 +80,34 @@ TEST_CASE("what tables call a way is what --schedule takes, and means that way")
   CHECK(wanted_ways(given({"--schedule", "Ring,Ring:neighbour"})).size() == 2);
 }
 
+TEST_CASE("what stands in a list again is asked once, and routes of a schedule are told apart") {
+  auto const ways = wanted_ways(given(
+      {"--schedule", "Ring,ZigzagRing:owner,ZigzagRing:neighbour,Ring,ZigzagRing:owner", "--route", "best"}));
+  std::string names;
+  for (Wanted const& way : ways) names += way.asked + ' ';
+  CHECK(names == "Ring ZigzagRing:owner ZigzagRing:neighbour ");
+  auto const cases =
+      make_cases(given({"--world", "8,4,8", "--seqlen", "4096,4096", "--kv-heads", "8,32,32"}));
+  std::set<std::pair<int, std::int64_t>> asked;
+  for (Case const& c : cases) asked.insert({c.world, c.problem.kv_heads});
+  CHECK(cases.size() == 4);
+  CHECK(asked.size() == 4);
+}
+
+TEST_CASE("no two options have one file, whatever they call it, and no pipe is read twice") {
+  std::string const name = "outputs_" + std::to_string(test::run_seed());
+  std::ofstream{name} << "kept";
+  for (char const* const first : {"--json", "--calibration"})
+    for (std::string const& other : {name, "./" + name, ".//./" + name}) {
+      CHECK_THROWS_AS(simulator::Outputs(given({first, name, "--csv", other})), Error);
+      CHECK(file_text(name) == "kept\n");
+    }
+  simulator::Outputs(given({"--json", name, "--csv", name + ".csv"}));
+  std::remove(name.c_str());
+  std::remove((name + ".csv").c_str());
+  CHECK_THROWS_AS(file_text("/dev/null"), Error);
+}
+
 TEST_CASE("the fastest is drawn with its route, once, after those that were asked for") {
   auto const asked = wanted_ways(given({"--schedule", "Ring,Balanced"}));
   for (Route const route : {Route::owner, Route::neighbour})

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -57,7 +58,9 @@ inline std::vector<std::int64_t> document_ends(Options const& options, std::int6
                           [&, next = std::size_t{0}]() mutable { return lengths[next++ % lengths.size()]; });
 }
 
+/// What is in a file. It is read more than once, which a pipe cannot be.
 inline std::string file_text(std::string const& path) {
+  if (!std::filesystem::is_regular_file(path)) fail("cannot read ", path, ": it is not a file");
   std::ifstream file(path);
   std::string text;
   for (std::string line; std::getline(file, line);) text += line + '\n';
@@ -171,12 +174,21 @@ inline Case make_case(Options const& options, std::int64_t world, std::int64_t s
   return c;
 }
 
+/// A list without what stands in it again.
+template <class T>
+std::vector<T> each_once(std::vector<T> const& list) {
+  std::vector<T> once;
+  for (T const& one : list)
+    if (std::find(once.begin(), once.end(), one) == once.end()) once.push_back(one);
+  return once;
+}
+
 /// The cases of all lists, the worlds outermost.
 inline std::vector<Case> make_cases(Options const& options) {
   std::vector<Case> cases;
-  for (std::int64_t const world : options.whole_numbers("--world", 1, most_ranks))
-    for (std::int64_t const seqlen : options.whole_numbers("--seqlen", 1, most_tokens))
-      for (std::int64_t const kv_heads : options.whole_numbers("--kv-heads", 1, most_heads))
+  for (std::int64_t const world : each_once(options.whole_numbers("--world", 1, most_ranks)))
+    for (std::int64_t const seqlen : each_once(options.whole_numbers("--seqlen", 1, most_tokens)))
+      for (std::int64_t const kv_heads : each_once(options.whole_numbers("--kv-heads", 1, most_heads)))
         cases.push_back(make_case(options, world, seqlen, kv_heads));
   return cases;
 }

@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <string>
+#include <system_error>
 
 #include "examples/apps/simulate/cases.hpp"
 
@@ -15,14 +17,18 @@ namespace lightseq::simulator {
 /// stays until write().
 class Outputs {
  public:
-  /// Throws Error, with the option's name, where a file cannot be written or two options name the same.
+  /// Throws Error, with the option's name, where a file cannot be written or two options name the same,
+  /// however each names it.
   explicit Outputs(Options const& options) {
+    std::error_code none;
+    if (!options.text("--calibration").empty()) paths_["--calibration"] = options.text("--calibration");
     for (char const* const option : {"--svg", "--trace", "--html", "--json", "--csv"}) {
       std::string const& path = options.text(option);
       if (path.empty()) continue;
-      for (auto const& [other, taken] : paths_)
-        if (taken == path) fail(option, ": ", path, " is the file of ", other, " too");
       if (!std::ofstream(path, std::ios::app)) fail(option, ": cannot write ", path);
+      for (auto const& [other, taken] : paths_)
+        if (std::filesystem::equivalent(taken, path, none))
+          fail(option, ": ", path, " is the file of ", other, " too");
       paths_[option] = path;
     }
   }

@@ -100,7 +100,7 @@ class Judgement {
   std::vector<Wanted> wanted_;
 };
 
-/// A Markdown table of efficiencies in percent, with the times: a row for each world and schedule, a column
+/// A Markdown table of efficiencies in percent, with the times: a row for each world and way, a column
 /// for each length, in it one number for each number of key/value heads.
 inline void tabulate(Options const& options, std::vector<Case> const& cases, Outputs const& outputs) {
   auto const ways = wanted_ways(options);
@@ -112,14 +112,14 @@ inline void tabulate(Options const& options, std::vector<Case> const& cases, Out
     Progress progress(static_cast<int>(cases.size() * ways.size()));
     for (Case const& c : cases)
       for (Wanted const& way : ways) {
-        progress.next(sentence(c.world, " GPUs, ", length_text(c.problem.seqlen), " tokens, ", way.schedule));
+        progress.next(sentence(c.world, " GPUs, ", length_text(c.problem.seqlen), " tokens, ", way.asked));
         auto const a = with_mask(c, [&](auto const& mask) { return fastest(c, mask, way); });
-        std::string& cell = cells[{c.world, way.schedule}][c.problem.seqlen];
+        std::string& cell = cells[{c.world, way.asked}][c.problem.seqlen];
         double const share = a ? a->efficiency(c.world, c.compute.peak_flops) : 0;
         cell += (cell.empty() ? "" : " / ") + (a ? percent(share) + " " + seconds_text(a->seconds()) : "-");
         lengths.insert(c.problem.seqlen);
         if (!a) continue;
-        served.insert({c.world, way.schedule});
+        served.insert({c.world, way.asked});
         records.add("way", c, *a);
       }
   }

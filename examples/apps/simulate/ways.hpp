@@ -17,6 +17,7 @@ namespace lightseq::simulator {
 struct Wanted {
   std::string schedule;
   std::vector<Route> routes;
+  std::string asked = {};  ///< as it was asked for, "ZigzagRing:neighbour"
 };
 
 /// The library's schedules, and those of other systems.
@@ -49,13 +50,13 @@ inline Wanted wanted(Options const& options, std::string const& name) {
   else if (!route.empty())
     fail("--schedule: ", schedule, " has no route ", route.substr(1));
   if (schedule == PackedRing::name) routes = {Route::owner};
-  return {schedule, routes};
+  return {schedule, routes, name};
 }
 
 inline std::vector<Wanted> wanted_ways(Options const& options) {
   std::vector<Wanted> ways;
   for (std::string const& name :
-       options.text("--schedule") == "all" ? all_schedules() : options.list("--schedule"))
+       each_once(options.text("--schedule") == "all" ? all_schedules() : options.list("--schedule")))
     ways.push_back(wanted(options, name));
   return ways;
 }
