@@ -189,6 +189,8 @@ TEST_CASE("it says first whether fewer GPUs are faster") {
           CHECK(ranking.first.starts_with("For one sequence alone no fewer GPUs are faster than all 8"));
         }
         CHECK(has(ranking.first, "; where its heads are shared too, ") == (least > 1.01 * of_any));
+        if (auto const too = ranking.first.find("; where its heads"); too != std::string::npos)
+          CHECK_FALSE(has(ranking.first.substr(too, ranking.first.find(". ", too) - too), " with "));
         heads += least > 1.01 * of_any ? 1 : 0;
         CHECK(has(ranking.first, ranking.rows.front().name() + ": " + count_text(most_tokens)));
       }

@@ -178,10 +178,11 @@ class DegreeSearch {
                     seconds_text(all->sequence_seconds));
   }
 
-  /// What is faster for one sequence where heads are shared too; nothing where nothing is.
+  /// What is faster for one sequence where heads are shared too; nothing where nothing is. No schedule is
+  /// named: the row's is the whole batch's.
   std::string heads_too(DegreeAdvice const& any, DegreeAdvice const& best) const {
     if (best.sequence_seconds <= (1 + question_.margin) * any.sequence_seconds) return "";
-    return sentence("; where its heads are shared too, ", any.name(), " take ",
+    return sentence("; where its heads are shared too, ", any.gpus(), " take ",
                     seconds_text(any.sequence_seconds));
   }
 

@@ -127,14 +127,22 @@ struct DegreeAdvice {
     return nodes == 1 ? "in a node" : sentence(split.ranks_per_node, " in each of ", nodes, " nodes");
   }
 
-  /// "8 x 4 GPUs in a node with ZigzagRing", "8 tensor x 16 GPUs, 8 in each of 2 nodes, with Balanced"
-  std::string name() const {
+  /// "8 x 4 GPUs in a node", "8 tensor x 16 GPUs, 8 in each of 2 nodes"
+  std::string gpus() const {
     std::string const groups =
         split.groups == 1 ? "" : sentence(split.groups, split.rest == Rest::tensor ? " tensor x " : " x ");
-    bool const spread = split.degree > split.ranks_per_node;
-    std::string const where = split.degree == 1 ? " GPU" : (spread ? " GPUs, " : " GPUs ") + place();
-    return sentence(groups, split.degree, where, spread ? ", with " : " with ", advice.name());
+    return sentence(groups, split.degree,
+                    split.degree == 1 ? " GPU"
+                    : spread()        ? " GPUs, "
+                                      : " GPUs ",
+                    split.degree == 1 ? "" : place());
   }
+
+  /// "8 x 4 GPUs in a node with ZigzagRing", "8 tensor x 16 GPUs, 8 in each of 2 nodes, with Balanced"
+  std::string name() const { return sentence(gpus(), spread() ? ", with " : " with ", advice.name()); }
+
+ private:
+  bool spread() const { return split.degree > split.ranks_per_node; }
 };
 
 }  // namespace lightseq
