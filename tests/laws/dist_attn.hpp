@@ -50,6 +50,26 @@ void within_bounds(testing::Errors const& e) {
   CHECK(e.dv < (rounds ? 1e-2 : 1e-5));
 }
 
+/// All results of two sequences have the same bits.
+template <class T>
+void check_same_bits(testing::Sequence<T> const& a, testing::Sequence<T> const& b) {
+  CHECK(same_bits(a.o, b.o));
+  CHECK(same_bits(a.lse, b.lse));
+  CHECK(same_bits(a.dq, b.dq));
+  CHECK(same_bits(a.dk, b.dk));
+  CHECK(same_bits(a.dv, b.dv));
+}
+
+/// Twice `run(sequence)` gives no text of a fault and what dense attention gives, with the same bits.
+template <class T, class Run>
+void check_runs(testing::Sequence<T> const& fresh, testing::Dense const& want, Run run) {
+  auto sequence = fresh, again = fresh;
+  REQUIRE(run(sequence) == "");
+  within_bounds<T>(testing::errors_from(want, sequence));
+  REQUIRE(run(again) == "");
+  check_same_bits(again, sequence);
+}
+
 /// O, LSE, dQ, dK and dV equal dense attention in double, in every world, and a second run gives the same
 /// bits.
 template <class S, class Traits = DefaultTraits, Mask M>
@@ -64,16 +84,9 @@ void equals_dense(M const& any_length) {
     for (int const ranks : worlds()) {
       INFO("seqlen ", problem.seqlen, ", ranks ", ranks);
       LocalWorld world(ranks);
-      auto sequence = fresh, again = fresh;
-      REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, sequence) == "");
-      within_bounds<T>(testing::errors_from(want, sequence));
-
-      REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, again) == "");
-      CHECK(same_bits(again.o, sequence.o));
-      CHECK(same_bits(again.lse, sequence.lse));
-      CHECK(same_bits(again.dq, sequence.dq));
-      CHECK(same_bits(again.dk, sequence.dk));
-      CHECK(same_bits(again.dv, sequence.dv));
+      check_runs(fresh, want, [&](testing::Sequence<T>& sequence) {
+        return testing::run_world<Attn>(world, problem, mask, S{}, sequence);
+      });
     }
   }
 }

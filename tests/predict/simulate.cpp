@@ -466,21 +466,7 @@ TEST_CASE(
     for (Sharing const sharing : {Sharing::rank, Sharing::node}) {
       Topology const cluster = costs.topology(planner.world(), sharing);
       Simulation const s = simulate(planner, pass, simple, cluster, costs.compute(), true);
-      double serial = 0;
-      for (RankCost const& rank : s.ranks) {
-        CHECK(s.makespan >= (rank.work + rank.merge) * (1 - 1e-12));
-        serial += rank.work + rank.merge;
-      }
-      for (auto const* list : {&s.inside, &s.between})
-        for (Traffic const& port : *list) {
-          Link const& link = list == &s.inside ? cluster.inside : cluster.between;
-          double const busiest = static_cast<double>(std::max(port.out, port.in)) / link.bytes_per_second;
-          CHECK(s.makespan >= busiest * (1 - 1e-12));
-          serial += static_cast<double>(port.out) / link.bytes_per_second;
-        }
-      double const latency = std::max(cluster.inside.latency, cluster.between.latency);
-      for (Span const& span : s.timeline) serial += span.activity == Activity::send ? latency : 0;
-      CHECK(s.makespan <= serial * (1 + 1e-12));
+      test::check_serial_bounds(s, cluster);
     }
   });
 }

@@ -19,6 +19,7 @@
 #include "lightseq/trace/chrome_trace.hpp"
 #include "lightseq/trace/gantt.hpp"
 #include "support/data.hpp"
+#include "support/predict.hpp"
 #include "support/random_pieces.hpp"
 
 using namespace lightseq;
@@ -236,22 +237,7 @@ TEST_CASE("nothing is lost: every rank's time, spans and steps add up, and again
 TEST_CASE("no cluster is faster than its busiest rank and port, none slower than one after the other") {
   for_some_packs([](Case const& c) {
     Simulation const s = c.run();
-    double serial = 0;
-    for (RankCost const& rank : s.ranks) {
-      CHECK(s.makespan >= (rank.work + rank.merge) * (1 - 1e-12));
-      serial += rank.work + rank.merge;
-    }
-    for (auto const* list : {&s.inside, &s.between})
-      for (Traffic const& port : *list) {
-        Link const& link = list == &s.inside ? c.topology.inside : c.topology.between;
-        if (c.topology.sharing != Sharing::none)
-          CHECK(s.makespan >=
-                static_cast<double>(std::max(port.out, port.in)) / link.bytes_per_second * (1 - 1e-12));
-        serial += static_cast<double>(port.out) / link.bytes_per_second;
-      }
-    double const latency = std::max(c.topology.inside.latency, c.topology.between.latency);
-    for (Span const& span : s.timeline) serial += span.activity == Activity::send ? latency : 0;
-    CHECK(s.makespan <= serial * (1 + 1e-12));
+    test::check_serial_bounds(s, c.topology);
   });
 }
 

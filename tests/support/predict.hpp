@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <doctest/doctest.h>
+
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
 #include <vector>
 
 #include "lightseq/predict/compute_model.hpp"
+#include "lightseq/predict/simulation.hpp"
 #include "lightseq/predict/topology.hpp"
 #include "support/data.hpp"
 
@@ -46,5 +50,25 @@ struct RandomCost {
 };
 
 inline constexpr Sharing every_sharing[] = {Sharing::none, Sharing::rank, Sharing::node};
+
+/// No simulation, with its timeline, is faster than its busiest rank and its busiest port, or slower than all
+/// works, merges and messages one after another.
+inline void check_serial_bounds(Simulation const& s, Topology const& cluster) {
+  double serial = 0;
+  for (RankCost const& rank : s.ranks) {
+    CHECK(s.makespan >= (rank.work + rank.merge) * (1 - 1e-12));
+    serial += rank.work + rank.merge;
+  }
+  for (auto const* list : {&s.inside, &s.between})
+    for (Traffic const& port : *list) {
+      Link const& link = list == &s.inside ? cluster.inside : cluster.between;
+      double const busiest = static_cast<double>(std::max(port.out, port.in)) / link.bytes_per_second;
+      if (cluster.sharing != Sharing::none) CHECK(s.makespan >= busiest * (1 - 1e-12));
+      serial += static_cast<double>(port.out) / link.bytes_per_second;
+    }
+  double const latency = std::max(cluster.inside.latency, cluster.between.latency);
+  for (Span const& span : s.timeline) serial += span.activity == Activity::send ? latency : 0;
+  CHECK(s.makespan <= serial * (1 + 1e-12));
+}
 
 }  // namespace lightseq::test

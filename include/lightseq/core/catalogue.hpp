@@ -18,6 +18,12 @@ concept Named = requires {
   typename std::bool_constant<!std::string_view(T::name).empty()>;
 };
 
+/// The type that a function's template parameter T is, in its __PRETTY_FUNCTION__.
+constexpr std::string_view type_in(std::string_view function) {
+  function.remove_prefix(function.find("T = ") + 4);
+  return function.substr(0, function.find_first_of(";]"));
+}
+
 /// The name of a mask, partition or schedule: its own or, where it gives none, the compiler's for the type,
 /// "mine::MyRing".
 template <class T>
@@ -25,9 +31,7 @@ constexpr std::string_view name_of() {
   if constexpr (Named<T>) {
     return T::name;
   } else {
-    std::string_view text = __PRETTY_FUNCTION__;
-    text.remove_prefix(text.find("T = ") + 4);
-    return text.substr(0, text.find_first_of(";]"));
+    return type_in(__PRETTY_FUNCTION__);
   }
 }
 
@@ -38,9 +42,7 @@ namespace lightseq_outside {
 
 template <class T>
 constexpr std::string_view type_text() {
-  std::string_view text = __PRETTY_FUNCTION__;
-  text.remove_prefix(text.find("T = ") + 4);
-  return text.substr(0, text.find_first_of(";]"));
+  return lightseq::type_in(__PRETTY_FUNCTION__);
 }
 
 }  // namespace lightseq_outside

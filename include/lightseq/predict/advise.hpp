@@ -110,6 +110,16 @@ inline void rank_advices(std::vector<Advice>& ranking, Extents const& extents) {
   }
 }
 
+/// Calls visit(planner) for each schedule of a list that serves the mask, by each route.
+template <class List, Mask M, class Visit>
+void for_each_planner(M const& mask, int world, std::int64_t seqlen, Topology const& cluster, Visit visit) {
+  for_each_schedule<List>(world, cluster.ranks_per_node, [&](auto const& schedule) {
+    if (!serves_mask(Planner(schedule, mask, world, seqlen))) return;
+    for (Route const route : {Route::owner, Route::neighbour})
+      visit(Planner(schedule, mask, world, seqlen, route));
+  });
+}
+
 /// Every schedule of a list, here the library's, that serves the mask, by each route, the fastest first, with
 /// a sentence of why. Throws Error on a problem, topology or model that makes no sense. It simulates all
 /// ranks: that takes time proportional to world^2, well below a second for hundreds of ranks, a minute or two
@@ -125,13 +135,9 @@ std::vector<Advice> advise(Problem const& asked, int head_dim, std::int64_t elem
   Topology const cluster = validated(topology, world);
   Extents const extents{problem.batch, problem.heads, problem.kv_heads, head_dim, element_bytes};
   std::vector<Advice> ranking;
-  for_each_schedule<List>(world, cluster.ranks_per_node, [&](auto const& schedule) {
-    if (!serves_mask(Planner(schedule, mask, world, problem.seqlen))) return;
-    for (Route const route : {Route::owner, Route::neighbour}) {
-      Planner const planner(schedule, mask, world, problem.seqlen, route);
-      ranking.push_back(advice_on(planner, extents, cluster, compute, with_backward, execution));
-      if (simulated) simulated(ranking.back());
-    }
+  for_each_planner<List>(mask, world, problem.seqlen, cluster, [&](auto const& planner) {
+    ranking.push_back(advice_on(planner, extents, cluster, compute, with_backward, execution));
+    if (simulated) simulated(ranking.back());
   });
   rank_advices(ranking, extents);
   return ranking;

@@ -61,11 +61,8 @@ std::vector<Advice> advise_fastest(Problem const& asked, int head_dim, std::int6
   Topology const cluster = validated(topology, world);
   Extents const extents{problem.batch, problem.heads, problem.kv_heads, head_dim, element_bytes};
   std::vector<Candidate> ways;
-  for_each_schedule<List>(world, cluster.ranks_per_node, [&](auto const& schedule) {
-    if (!serves_mask(Planner(schedule, mask, world, problem.seqlen))) return;
-    for (Route const route : {Route::owner, Route::neighbour})
-      ways.push_back(candidate(Planner(schedule, mask, world, problem.seqlen, route), extents, cluster,
-                               compute, with_backward, execution));
+  for_each_planner<List>(mask, world, problem.seqlen, cluster, [&](auto const& planner) {
+    ways.push_back(candidate(planner, extents, cluster, compute, with_backward, execution));
   });
   std::stable_sort(ways.begin(), ways.end(), [](Candidate const& a, Candidate const& b) {
     return a.advice.seconds() < b.advice.seconds();

@@ -24,7 +24,7 @@ enum class Rest {
 struct Split {
   int degree = 1;
   int groups = 1;
-  int ranks_per_node = 1;  ///< of a group; a node holds so many of each of some groups
+  int ranks_per_node = 1;  ///< ranks of one group that share a node
   Rest rest = Rest::data;
 };
 

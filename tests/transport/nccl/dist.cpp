@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "laws/agreement.hpp"
+#include "laws/dist_attn.hpp"
 #include "laws/transport.hpp"
 #include "support/data.hpp"
 #include "support/schedules.hpp"
@@ -75,11 +76,7 @@ void as_with_local(DoubleOptions const& options) {
     for (std::string const& text : said) CHECK(text == "ok");
     for (std::string const& fault : world.faults()) FAIL_CHECK(fault);
     CHECK(world.largest_group() <= Plan::max_group);
-    CHECK(same_bits(got.o, want.o));
-    CHECK(same_bits(got.lse, want.lse));
-    CHECK(same_bits(got.dq, want.dq));
-    CHECK(same_bits(got.dk, want.dk));
-    CHECK(same_bits(got.dv, want.dv));
+    check_same_bits(got, want);
   }
   CHECK(allocated_blocks() == 0);
 }
