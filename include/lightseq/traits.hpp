@@ -13,6 +13,7 @@ struct CommonTraits {
   using Element = float;                        ///< of q, k, v and o; everything is accumulated in float
   static constexpr Route route = Route::owner;  ///< from whom inputs come
   static constexpr bool one_launch = false;     ///< see DistAttn::one_launch()
+  static constexpr bool sinks = false;          ///< each query head has a sink: see Inputs::sink
   static constexpr bool inference = false;      ///< forward only: no backward kernels are compiled
   static constexpr bool deterministic = false;  ///< gradients have the same bits in every run; slower on GPUs
 };

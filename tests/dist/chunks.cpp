@@ -12,6 +12,7 @@
 #include "support/intervals.hpp"
 #include "support/masks.hpp"
 #include "support/packs.hpp"
+#include "support/rules.hpp"
 
 using namespace lightseq;
 using namespace lightseq::test;
@@ -67,7 +68,8 @@ void chunks_equal_dense(M const& any_length) {
   INFO("LIGHTSEQ_SEED=", run_seed());
   for (Problem const& problem : small_problems()) {
     M const mask = within(any_length, problem.seqlen);
-    auto const fresh = testing::random_sequence<T>(problem, small_head_dim, stream_seed(100));
+    auto fresh = testing::random_sequence<T>(problem, small_head_dim, stream_seed(100));
+    if constexpr (Traits::sinks) testing::add_sinks(fresh, stream_seed(104));
     auto const want = testing::dense<small_head_dim>(fresh, mask, problem.scale);
     for (int const ranks : {1, 2, 3, 4, 5, 8})
       for (ChunkRing const& schedule : {ChunkRing{3, 4}, ChunkRing{7, 2}, ChunkRing{}}) {
@@ -102,6 +104,10 @@ TEST_CASE("chunks under users' masks with holes equal dense attention") {
   chunks_equal_dense(EveryOtherBlock{});
   chunks_equal_dense(PrefixLm{30});
   chunks_equal_dense(Mirrored{90, 5});
+}
+
+TEST_CASE("chunks have rules and sinks") {
+  chunks_equal_dense<SinkTraits>(Scored{PrefixLm{30}, Fading{0.2f}});
 }
 
 TEST_CASE("a device that does not read the host's memory finds runs and masks in its workspace") {

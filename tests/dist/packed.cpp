@@ -9,6 +9,7 @@
 #include "support/gpu_like_host.hpp"
 #include "support/masks.hpp"
 #include "support/packs.hpp"
+#include "support/rules.hpp"
 
 using namespace lightseq;
 using namespace lightseq::test;
@@ -64,6 +65,7 @@ void packs_equal_dense(std::mt19937_64& random, Problem const& problem, Inner co
       Problem part = problem;
       part.seqlen = packs[i].back();
       sequences.push_back(testing::random_sequence<T>(part, small_head_dim, random()));
+      if constexpr (Traits::sinks) testing::add_sinks(sequences.back(), random());
     }
     std::vector<std::string> faults(static_cast<std::size_t>(ranks));
     run_ranks(world, [&](Local& comm) {
@@ -101,6 +103,16 @@ TEST_CASE("packs of documents equal dense attention, however they are dealt out"
   packs_equal_dense<DefaultTraits, SlidingWindow>(random, {.seqlen = 120, .heads = 2}, {17, 3});
   packs_equal_dense<DefaultTraits, BoundedWithin>(random, {.seqlen = 80, .heads = 2}, {{{5, 30}, {2, 25}}});
   packs_equal_dense<DefaultTraits, Mirrored>(random, {.seqlen = 80, .heads = 2}, {40, 5});
+}
+
+TEST_CASE("packs have rules and sinks, and rules are asked with positions in documents") {
+  std::mt19937_64 random(stream_seed(2));
+  Problem const problem{.seqlen = 110, .heads = 4, .kv_heads = 2};
+  packs_equal_dense<SinkTraits>(random, problem);
+  packs_equal_dense<SinkTraits>(random, problem, Scored{Causal{}, SoftCap{0.7f}});
+  packs_equal_dense<GpuLike>(random, problem, Scored{Causal{}, Squashed{}});
+  packs_equal_dense<DefaultTraits>(random, problem, Scored{Full{}, Fading{0.3f}});
+  packs_equal_dense<DefaultTraits>(random, problem, Scored{PrefixLm{5}, SoftCap{0.7f}});
 }
 
 TEST_CASE("ranks that plan other documents hear of it") {

@@ -331,6 +331,13 @@ void check_gradients_of_masks(std::uint64_t stream) {
   check_gradients<Kernel, HeadDim, bfloat16, bfloat16, Deterministic>(EqualDocuments{90}, 4, stream + 4000);
 }
 
+/// So it does where rules make the scores.
+template <template <int, class, class, Mask, bool> class Kernel, int HeadDim>
+void check_gradients_of_rules(std::uint64_t stream) {
+  for (float const cap : {50.0f, 2.0f, 0.5f})
+    check_gradients<Kernel, HeadDim, bfloat16, bfloat16, false>(Scored{Causal{}, SoftCap{cap}}, 4, stream++);
+  check_gradients<Kernel, HeadDim, bfloat16, float, false>(Scored{Causal{}, Fading{0.01f}}, 4, stream + 3000);
+}
 /// So it does for float16 and for gradients of keys and values in float.
 template <template <int, class, class, Mask, bool> class Kernel>
 void check_gradient_types(std::uint64_t stream) {
@@ -593,6 +600,18 @@ void check_unseen_rows(M const& mask, int cases, std::uint64_t stream) {
     run.launch();
     run.check();
   }
+}
+
+/// Where rules make the scores, too, and for other types and masks.
+template <template <int, class, class, Mask, bool> class Kernel>
+void check_gradients_of_more_rules(std::uint64_t stream) {
+  check_gradients<Kernel, 128, bfloat16, float, true>(Scored{Full{}, SoftCap{2}}, 6, stream);
+  check_gradients<Kernel, 128, float16, float16, false>(Scored{SlidingWindow{70, 5}, Squashed{}}, 6,
+                                                        stream + 1000);
+  check_poisoned_row<Kernel, 128, bfloat16, bfloat16, false>(Scored{BlindRows{}, SoftCap{1}}, 32,
+                                                             stream + 2000);
+  check_unseen_rows<Kernel, 128, bfloat16, bfloat16, false>(Scored{BlindRows{}, SoftCap{1}}, 4,
+                                                            stream + 3000);
 }
 
 /// Both, under masks that hide some of every tile, few tiles, and rows from all.

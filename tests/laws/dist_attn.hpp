@@ -21,6 +21,9 @@ struct Bf16Traits : DefaultTraits {
 struct NeighbourTraits : DefaultTraits {
   static constexpr Route route = Route::neighbour;
 };
+struct SinkTraits : DefaultTraits {
+  static constexpr bool sinks = true;
+};
 
 /// Problems whose lengths divide by nothing, are shorter than the world, with and without GQA and batches.
 inline std::vector<Problem> small_problems() {
@@ -48,6 +51,7 @@ void within_bounds(testing::Errors const& e) {
   CHECK(e.dq < (rounds ? 1e-2 : 1e-5));
   CHECK(e.dk < (rounds ? 1e-2 : 1e-5));
   CHECK(e.dv < (rounds ? 1e-2 : 1e-5));
+  CHECK(e.d_sink < (rounds ? 1e-2 : 1e-5));
 }
 
 /// All results of two sequences have the same bits.
@@ -79,7 +83,8 @@ void equals_dense(M const& any_length) {
   INFO("LIGHTSEQ_SEED=", run_seed());
   for (Problem const& problem : small_problems()) {
     M const mask = within(any_length, problem.seqlen);
-    auto const fresh = testing::random_sequence<T>(problem, small_head_dim, stream_seed(100));
+    auto fresh = testing::random_sequence<T>(problem, small_head_dim, stream_seed(100));
+    if constexpr (Traits::sinks) testing::add_sinks(fresh, stream_seed(104));
     auto const want = testing::dense<small_head_dim>(fresh, mask, problem.scale);
     for (int const ranks : worlds()) {
       INFO("seqlen ", problem.seqlen, ", ranks ", ranks);

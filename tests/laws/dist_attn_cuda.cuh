@@ -32,6 +32,16 @@ struct PortableCuda : CudaTraits {
   using Device = Cuda<Ampere>;
 };
 
+struct SinkCuda : CudaTraits {
+  static constexpr bool sinks = true;
+};
+struct PortableSinkCuda : PortableCuda {
+  static constexpr bool sinks = true;
+};
+struct OneLaunchSinkCuda : OneLaunchCuda {
+  static constexpr bool sinks = true;
+};
+
 struct DeterministicCuda : CudaTraits {
   static constexpr bool deterministic = true;
 };
@@ -46,7 +56,8 @@ void equals_dense_on_gpu(M const& mask, Problem const& problem) {
   double const o_tolerance = std::is_same_v<T, float16> ? 1e-3 : 5e-3, gradient_tolerance = 2 * o_tolerance;
   INFO("LIGHTSEQ_SEED=", run_seed(), ", head dim ", HeadDim, ", seqlen ", problem.seqlen, ", heads ",
        problem.heads, "/", problem.kv_heads);
-  auto const fresh = testing::random_sequence<T>(problem, HeadDim, stream_seed(300));
+  auto fresh = testing::random_sequence<T>(problem, HeadDim, stream_seed(300));
+  if constexpr (Traits::sinks) testing::add_sinks(fresh, stream_seed(304));
   testing::Dense const want = testing::dense<HeadDim>(fresh, mask, problem.scale, Attn::has_backward);
   // A row's weights are rounded relative to another reference in each world, which is common to the row, so
   // that rows scatter and not elements. In one launch no step of the ring adds to that.
@@ -75,6 +86,9 @@ void equals_dense_on_gpu(M const& mask, Problem const& problem) {
         if (ranks == 1) gradients_of_one[i] = errors[i];
         CHECK(errors[i] < (1.05 + scatter(fresh.lse)) * gradients_of_one[i] + 1e-5);
       }
+      // A sum over all rows of differences whose errors are delta's: larger where few rows make it.
+      CHECK(testing::relative_error(got.d_sink, want.d_sink) <
+            gradient_tolerance + 4 * scatter(fresh.lse) * gradient_tolerance);
     }
 
     REQUIRE(testing::run_world<Attn>(world, problem, mask, S{}, again) == "");

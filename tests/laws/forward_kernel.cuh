@@ -21,6 +21,7 @@
 #include "lightseq/mask/sliding_window.hpp"
 #include "support/data.hpp"
 #include "support/device.cuh"
+#include "support/rules.hpp"
 
 /// What every forward kernel for the GPU must do. `Kernel` is its class template, of a head dim, an element
 /// type, a result and a mask; `stream` picks the random data.
@@ -279,6 +280,24 @@ void check_masks(std::uint64_t stream) {
   check_many<Kernel, HeadDim, bfloat16, Finished<bfloat16>>(SlidingWindow{70, 0}, 6, stream + 2000);
   check_many<Kernel, HeadDim, bfloat16, Finished<bfloat16>>(SlidingWindow{5, 260}, 6, stream + 3000);
   check_many<Kernel, HeadDim, bfloat16, Finished<bfloat16>>(EqualDocuments{90}, 8, stream + 4000);
+}
+
+/// So it does where rules make the scores, of pairs wherever they are or of each pair apart; whether all
+/// scores of a tile are near for a soft cap, some, or none.
+template <template <int, class, class, Mask> class Kernel, int HeadDim>
+void check_rules(std::uint64_t stream) {
+  using Result = Finished<bfloat16>;
+  for (float const cap : {50.0f, 2.0f, 0.3f})
+    check_many<Kernel, HeadDim, bfloat16, Result>(Scored{Causal{}, SoftCap{cap}}, 4, stream++);
+  check_many<Kernel, HeadDim, bfloat16, Result>(Scored{Causal{}, Fading{0.01f}}, 4, stream + 3000);
+}
+template <template <int, class, class, Mask> class Kernel>
+void check_more_rules(std::uint64_t stream) {
+  check_many<Kernel, 128, bfloat16, Partial<float>>(Scored{Full{}, SoftCap{2}}, 6, stream);
+  check_many<Kernel, 128, float16, Finished<float16>>(Scored{SlidingWindow{70, 5}, Squashed{}}, 6,
+                                                      stream + 1000);
+  check_many<Kernel, 128, bfloat16, Finished<bfloat16>>(Scored{EqualDocuments{90}, SoftCap{1}}, 6,
+                                                        stream + 2000);
 }
 
 /// So it does for float16 and for partial results.

@@ -40,8 +40,9 @@ class Checkpointed {
   using Element = typename Attn::Element;
   using Stream = typename Attn::Stream;
 
-  /// `attention` is borrowed; layers of the same problem may share it.
-  explicit Checkpointed(Attn& attention) : attention_(&attention) {
+  /// `attention` is borrowed; layers of the same problem may share it. So is `sink`, the layer's, where the
+  /// attention has sinks: see Inputs::sink.
+  explicit Checkpointed(Attn& attention, float const* sink = nullptr) : attention_(&attention), sink_(sink) {
     Arena saved, repeated;
     Extents const& e = attention.extents();
     std::int64_t const tokens = most_tokens(attention);
@@ -125,7 +126,8 @@ class Checkpointed {
     Activations a = locate(saved, workspace);
     if (a.status.ok() && qkv) project(a.q, a.k, a.v);
     if (a.status.ok() && output)
-      a.status = attention_->forward({a.q, a.k, a.v}, {a.o, a.lse}, attention_workspace(workspace), how...);
+      a.status =
+          attention_->forward({a.q, a.k, a.v, sink_}, {a.o, a.lse}, attention_workspace(workspace), how...);
     return a;
   }
   template <class... How>
@@ -133,8 +135,8 @@ class Checkpointed {
                        std::span<std::byte> workspace, How const&... how) noexcept {
     if (!a.status.ok()) return a.status;
     if (Status const status = check_workspace(workspace); !status.ok()) return status;
-    return attention_->backward({a.q, a.k, a.v, a.o, a.lse, d_o}, gradients, attention_workspace(workspace),
-                                how...);
+    return attention_->backward({a.q, a.k, a.v, a.o, a.lse, d_o, sink_}, gradients,
+                                attention_workspace(workspace), how...);
   }
 
   Status check_workspace(std::span<std::byte> workspace) const {
@@ -159,6 +161,7 @@ class Checkpointed {
   }
 
   Attn* attention_;
+  float const* sink_;
   Buffer q_, k_, v_, o_, lse_;
   std::int64_t saved_bytes_ = 0;
   std::int64_t repeated_bytes_ = 0;

@@ -12,6 +12,7 @@ namespace lightseq {
 enum class Code {
   ok,
   null_pointer,         ///< `subject` is null
+  no_sinks,             ///< `subject` is given, and the traits do not say `sinks`
   bad_stride,           ///< `other` of `subject` is `have`, at least `need` elements are needed
   stride_overflow,      ///< `other` of `subject`, `have`, leads beyond any address
   misaligned,           ///< `other` of `subject` is `have`, which is not a multiple of `need`
@@ -113,6 +114,8 @@ struct [[nodiscard]] Status {
         return "ok";
       case Code::null_pointer:
         return where + name + " is a null pointer";
+      case Code::no_sinks:
+        return where + name + " is given, but the traits do not say 'sinks = true': it would be left out";
       case Code::bad_stride:
         return where + "the " + other + " of " + name + " is " + number(have) + ", at least " + number(need) +
                " elements are needed";

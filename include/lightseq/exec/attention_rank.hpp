@@ -120,36 +120,41 @@ class AttentionRank {
   /// What is wrong with a call before it begins, of so many rows and bytes of workspace.
   Status check_forward(Inputs<Element> const& in, Outputs<Element> const& out, std::int64_t rows,
                        std::span<std::byte> workspace, std::int64_t bytes) const noexcept {
-    std::array<Argument, 5> const arguments{q_argument("q", in.q, rows), kv_argument("k", in.k, rows),
+    std::array<Argument, 6> const arguments{q_argument("q", in.q, rows),  kv_argument("k", in.k, rows),
                                             kv_argument("v", in.v, rows), q_argument("o", out.o, rows),
-                                            lse_argument(out.lse, rows)};
+                                            lse_argument(out.lse, rows),  sink_argument("sink", in.sink)};
+    if (Status const status = check_sinks("sink", in.sink); !status.ok()) return status;
     return check_call(arguments, workspace, bytes);
   }
   Status check_backward(BackwardInputs<Element> const& in, Gradients<Element> const& out, std::int64_t rows,
                         std::span<std::byte> workspace, std::int64_t bytes) const noexcept {
-    std::array<Argument, 9> const arguments{
-        q_argument("q", in.q, rows),    kv_argument("k", in.k, rows),    kv_argument("v", in.v, rows),
-        q_argument("o", in.o, rows),    lse_argument(in.lse, rows),      q_argument("d_o", in.d_o, rows),
-        q_argument("dq", out.dq, rows), kv_argument("dk", out.dk, rows), kv_argument("dv", out.dv, rows)};
+    std::array<Argument, 11> const arguments{
+        q_argument("q", in.q, rows),    kv_argument("k", in.k, rows),       kv_argument("v", in.v, rows),
+        q_argument("o", in.o, rows),    lse_argument(in.lse, rows),         q_argument("d_o", in.d_o, rows),
+        q_argument("dq", out.dq, rows), kv_argument("dk", out.dk, rows),    kv_argument("dv", out.dv, rows),
+        sink_argument("sink", in.sink), sink_argument("d_sink", out.d_sink)};
+    if (Status const status = check_sinks("sink", in.sink); !status.ok()) return status;
+    if (Status const status = check_sinks("d_sink", out.d_sink); !status.ok()) return status;
     return check_call(arguments, workspace, bytes);
   }
 
   /// A call's tensors of so many rows with their strides filled in.
   Inputs<Element> resolved(Inputs<Element> const& in, std::int64_t rows) const {
     Shape const q = part_.q_shape(rows), kv = part_.kv_shape(rows);
-    return {in.q.resolved(q), in.k.resolved(kv), in.v.resolved(kv)};
+    return {in.q.resolved(q), in.k.resolved(kv), in.v.resolved(kv), in.sink};
   }
   Outputs<Element> resolved(Outputs<Element> const& out, std::int64_t rows) const {
     return {out.o.resolved(part_.q_shape(rows)), out.lse};
   }
   BackwardInputs<Element> resolved(BackwardInputs<Element> const& in, std::int64_t rows) const {
     Shape const q = part_.q_shape(rows), kv = part_.kv_shape(rows);
-    return {in.q.resolved(q), in.k.resolved(kv), in.v.resolved(kv), in.o.resolved(q),
-            in.lse,           in.d_o.resolved(q)};
+    return {
+        in.q.resolved(q), in.k.resolved(kv), in.v.resolved(kv), in.o.resolved(q), in.lse, in.d_o.resolved(q),
+        in.sink};
   }
   Gradients<Element> resolved(Gradients<Element> const& out, std::int64_t rows) const {
     Shape const kv = part_.kv_shape(rows);
-    return {out.dq.resolved(part_.q_shape(rows)), out.dk.resolved(kv), out.dv.resolved(kv)};
+    return {out.dq.resolved(part_.q_shape(rows)), out.dk.resolved(kv), out.dv.resolved(kv), out.d_sink};
   }
 
   Transport* transport_;
@@ -179,6 +184,16 @@ class AttentionRank {
   template <class T>
   Argument lse_argument(T* lse, std::int64_t rows) const {
     return array_argument("lse", lse, part_.extents.batch * part_.extents.heads * rows);
+  }
+  template <class T>
+  Argument sink_argument(char const* name, T* sink) const {
+    return array_argument(name, sink, Traits::sinks ? part_.extents.heads : 0);
+  }
+
+  /// Sinks that the traits say nothing of would be left out silently.
+  static Status check_sinks(char const* name, float const* sink) noexcept {
+    if (Traits::sinks || sink == nullptr) return {};
+    return {.code = Code::no_sinks, .subject = name};
   }
 };
 

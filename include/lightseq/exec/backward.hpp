@@ -18,12 +18,16 @@ struct BackwardInputs {
   Tensor<T const> q, k, v, o;
   float const* lse = nullptr;
   Tensor<T const> d_o;
+  float const* sink = nullptr;  ///< as the forward's
 };
 
 /// The gradients of q, k and v, of the same shapes.
 template <class T>
 struct Gradients {
   Tensor<T> dq, dk, dv;
+  /// [heads], given where the traits say `sinks`: this rank's part of the sink's gradient, a sum over its own
+  /// queries. The sum over all ranks is the caller's.
+  float* d_sink = nullptr;
 };
 
 inline namespace LIGHTSEQ_ABI {
@@ -100,8 +104,11 @@ class BackwardPass {
   }
 
   void begin() {
-    queue_.delta(in_.o, in_.d_o, delta_, shard_.q_shape(shard_.rows()));
-    if (!query_touches_.first_zeroes) queue_.zero(sums_.dq, shard_.q_shape(shard_.rows()));
+    Shape const own = shard_.q_shape(shard_.rows());
+    queue_.delta(in_.o, in_.d_o, delta_, own);
+    if constexpr (has_sinks<typename Q::Final>)
+      queue_.sink_gradients(in_.sink, lse_, delta_, out_.d_sink, own);
+    if (!query_touches_.first_zeroes) queue_.zero(sums_.dq, own);
     if (!one_work_ && !key_touches_.first_zeroes) {
       queue_.zero(sums_.dk, shard_.kv_shape(shard_.rows()));
       queue_.zero(sums_.dv, shard_.kv_shape(shard_.rows()));

@@ -70,6 +70,7 @@ struct Cuda {
   template <int HeadDim, Mask M, class Traits>
   class Kernels {
     using T = typename Traits::Element;
+    using Final = FinalOf<Traits>;
     template <class Result>
     using Forward = typename A::template Forward<HeadDim, T, Result, M>;
     template <class KeyGrad>
@@ -96,12 +97,12 @@ struct Cuda {
       for (Status const& status :
            {partial_.prepare(), final_.prepare(), add_gradients_.prepare(), write_gradients_.prepare()})
         if (!status.ok()) fail(status.message());
-      check_cuda("the kernels of rows", row_ops::prepare<HeadDim, T, !Traits::inference>());
+      check_cuda("the kernels of rows", row_ops::prepare<HeadDim, Final, !Traits::inference>());
       check_cuda("the kernel of the mask's data", load_kernel(&write_words<write_threads>));
     }
 
     /// The chunks of keys and values that one launch can attend as they arrive.
-    static constexpr int max_chunks = Forward<Finished<T>>::max_chunks;
+    static constexpr int max_chunks = Forward<Final>::max_chunks;
 
     /// For launches with chunks. Throws Error if the device cannot run them.
     void prepare_chunks() {
@@ -119,12 +120,14 @@ struct Cuda {
     /// Whether the device that was current at construction still is.
     Status check_device() const noexcept { return device_.check(); }
 
-    static constexpr std::int64_t forward_scratch_bytes() { return Forward<Finished<T>>::workspace_bytes; }
+    static constexpr std::int64_t forward_scratch_bytes() { return Forward<Final>::workspace_bytes; }
     std::int64_t backward_scratch_bytes() const { return backward_scratch_bytes_; }
 
     /// The operations of one call. After one has failed the others do nothing.
     class Queue {
      public:
+      using Final = typename Kernels::Final;
+
       template <class Transport>
       Queue(Kernels& kernels, Stream const& stream, Transport& transport)
           : kernels_(kernels), stream_(stream), exchange_(transport.stream()) {}
@@ -174,8 +177,8 @@ struct Cuda {
       static constexpr int max_chunks = Kernels::max_chunks;
 
       /// The same with chunks of keys and values in place of the call's own.
-      void forward(ForwardCall<T, Finished<T>> const& call, std::span<KeyChunk<T> const> chunks,
-                   M const& mask, std::byte* scratch) noexcept {
+      void forward(ForwardCall<T, Final> const& call, std::span<KeyChunk<T> const> chunks, M const& mask,
+                   std::byte* scratch) noexcept {
         if (!status_.ok()) return;
         status_ = kernels_.final_.launch(call, chunks, mask, scratch, stream_.compute, stream_.sm_margin);
       }
@@ -240,14 +243,19 @@ struct Cuda {
       void merge(Partial<float const> const& from, Partial<float> const& into, Shape const& shape) noexcept {
         run("a merge of rows", [&] { return row_ops::merge<HeadDim>(from, into, shape, stream_.compute); });
       }
-      void merge(Partial<float const> const& from, Partial<float const> const& own, Finished<T> const& to,
+      void merge(Partial<float const> const& from, Partial<float const> const& own, Final const& to,
                  Shape const& shape) noexcept {
         run("a merge of rows",
             [&] { return row_ops::merge<HeadDim>(from, own, to, shape, stream_.compute); });
       }
-      void finish(Partial<float const> const& own, Finished<T> const& to, Shape const& shape) noexcept {
+      void finish(Partial<float const> const& own, Final const& to, Shape const& shape) noexcept {
         run("the division of rows",
             [&] { return row_ops::finish<HeadDim>(own, to, shape, stream_.compute); });
+      }
+      void sink_gradients(float const* sink, RowStats<float const> lse, RowStats<float const> delta,
+                          float* d_sink, Shape const& shape) noexcept {
+        run("the gradients of sinks",
+            [&] { return row_ops::sink_gradients(sink, lse, delta, d_sink, shape, stream_.compute); });
       }
 
      private:
@@ -274,7 +282,7 @@ struct Cuda {
     OwnDevice device_;
     Event forked_, joined_;
     Forward<Partial<float>> partial_;
-    Forward<Finished<T>> final_;
+    Forward<Final> final_;
     Backward<float> add_gradients_;
     Backward<T> write_gradients_;
     std::int64_t backward_scratch_bytes_ = 0;

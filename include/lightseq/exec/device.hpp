@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/problem.hpp"
@@ -17,13 +18,18 @@
 namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 
+/// What finished rows are under these traits.
+template <class Traits>
+using FinalOf = std::conditional_t<Traits::sinks, FinishedWithSinks<typename Traits::Element>,
+                                   Finished<typename Traits::Element>>;
+
 /// Operations on rows, [batch, token, head, dim] of a Shape, of elements T: copies between T and float, sums,
-/// merges of partial results, and delta = sum over dim of d_o * o.
+/// merges of partial results, delta = sum over dim of d_o * o, and the gradients of sinks.
 template <class Q, class T>
 concept RowQueue = requires(Q& queue, Shape const& shape, Tensor<T const> elements, Tensor<T> rounded,
                             Tensor<float const> floats, Tensor<float> sums, RowStats<float const> stats,
                             RowStats<float> to, Partial<float const> const& part, Partial<float> const& own,
-                            Finished<T> const& finished) {
+                            typename Q::Final const& finished) {
   queue.copy(elements, rounded, shape);
   queue.copy(floats, rounded, shape);
   queue.copy(stats, to, shape);
@@ -35,11 +41,16 @@ concept RowQueue = requires(Q& queue, Shape const& shape, Tensor<T const> elemen
   queue.merge(part, own, shape);
   queue.merge(part, part, finished, shape);
   queue.finish(part, finished, shape);
-};
+}
+&&(!has_sinks<typename Q::Final> ||
+   requires(Q & queue, float const* sink, RowStats<float const> stats, float* d_sink, Shape const& shape) {
+     queue.sink_gradients(sink, stats, stats, d_sink, shape);
+   });
 
 /// The operations of one call on a device, enqueued one after another, of elements T under mask M. None
 /// waits, allocates or throws. After one has failed status() says so, and the others do nothing.
 ///
+///   Final                            what finished rows are: Finished<T>, or FinishedWithSinks<T>
 ///   StepRange(plan, step, bytes)     what profilers show of a step, as long as the object lives
 ///   fork(), join()                   around a step: messages that start after fork() find what was enqueued
 ///                                    before it, and what is enqueued after join() finds what has come
@@ -49,8 +60,9 @@ concept RowQueue = requires(Q& queue, Shape const& shape, Tensor<T const> elemen
 template <class Q, class T, class M>
 concept Queue = RowQueue<Q, T> &&
     requires(Q& queue, Q const& borrowed, Plan const& plan, std::size_t step, std::int64_t bytes,
-             M const& mask, std::byte* scratch, ForwardCall<T, Finished<T>> const& whole,
+             M const& mask, std::byte* scratch, ForwardCall<T, typename Q::Final> const& whole,
              ForwardCall<T, Partial<float>> const& part, BackwardCall<T, float, float> const& backward) {
+  typename Q::Final;
   typename Q::StepRange;
   requires std::constructible_from<typename Q::StepRange, Plan const&, std::size_t, std::int64_t>;
   { Q::writes_key_gradients } -> std::convertible_to<bool>;
@@ -92,7 +104,7 @@ MaskView<M> place_mask(Q& queue, M const& mask, std::byte* memory) noexcept {
 /// is what the launch runs on.
 template <class Q, class T, class M>
 concept ChunkQueue = Queue<Q, T, M> &&
-    requires(Q& queue, Q const& borrowed, ForwardCall<T, Finished<T>> const& call,
+    requires(Q& queue, Q const& borrowed, ForwardCall<T, typename Q::Final> const& call,
              std::span<KeyChunk<T> const> chunks, M const& mask, std::byte* scratch, std::uint32_t* flags,
              std::size_t count) {
   { Q::max_chunks } -> std::convertible_to<int>;

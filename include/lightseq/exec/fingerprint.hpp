@@ -127,6 +127,7 @@ Fingerprint fingerprint_of(Problem const& given) {
   fingerprint.add("scale", problem.scale);
   fingerprint.add("the element type", element_number<typename Traits::Element>(), element_words);
   fingerprint.add("the route", static_cast<int>(Traits::route), route_words);
+  fingerprint.add("the traits' sinks", Traits::sinks);
   fingerprint.add("the traits' inference", Traits::inference);    // says which ranks meet before any call
   fingerprint.add("the traits' one_launch", Traits::one_launch);  // says where ranks of one GPU meet
   return fingerprint;

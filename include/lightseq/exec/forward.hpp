@@ -20,9 +20,13 @@ namespace lightseq {
 template <class T>
 struct Inputs {
   Tensor<T const> q, k, v;
+  /// [heads], on the device: a score without a value that joins the keys of every query of its head (arXiv
+  /// 2309.17453), read in each call. It is given where the traits say `sinks`, and nowhere else.
+  float const* sink = nullptr;
 };
 
-/// What they attend to: o as q, lse [batch, heads, tokens] without gaps (natural log, scale applied).
+/// What they attend to: o as q, lse [batch, heads, tokens] without gaps (natural log, scale applied, with the
+/// sink).
 template <class T>
 struct Outputs {
   Tensor<T> o;
@@ -30,6 +34,16 @@ struct Outputs {
 };
 
 inline namespace LIGHTSEQ_ABI {
+
+/// What the last touch of a row writes, a Finished or FinishedWithSinks: a rank's outputs of so many rows.
+template <ForwardResult Final, class T>
+Final final_of(Inputs<T> const& in, Outputs<T> const& out, std::int64_t heads, std::int64_t rows) {
+  Finished<T> const finished{out.o, RowStats<float>::packed(out.lse, heads, rows)};
+  if constexpr (has_sinks<Final>)
+    return {finished, in.sink};
+  else
+    return finished;
+}
 
 /// Where the forward keeps things in its workspace.
 struct ForwardLayout {
@@ -74,8 +88,7 @@ class ForwardPass {
         shard_(exchange.shard()),
         mask_(mask),
         in_(in),
-        out_{out.o,
-             RowStats<float>::packed(out.lse, exchange.shard().extents.heads, exchange.shard().rows())},
+        out_(final_of<typename Q::Final>(in, out, exchange.shard().extents.heads, exchange.shard().rows())),
         scratch_(base + layout.scratch.offset),
         arrived_(reinterpret_cast<std::uint32_t*>(base + layout.arrived.offset)) {
     std::int64_t const rows = shard_.rows();
@@ -222,7 +235,7 @@ class ForwardPass {
   Shard<P> const& shard_;
   M const& mask_;
   Inputs<T> in_;
-  Finished<T> out_;
+  typename Q::Final out_;
   Partial<float> own_;  ///< the accumulator
   std::byte* scratch_;
   std::uint32_t* arrived_;

@@ -9,6 +9,7 @@
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/problem.hpp"
 #include "lightseq/core/status.hpp"
+#include "lightseq/exec/device.hpp"
 #include "lightseq/kernel/host/attention.hpp"
 #include "lightseq/kernel/host/row_ops.hpp"
 #include "lightseq/mask/packed_rows.hpp"
@@ -41,10 +42,13 @@ struct Host {
     }
 
     static constexpr std::int64_t forward_scratch_bytes() { return host::forward_scratch_bytes<HeadDim>(); }
-    static constexpr std::int64_t backward_scratch_bytes() { return host::backward_scratch_bytes<HeadDim>(); }
+    static constexpr std::int64_t backward_scratch_bytes() {
+      return host::backward_scratch_bytes<HeadDim, M>();
+    }
 
     /// The operations of one call.
     struct Queue {
+      using Final = FinalOf<Traits>;
       /// Whether backward() can write final gradients of keys and values, besides adding to floats.
       static constexpr bool writes_key_gradients = false;
       /// Whether it serves BackwardCall's dkv_zero, dq_zero and dq_out.
@@ -92,6 +96,7 @@ struct Host {
       static void delta(auto const&... arguments) noexcept { host::delta(arguments...); }
       static void merge(auto const&... arguments) noexcept { host::merge(arguments...); }
       static void finish(auto const&... arguments) noexcept { host::finish(arguments...); }
+      static void sink_gradients(auto const&... arguments) noexcept { host::sink_gradients(arguments...); }
     };
   };
 };

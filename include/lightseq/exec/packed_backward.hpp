@@ -78,6 +78,8 @@ class PackedBackwardPass : public PackedPass<Q, T, Inner> {
 
   void begin() {
     if (rows_ > 0) queue_.delta(in_.o, in_.d_o, delta_, q_shape());
+    if constexpr (has_sinks<typename Q::Final>)
+      queue_.sink_gradients(in_.sink, lse_, delta_, out_.d_sink, q_shape());
     this->pack_own_keys();
     if (Q::zeroes_and_rounds || rows_ == 0) return;
     queue_.zero(sums_.dq, q_shape());

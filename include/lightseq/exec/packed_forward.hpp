@@ -48,7 +48,7 @@ class PackedForwardPass : public PackedPass<Q, T, Inner> {
   PackedForwardPass(Q& queue, PackedPlan const& plan, RankPart const& part, PackedForwardLayout const& layout,
                     std::byte* base, Inner const& mask, Inputs<T> const& in, Outputs<T> const& out)
       : PackedPass<Q, T, Inner>(queue, plan, part, layout, base, mask, in),
-        out_{out.o, RowStats<float>::packed(out.lse, part.extents.heads, rows_)} {
+        out_(final_of<typename Q::Final>(in, out, part.extents.heads, rows_)) {
     auto const floats = [&](Buffer const& buffer) { return reinterpret_cast<float*>(base + buffer.offset); };
     if constexpr (std::is_same_v<T, float>)
       own_.o = out.o;
@@ -90,7 +90,7 @@ class PackedForwardPass : public PackedPass<Q, T, Inner> {
 
   using PackedPass<Q, T, Inner>::queue_, PackedPass<Q, T, Inner>::plan_, PackedPass<Q, T, Inner>::rows_,
       PackedPass<Q, T, Inner>::shared_rows_, PackedPass<Q, T, Inner>::last_step_;
-  Finished<T> out_;
+  typename Q::Final out_;
   Partial<float> own_;  ///< the accumulator
 };
 

@@ -99,7 +99,11 @@ class PackedPass {
       auto* const of_queries = reinterpret_cast<RowSight*>(base_ + layout_.sights[0].offset);
       auto* const of_keys = reinterpret_cast<RowSight*>(base_ + layout_.sights[1].offset);
       queue_.look(seen, rows.hull(), step.key_rows.hull(), of_queries, of_keys);
-      return {of_queries, of_keys};
+      RowSights const sights(of_queries, of_keys);
+      if constexpr (HasRule<Inner>)
+        return {sights, inner_.rule()};
+      else
+        return sights;
     } else {
       return seen;
     }

@@ -25,6 +25,19 @@ struct Finished {
   constexpr Finished from(std::int64_t first) const { return {o.from(first), lse.from(first)}; }
 };
 
+/// Finished, where each head has a sink besides its keys: a score without a value (arXiv 2309.17453), so that
+/// o = sum(exp(score) v) / (exp(sink) + sum(exp(score))), and lse counts the sink. A query that sees no key
+/// has o = 0 and lse = sink.
+template <class Out, class Stat = float>
+struct FinishedWithSinks : Finished<Out, Stat> {
+  float const* sink = nullptr;  ///< [heads], as scores are: natural, not multiplied by the scale
+
+  /// The queries from `first` on.
+  constexpr FinishedWithSinks from(std::int64_t first) const {
+    return {Finished<Out, Stat>::from(first), sink};
+  }
+};
+
 /// Attention over some of the keys, with others to come. With the weights w = 2^(scale * log2(e) * q.k - top)
 /// it is o = sum(w v) and sum = sum(w), so that o / sum is the result so far. `top` is any number that keeps
 /// the weights from overflowing, such as the largest exponent. Nothing is divided or rounded between two
@@ -50,16 +63,29 @@ template <class>
 inline constexpr bool is_forward_result = false;
 template <class Out, class Stat>
 inline constexpr bool is_forward_result<Finished<Out, Stat>> = true;
+template <class Out, class Stat>
+inline constexpr bool is_forward_result<FinishedWithSinks<Out, Stat>> = true;
 template <class F>
 inline constexpr bool is_forward_result<Partial<F>> = true;
 
-/// What a forward call gives: Finished or Partial.
+/// What a forward call gives: Finished, FinishedWithSinks or Partial.
 template <class Result>
 concept ForwardResult = is_forward_result<Result>;
 
+/// Whether rows end with this call, and whether sinks join them then.
+template <ForwardResult Result>
+inline constexpr bool is_finished = requires(Result result) {
+  result.lse;
+};
+template <ForwardResult Result>
+inline constexpr bool has_sinks = requires(Result result) {
+  result.sink;
+};
+
 /// Attention of some queries to some keys. Query head h uses key/value head h / (heads / kv_heads). `Result`
-/// is Finished or Partial<float>. If carried.o is not null the call continues from what was attended before;
-/// `carried` may be what is written. Rows that see what is not finite become so, and no others.
+/// is Finished, FinishedWithSinks or Partial<float>. If carried.o is not null the call continues from what
+/// was attended before; `carried` may be what is written. Rows that see what is not finite become so, and no
+/// others.
 template <class T, ForwardResult Result = Finished<T>>
 struct ForwardCall {
   Tensor<T const> q;     ///< [batch, queries.rows(), heads, dim]

@@ -4,12 +4,14 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/exact_math.hpp"
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/mask/mask.hpp"
+#include "lightseq/mask/score.hpp"
 
 LIGHTSEQ_EXACT_MATH_BEGIN
 
@@ -39,37 +41,47 @@ std::vector<double> rows_of(Tensor<T const> tensor, Shape const& shape, std::int
   return rows;
 }
 
+inline constexpr double no_sink = -std::numeric_limits<double>::infinity();
+
 /// The keys that one query sees, with their softmax weights.
 struct Row {
   std::vector<std::int64_t> keys;
-  std::vector<double> weights;  ///< as keys; their sum is 1
-  double lse = -std::numeric_limits<double>::infinity();
+  std::vector<double> weights;  ///< as keys; their sum, with the sink's weight, is 1
+  double sink_weight = 0;
+  double lse = no_sink;
 };
 
-/// Fills `row` for the query q at global position `at`. k is [keys.rows(), HeadDim].
+/// Fills `row` for the query q of this head at global position `at`. k is [keys.rows(), HeadDim].
 template <int HeadDim, Mask M>
-void softmax_row(double const* q, std::int64_t at, double const* k, Positions const& keys, double scale,
-                 M const& mask, Row& row) {
+void softmax_row(double const* q, std::int64_t at, std::int64_t head, double const* k, Positions const& keys,
+                 double scale, M const& mask, double sink, Row& row) {
   row.keys.clear();
   row.weights.clear();
-  row.lse = -std::numeric_limits<double>::infinity();
+  row.sink_weight = 0;
+  row.lse = sink;
   for (std::int64_t key = 0; key < keys.rows(); ++key) {
     if (!mask.visible(at, keys.position(key))) continue;
     row.keys.push_back(key);
-    row.weights.push_back(scale * dot<HeadDim>(q, k + key * HeadDim));
+    double score = scale * dot<HeadDim>(q, k + key * HeadDim);
+    if constexpr (HasRule<M>) score = score_of(mask, score, at, keys.position(key), static_cast<int>(head));
+    row.weights.push_back(score);
   }
-  if (row.keys.empty()) return;
-  double const top = *std::max_element(row.weights.begin(), row.weights.end());
-  double sum = 0;
+  if (row.keys.empty() && sink == no_sink) return;
+  double const top = std::accumulate(row.weights.begin(), row.weights.end(), sink,
+                                     [](double a, double b) { return std::max(a, b); });
+  row.sink_weight = sink == no_sink ? 0 : std::exp(sink - top);
+  double sum = row.sink_weight;
   for (double const score : row.weights) sum += std::exp(score - top);
   row.lse = top + std::log(sum);
   // Not exp(weight - lse): beyond 1e16 log(sum) is lost in the LSE.
   for (double& weight : row.weights) weight = std::exp(weight - top) / sum;
+  row.sink_weight /= sum;
 }
 
-/// The call in double. It carries nothing: the oracle attends all keys at once.
-template <int HeadDim, class T, Mask M>
-void forward(ForwardCall<T, Finished<double, double>> const& call, M const& mask) {
+/// The call in double, to a Finished or FinishedWithSinks of double. It carries nothing: the oracle attends
+/// all keys at once.
+template <int HeadDim, class T, ForwardResult Result, Mask M>
+void forward(ForwardCall<T, Result> const& call, M const& mask) {
   Shape const queries{call.batch, call.queries.rows(), call.heads, HeadDim};
   Shape const keys{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
   Tensor<double> const o = call.out.o.resolved(queries);
@@ -80,9 +92,11 @@ void forward(ForwardCall<T, Finished<double, double>> const& call, M const& mask
       auto const q = rows_of<HeadDim>(call.q, queries, batch, head);
       auto const k = rows_of<HeadDim>(call.k, keys, batch, kv_head);
       auto const v = rows_of<HeadDim>(call.v, keys, batch, kv_head);
+      double sink = no_sink;
+      if constexpr (has_sinks<Result>) sink = call.out.sink[head];
       for (std::int64_t i = 0; i < queries.tokens; ++i) {
-        softmax_row<HeadDim>(q.data() + i * HeadDim, call.queries.position(i), k.data(), call.keys,
-                             call.scale, mask, row);
+        softmax_row<HeadDim>(q.data() + i * HeadDim, call.queries.position(i), head, k.data(), call.keys,
+                             call.scale, mask, sink, row);
         double sums[HeadDim] = {};
         for (std::size_t n = 0; n < row.keys.size(); ++n) {
           double const* const v_row = v.data() + row.keys[n] * HeadDim;
@@ -95,9 +109,10 @@ void forward(ForwardCall<T, Finished<double, double>> const& call, M const& mask
 }
 
 /// The call in double. lse and delta are not read but computed, so the call must hold every key that its
-/// queries see.
+/// queries see. With sinks, [heads], it adds their gradients to d_sinks too.
 template <int HeadDim, class T, Mask M>
-void backward(BackwardCall<T, double> const& call, M const& mask) {
+void backward(BackwardCall<T, double> const& call, M const& mask, float const* sinks = nullptr,
+              double* d_sinks = nullptr) {
   Shape const queries{call.batch, call.queries.rows(), call.heads, HeadDim};
   Shape const keys{call.batch, call.keys.rows(), call.kv_heads, HeadDim};
   Tensor<double> const dq = call.dq.resolved(queries);
@@ -114,18 +129,24 @@ void backward(BackwardCall<T, double> const& call, M const& mask) {
       for (std::int64_t i = 0; i < queries.tokens; ++i) {
         double const* const q_row = q.data() + i * HeadDim;
         double const* const d_o_row = d_o.data() + i * HeadDim;
-        softmax_row<HeadDim>(q_row, call.queries.position(i), k.data(), call.keys, call.scale, mask, row);
+        std::int64_t const at = call.queries.position(i);
+        double const sink = sinks == nullptr ? no_sink : static_cast<double>(sinks[head]);
+        softmax_row<HeadDim>(q_row, at, head, k.data(), call.keys, call.scale, mask, sink, row);
         double delta = 0;  // sum(d_o * o) is the mean of the weights' gradients
         d_weights.clear();
         for (std::size_t n = 0; n < row.keys.size(); ++n) {
           d_weights.push_back(dot<HeadDim>(d_o_row, v.data() + row.keys[n] * HeadDim));
           delta += row.weights[n] * d_weights[n];
         }
+        if (d_sinks != nullptr) d_sinks[head] -= row.sink_weight * delta;
         double dq_row[HeadDim] = {};
         for (std::size_t n = 0; n < row.keys.size(); ++n) {
           double const weight = row.weights[n];
-          double const d_score = call.scale * weight * (d_weights[n] - delta);
           double const* const k_row = k.data() + row.keys[n] * HeadDim;
+          double d_score = call.scale * weight * (d_weights[n] - delta);
+          if constexpr (HasRule<M>)
+            d_score *= score_gradient_of(mask, call.scale * dot<HeadDim>(q_row, k_row), at,
+                                         call.keys.position(row.keys[n]), static_cast<int>(head));
           double* const dk_row = dk.at(batch, row.keys[n], kv_head);
           double* const dv_row = dv.at(batch, row.keys[n], kv_head);
           for (int d = 0; d < HeadDim; ++d) {

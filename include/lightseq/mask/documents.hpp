@@ -16,6 +16,7 @@
 #include "lightseq/mask/causal.hpp"
 #include "lightseq/mask/data.hpp"
 #include "lightseq/mask/mask.hpp"
+#include "lightseq/mask/score.hpp"
 
 namespace lightseq {
 
@@ -73,6 +74,16 @@ class DocumentsView {
     bool const shown = cover_of_first != Cover::none || last > first + 1 ||
                        (last < count_ && cover_in(last, queries, keys) != Cover::none);
     return shown ? Cover::partial : Cover::none;
+  }
+
+  /// The rule of `Inner`, and the positions that it is asked with: those in the document.
+  LIGHTSEQ_HD constexpr auto const& rule() const requires HasRule<Inner> { return inner_.rule(); }
+  LIGHTSEQ_HD constexpr std::int64_t place_of_query(std::int64_t position) const requires HasRule<Inner> {
+    int const document = document_of(position);
+    return position - (document == 0 ? 0 : ends_[document - 1]);
+  }
+  LIGHTSEQ_HD constexpr std::int64_t place_of_key(std::int64_t position) const requires HasRule<Inner> {
+    return place_of_query(position);
   }
 
   LIGHTSEQ_HD constexpr Range keys_of(Range queries) const {
@@ -147,6 +158,14 @@ class Documents {
   Cover cover(Range queries, Range keys) const { return view().cover(queries, keys); }
   Range keys_of(Range queries) const { return view().keys_of(queries); }
   Range queries_of(Range keys) const { return view().queries_of(keys); }
+
+  auto const& rule() const requires HasRule<Inner> { return inner_.rule(); }
+  std::int64_t place_of_query(std::int64_t position) const requires HasRule<Inner> {
+    return view().place_of_query(position);
+  }
+  std::int64_t place_of_key(std::int64_t position) const requires HasRule<Inner> {
+    return view().place_of_key(position);
+  }
 
   std::span<std::byte const> data() const { return std::as_bytes(ends()); }
   View view(std::byte const* data) const {

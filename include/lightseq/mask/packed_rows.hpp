@@ -7,6 +7,8 @@
 #include "lightseq/mask/data.hpp"
 #include "lightseq/mask/mask.hpp"
 #include "lightseq/mask/row_sights.hpp"
+#include "lightseq/mask/score.hpp"
+#include "lightseq/mask/scored.hpp"
 
 namespace lightseq {
 
@@ -127,6 +129,15 @@ class PackedRows {
     return whole ? Cover::full : shown ? Cover::partial : Cover::none;
   }
 
+  /// The rule of `Inner`, and the positions that it is asked with: those in the document.
+  LIGHTSEQ_HD constexpr auto const& rule() const requires HasRule<Inner> { return inner_.rule(); }
+  LIGHTSEQ_HD constexpr std::int64_t place_of_query(std::int64_t row) const requires HasRule<Inner> {
+    return place(queries_, row);
+  }
+  LIGHTSEQ_HD constexpr std::int64_t place_of_key(std::int64_t row) const requires HasRule<Inner> {
+    return place(keys_, row);
+  }
+
   LIGHTSEQ_HD constexpr Range keys_of(Range queries) const {
     return bound(queries_, keys_, queries, [this](Range of) { return keys_within(inner_, of); });
   }
@@ -177,6 +188,12 @@ class PackedRows {
   }
 
  private:
+  /// The position of a row in its document; any number for a row of none.
+  LIGHTSEQ_HD static constexpr std::int64_t place(RowRuns const& runs, std::int64_t row) {
+    int const run = runs.run_of(row);
+    return run < 0 ? row : runs[run].position + row - runs[run].row;
+  }
+
   /// From what the first document among some rows sees to what the last one sees, by a bound of `Inner`.
   template <std::invocable<Range> Of>
   LIGHTSEQ_HD static constexpr Range bound(RowRuns const& own, RowRuns const& other, Range const& rows,
@@ -231,10 +248,18 @@ static_assert(LooksElsewhere<PackedRows<>> && BoundedMask<PackedRows<>> &&
               std::is_trivially_copyable_v<PackedRows<>>);
 
 /// What kernels see of packed documents under a mask within them: the sights of all rows, where distance
-/// alone decides, so that they rise; else the runs.
+/// alone decides, so that they rise, with the rule if the mask has one that does not ask where; else the runs.
 template <Mask Inner>
-inline constexpr bool has_sights = HasReach<Inner>&& HasExactRows<Inner>;
+inline constexpr bool has_sights = HasReach<Inner>&& HasExactRows<Inner> && !is_placed<Inner>;
 template <Mask Inner>
-using PackedView = std::conditional_t<has_sights<Inner>, RowSights, PackedRows<Inner>>;
+struct PackedViewOf {
+  using type = std::conditional_t<has_sights<Inner>, RowSights, PackedRows<Inner>>;
+};
+template <Mask Inner>
+requires(has_sights<Inner>&& HasRule<Inner>) struct PackedViewOf<Inner> {
+  using type = Scored<RowSights, RuleOf<Inner>>;
+};
+template <Mask Inner>
+using PackedView = typename PackedViewOf<Inner>::type;
 
 }  // namespace lightseq

@@ -126,16 +126,20 @@ struct DevicePart {
         dk(host.dk),
         dv(host.dv),
         lse(host.lse),
+        sink(host.sink),
+        d_sink(host.d_sink),
         workspace(attn.workspace_bytes()) {
     workspace.fill(0xff);
   }
 
-  Inputs<T> inputs() const { return {q.data(), k.data(), v.data()}; }
+  Inputs<T> inputs() const { return {q.data(), k.data(), v.data(), sink_data()}; }
   Outputs<T> outputs() const { return {o.data(), lse.data()}; }
   BackwardInputs<T> backward_inputs() const {
-    return {q.data(), k.data(), v.data(), o.data(), lse.data(), d_o.data()};
+    return {q.data(), k.data(), v.data(), o.data(), lse.data(), d_o.data(), sink_data()};
   }
-  Gradients<T> gradients() const { return {dq.data(), dk.data(), dv.data()}; }
+  Gradients<T> gradients() const {
+    return {dq.data(), dk.data(), dv.data(), host.sink.empty() ? nullptr : d_sink.data()};
+  }
 
   /// Waits for the device and puts the results back into the whole.
   void put_back(Sequence<T>& whole) {
@@ -144,14 +148,18 @@ struct DevicePart {
     host.dq = dq.values();
     host.dk = dk.values();
     host.dv = dv.values();
+    host.d_sink = d_sink.values();
     testing::put_back(host, positions, whole);
   }
 
   At positions;
   Sequence<T> host;
   DeviceArray<T> q, k, v, d_o, o, dq, dk, dv;
-  DeviceArray<float> lse;
+  DeviceArray<float> lse, sink, d_sink;
   DeviceArray<std::byte> workspace;
+
+ private:
+  float const* sink_data() const { return host.sink.empty() ? nullptr : sink.data(); }
 };
 
 /// Forward, and backward where there is one, on every rank of a world of threads, each with a compute stream

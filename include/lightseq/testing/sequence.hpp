@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -24,13 +25,18 @@ struct Sequence {
   std::vector<T> q, k, v, d_o;   ///< inputs
   std::vector<T> o, dq, dk, dv;  ///< results
   std::vector<float> lse;        ///< result
+  std::vector<float> sink;       ///< input, [heads]; empty where there is none
+  std::vector<float> d_sink;     ///< result, as sink: of a whole sequence a sum that begins with zeros
 
-  Inputs<T> inputs() const { return {q.data(), k.data(), v.data()}; }
+  Inputs<T> inputs() const { return {q.data(), k.data(), v.data(), sink.empty() ? nullptr : sink.data()}; }
   Outputs<T> outputs() { return {o.data(), lse.data()}; }
   BackwardInputs<T> backward_inputs() const {
-    return {q.data(), k.data(), v.data(), o.data(), lse.data(), d_o.data()};
+    return {
+        q.data(), k.data(), v.data(), o.data(), lse.data(), d_o.data(), sink.empty() ? nullptr : sink.data()};
   }
-  Gradients<T> gradients() { return {dq.data(), dk.data(), dv.data()}; }
+  Gradients<T> gradients() {
+    return {dq.data(), dk.data(), dv.data(), d_sink.empty() ? nullptr : d_sink.data()};
+  }
 };
 
 inline std::int64_t elements(Shape const& shape) {
@@ -54,6 +60,13 @@ Sequence<T> random_sequence(Problem const& problem, int head_dim, std::uint64_t 
   s.dk = s.dv = poisoned_vector<T>(elements(kv_shape));
   s.lse = poisoned_vector<float>(p.batch * p.heads * p.seqlen);
   return s;
+}
+
+/// Gives a sequence a random sink for each query head.
+template <class T>
+void add_sinks(Sequence<T>& s, std::uint64_t seed) {
+  s.sink = random_vector<float>(s.q_shape.heads, seed);
+  s.d_sink.assign(s.sink.size(), 0.0f);
 }
 
 /// Where the rows of a shard sit in the sequence, as Positions say it.
@@ -94,10 +107,13 @@ Sequence<T> part_of(Sequence<T> const& whole, At const& at) {
   part.o = part.dq = poisoned_vector<T>(elements(part.q_shape));
   part.dk = part.dv = poisoned_vector<T>(elements(part.kv_shape));
   part.lse = poisoned_vector<float>(part.q_shape.batch * part.q_shape.heads * at.rows());
+  part.sink = whole.sink;
+  part.d_sink = poisoned_vector<float>(std::ssize(whole.d_sink));
   return part;
 }
 
-/// Puts the results of the part at these positions where they belong in the whole.
+/// Puts the results of the part at these positions where they belong in the whole, and adds its part of the
+/// sinks' gradients; of ranks that are threads at any time.
 template <class T, RowPositions At = Positions>
 void put_back(Sequence<T> const& part, At const& at, Sequence<T>& whole) {
   auto const put = [&](auto const& from, auto& to, std::int64_t outer, std::int64_t run) {
@@ -111,17 +127,19 @@ void put_back(Sequence<T> const& part, At const& at, Sequence<T>& whole) {
   put(part.dk, whole.dk, kv.batch, kv.heads * kv.dim);
   put(part.dv, whole.dv, kv.batch, kv.heads * kv.dim);
   put(part.lse, whole.lse, q.batch * q.heads, 1);
+  for (std::size_t head = 0; head < part.d_sink.size(); ++head)
+    std::atomic_ref(whole.d_sink[head]).fetch_add(part.d_sink[head]);
 }
 
 /// Relative Frobenius errors of a sequence's results.
 struct Errors {
-  double o = 0, lse = 0, dq = 0, dk = 0, dv = 0;
-  double worst() const { return std::max({o, lse, dq, dk, dv}); }
+  double o = 0, lse = 0, dq = 0, dk = 0, dv = 0, d_sink = 0;
+  double worst() const { return std::max({o, lse, dq, dk, dv, d_sink}); }
 };
 
 /// Dense attention of a sequence, and its gradients, in double.
 struct Dense {
-  std::vector<double> o, lse, dq, dk, dv;
+  std::vector<double> o, lse, dq, dk, dv, d_sink;
 };
 
 /// Dense attention's o and lse; its gradients too where `gradients` says so.
@@ -141,9 +159,13 @@ Dense dense(Sequence<T> const& s, M const& mask, float scale = 0, bool gradients
   };
   d.o.resize(s.o.size());
   d.lse.resize(s.lse.size());
-  ForwardCall<T, Finished<double, double>> forward;
+  // Sinks of -inf change nothing.
+  std::vector<float> sink = s.sink;
+  if (sink.empty()) sink.assign(static_cast<std::size_t>(s.q_shape.heads), Merge::none);
+  ForwardCall<T, FinishedWithSinks<double, double>> forward;
   fill(forward);
-  forward.out = {d.o.data(), RowStats<double>::packed(d.lse.data(), forward.heads, all.rows())};
+  forward.out = {{d.o.data(), RowStats<double>::packed(d.lse.data(), forward.heads, all.rows())},
+                 sink.data()};
   reference::forward<HeadDim>(forward, mask);
   if (!gradients) return d;
   d.dq.resize(s.q.size());
@@ -155,15 +177,17 @@ Dense dense(Sequence<T> const& s, M const& mask, float scale = 0, bool gradients
   backward.dq = d.dq.data();
   backward.dk = d.dk.data();
   backward.dv = d.dv.data();
-  reference::backward<HeadDim>(backward, mask);
+  d.d_sink.resize(s.sink.size());
+  reference::backward<HeadDim>(backward, mask, sink.data(), s.sink.empty() ? nullptr : d.d_sink.data());
   return d;
 }
 
 /// How far a sequence's results are from those of dense attention.
 template <class T>
 Errors errors_from(Dense const& want, Sequence<T> const& s) {
-  return {relative_error(s.o, want.o), lse_error(s.lse, want.lse), relative_error(s.dq, want.dq),
-          relative_error(s.dk, want.dk), relative_error(s.dv, want.dv)};
+  return {relative_error(s.o, want.o),   lse_error(s.lse, want.lse),
+          relative_error(s.dq, want.dq), relative_error(s.dk, want.dk),
+          relative_error(s.dv, want.dv), relative_error(s.d_sink, want.d_sink)};
 }
 
 /// The same from dense attention in double, which it computes.

@@ -9,6 +9,8 @@
 #include "lightseq/core/element.hpp"
 #include "lightseq/kernel/gpu/online_softmax.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
+#include "lightseq/mask/mask.hpp"
+#include "lightseq/mask/score.hpp"
 
 /// What the backward kernels do about numbers that are not finite. A pair that the mask hides has the weight
 /// zero, which is not enough: zero times NaN is NaN, in its score's gradient and in the tensor cores. So in a
@@ -40,8 +42,11 @@ __device__ __forceinline__ bool is_ordinary(float lse, float delta) {
   return fabsf(lse) < large_lse && fabsf(delta) < OnlineSoftmax::infinity;
 }
 
-/// The factor on q.k that makes exponents of 2 of it, for any finite `scale`.
-__device__ __forceinline__ float exponent_scale(float scale) {
+/// The factor on q.k that makes exponents of 2 of it, for any finite `scale`; on the scores of a rule, if the
+/// mask has one.
+template <Mask M>
+__device__ __forceinline__ float exponent_scale([[maybe_unused]] float scale) {
+  if constexpr (HasRule<M>) return OnlineSoftmax::log2_e;
   return fminf(scale * OnlineSoftmax::log2_e, largest_float);
 }
 
@@ -141,9 +146,9 @@ __device__ __forceinline__ float largest_score(float offset, float scale) {
 }
 
 /// Scores that exceed the largest ones of their columns, which are in shared memory, get no weight; they
-/// become NaN where this is NaN.
-template <int Size>
-__device__ __forceinline__ void judge(float (&scores)[Size], std::uint32_t largest) {
+/// become NaN where this is NaN. `score(x, i)` is the score that belongs to number i of a thread, x.
+template <int Size, class Score>
+__device__ __forceinline__ void judge(float (&x)[Size], std::uint32_t largest, Score const& score) {
   largest += threadIdx.x % 4 * 8;
 #pragma unroll
   for (int i = 0; i < Size; i += 2) {
@@ -152,10 +157,10 @@ __device__ __forceinline__ void judge(float (&scores)[Size], std::uint32_t large
                  : "=f"(most.x), "=f"(most.y)
                  : "r"(largest + i / 4 * 32)
                  : "memory");
-    scores[i] = scores[i] <= most.x ? scores[i] : most.x == most.x ? -OnlineSoftmax::infinity : most.x;
-    scores[i + 1] = scores[i + 1] <= most.y ? scores[i + 1]
-                    : most.y == most.y      ? -OnlineSoftmax::infinity
-                                            : most.y;
+    x[i] = score(x[i], i) <= most.x ? x[i] : most.x == most.x ? -OnlineSoftmax::infinity : most.x;
+    x[i + 1] = score(x[i + 1], i + 1) <= most.y ? x[i + 1]
+               : most.y == most.y               ? -OnlineSoftmax::infinity
+                                                : most.y;
   }
 }
 

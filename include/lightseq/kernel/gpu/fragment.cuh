@@ -9,7 +9,9 @@
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/kernel/gpu/online_softmax.cuh"
 #include "lightseq/kernel/gpu/segment.cuh"
+#include "lightseq/kernel/sink.hpp"
 #include "lightseq/mask/mask.hpp"
+#include "lightseq/mask/score.hpp"
 
 /// What the forward kernels do with a warp's 16 rows of scores and outputs, which lie as online_softmax.cuh
 /// says whether wgmma or mma.sync has left them there.
@@ -32,13 +34,9 @@ struct RowPair {
   }
 };
 
-/// The elements of a forward call's result, and whether it is finished.
+/// The elements of a forward call's result.
 template <ForwardResult Result>
 using OutputOf = std::remove_pointer_t<decltype(Result::o.data)>;
-template <class Result>
-inline constexpr bool is_finished = false;
-template <class T>
-inline constexpr bool is_finished<Finished<T>> = true;
 
 /// What Partial says of a row besides o.
 struct RowSum {
@@ -71,6 +69,8 @@ __device__ __forceinline__ void hide(float (&scores)[Size], RowPair const& rows,
 
 /// Gives -inf to the scores of pairs that the mask hides, where a thread's two rows are keys and its columns
 /// the queries from `first` of their segment on; and to scores past the end of the keys or of the queries.
+/// Where a rule makes scores of these products later, a visible one is not -inf: what is hidden must be told
+/// by it.
 template <int Size, Mask M>
 __device__ __forceinline__ void hide_keys(float (&scores)[Size], RowPair const& keys,
                                           LaunchSegment const& queries, int first, M const& mask) {
@@ -82,6 +82,8 @@ __device__ __forceinline__ void hide_keys(float (&scores)[Size], RowPair const& 
   for (int i = 0; i < Size; ++i) {
     int const step = i / 4 * 8 + i % 2;
     int const query = min(position + step * queries.stride, last_position);
+    if constexpr (HasRule<M>)
+      scores[i] = scores[i] < OnlineSoftmax::lowest ? OnlineSoftmax::lowest : scores[i];
     bool const visible = seen_by[i / 2 % 2](query) & exists[i / 2 % 2] & (step < columns);
     scores[i] = visible ? scores[i] : -OnlineSoftmax::infinity;
   }
@@ -127,8 +129,10 @@ __device__ __forceinline__ void finish(OnlineSoftmax const& softmax, RowPair con
   float inverse[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    store_sum(to, rows, r, {softmax.offset[r], softmax.sum[r]});
-    inverse[r] = inverse_of(softmax.offset[r], softmax.sum[r]);
+    RowEnd const end = row_end(to, rows.head, softmax.offset[r], softmax.sum[r]);
+    store_sum(to, rows, r, {end.top, end.sum});
+    inverse[r] = inverse_of(end.top, end.sum);
+    if constexpr (has_sinks<Result>) inverse[r] *= end.factor;
   }
   if constexpr (is_finished<Result>) {
 #pragma unroll

@@ -13,6 +13,7 @@
 #include "lightseq/kernel/gpu/online_softmax.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
 #include "lightseq/kernel/merge.hpp"
+#include "lightseq/kernel/sink.hpp"
 
 /// What surrounds the kernels, row by row, on a stream. All tensors of a call have the same Shape, and their
 /// addresses and strides are multiples of 16 bytes.
@@ -173,10 +174,14 @@ cudaError_t clear(Partial<float> to, Shape const& shape, cudaStream_t stream) {
 struct Merged : Merge {
   float sum;
 
+  /// For a result of this kind.
+  template <ForwardResult Result>
   __device__ static Merged make(Partial<float const> const& a, Partial<float const> const& b,
-                                std::int64_t batch, std::int64_t head, std::int64_t token) {
+                                Result const& to, std::int64_t batch, std::int64_t head, std::int64_t token) {
     Merge const m = lightseq::merge(a.top.at(batch, head)[token], b.top.at(batch, head)[token]);
-    return {m, m.a * a.sum.at(batch, head)[token] + m.b * b.sum.at(batch, head)[token]};
+    RowEnd const end =
+        row_end(to, head, m.top, m.a * a.sum.at(batch, head)[token] + m.b * b.sum.at(batch, head)[token]);
+    return {{m.a * end.factor, m.b * end.factor, end.top}, end.sum};
   }
 
   /// The factors for a result of this kind.
@@ -211,7 +216,7 @@ __global__ void __launch_bounds__(256)
     std::int64_t const b = row / tokens, token = row % tokens;
     for (int i = thread; i < heads * per_row; i += threads) {
       int const head = i / per_row, dim = i % per_row * 8;
-      Merged m = Merged::make(own, from, b, head, token);
+      Merged m = Merged::make(own, from, to, b, head, token);
       m.divide(to);
       Eight sum = Eight::load(own.o.at(b, token, head) + dim);
       Eight const other = Eight::load(from.o.at(b, token, head) + dim);
@@ -221,29 +226,32 @@ __global__ void __launch_bounds__(256)
     }
     __syncthreads();
     for (int head = thread; head < heads; head += threads)
-      Merged::make(own, from, b, head, token).store(to, b, head, token);
+      Merged::make(own, from, to, b, head, token).store(to, b, head, token);
   }
 }
 
 /// The same with one partial result.
-template <int HeadDim, class T>
-__global__ void __launch_bounds__(256) finish_rows(Partial<float const> own, Finished<T> to,
-                                                   std::int64_t batch, std::int64_t tokens, int heads) {
+template <int HeadDim, ForwardResult Result>
+__global__ void __launch_bounds__(256)
+    finish_rows(Partial<float const> own, Result to, std::int64_t batch, std::int64_t tokens, int heads) {
   constexpr int per_row = HeadDim / 8;
   int const threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
   for (std::int64_t row = blockIdx.x; row < batch * tokens; row += gridDim.x) {
     std::int64_t const b = row / tokens, token = row % tokens;
     for (int i = thread; i < heads * per_row; i += threads) {
       int const head = i / per_row, dim = i % per_row * 8;
-      float const inverse = inverse_of(own.top.at(b, head)[token], own.sum.at(b, head)[token]);
+      RowEnd const end = row_end(to, head, own.top.at(b, head)[token], own.sum.at(b, head)[token]);
+      float const inverse = end.factor * inverse_of(end.top, end.sum);
       Eight eight = Eight::load(own.o.at(b, token, head) + dim);
 #pragma unroll
       for (int j = 0; j < 8; ++j) eight.values[j] *= inverse;
       eight.store(to.o.at(b, token, head) + dim);
     }
     __syncthreads();
-    for (int head = thread; head < heads; head += threads)
-      to.lse.at(b, head)[token] = lse_of(own.top.at(b, head)[token], own.sum.at(b, head)[token]);
+    for (int head = thread; head < heads; head += threads) {
+      RowEnd const end = row_end(to, head, own.top.at(b, head)[token], own.sum.at(b, head)[token]);
+      to.lse.at(b, head)[token] = lse_of(end.top, end.sum);
+    }
   }
 }
 
@@ -270,17 +278,17 @@ cudaError_t merge(Partial<float const> from, Partial<float> into, Shape const& s
 }
 
 /// `to` becomes the merge of both, finished. What it is made of may share memory with it, if that lies alike.
-template <int HeadDim, class T>
-cudaError_t merge(Partial<float const> from, Partial<float const> own, Finished<T> to, Shape const& shape,
+template <int HeadDim, ForwardResult Result>
+cudaError_t merge(Partial<float const> from, Partial<float const> own, Result to, Shape const& shape,
                   cudaStream_t stream) {
   return launch_merge<HeadDim>(from, own, to, shape, stream);
 }
 
 /// `to` becomes `own`, finished.
-template <int HeadDim, class T>
-cudaError_t finish(Partial<float const> own, Finished<T> to, Shape const& shape, cudaStream_t stream) {
+template <int HeadDim, ForwardResult Result>
+cudaError_t finish(Partial<float const> own, Result to, Shape const& shape, cudaStream_t stream) {
   std::int64_t const blocks = std::min<std::int64_t>(shape.batch * shape.tokens, 1 << 20);
-  return launch_kernel(&finish_rows<HeadDim, T>, {blocks, 256}, stream, resolved(own, shape),
+  return launch_kernel(&finish_rows<HeadDim, Result>, {blocks, 256}, stream, resolved(own, shape),
                        resolved(to, shape), shape.batch, shape.tokens, static_cast<int>(shape.heads));
 }
 
@@ -327,23 +335,57 @@ cudaError_t delta(Tensor<T const> o, Tensor<T const> d_o, RowStats<float> delta,
                        delta, shape.tokens, static_cast<int>(shape.heads));
 }
 
+/// A block sums up the rows of a head, in the same order each time.
+template <int Threads>
+__global__ void __launch_bounds__(Threads)
+    sink_gradient_sums(float const* sink, RowStats<float const> lse, RowStats<float const> delta,
+                       float* d_sink, std::int64_t batch, std::int64_t tokens) {
+  __shared__ double sums[Threads / 32];
+  int const thread = static_cast<int>(threadIdx.x), head = static_cast<int>(blockIdx.x);
+  double sum = 0;
+  for (std::int64_t b = 0; b < batch; ++b)
+    for (std::int64_t token = thread; token < tokens; token += Threads)
+      sum += sink_gradient(sink[head], lse.at(b, head)[token], delta.at(b, head)[token]);
+  auto const add_warp = [&] {
+    for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(~0u, sum, i);
+  };
+  add_warp();
+  if (thread % 32 == 0) sums[thread / 32] = sum;
+  __syncthreads();
+  if (thread >= 32) return;
+  sum = sums[thread];
+  add_warp();
+  if (thread == 0) d_sink[head] = static_cast<float>(sum);
+}
+
+/// The gradients of sinks, d_sink[head], as sums over all rows of `lse`, which counts the sinks, and of
+/// delta.
+inline cudaError_t sink_gradients(float const* sink, RowStats<float const> lse, RowStats<float const> delta,
+                                  float* d_sink, Shape const& shape, cudaStream_t stream) {
+  return launch_kernel(&sink_gradient_sums<1024>, {shape.heads, 1024}, stream, sink, lse, delta, d_sink,
+                       shape.batch, shape.tokens);
+}
+
 /// Loads the kernels of all operations on the current device. A first launch would do so, and wait for
 /// kernels that are running, which may wait for other ranks' messages.
-template <int HeadDim, class T, bool Backward>
+template <int HeadDim, ForwardResult Final, bool Backward>
 cudaError_t prepare() {
+  using T = std::remove_pointer_t<decltype(Final::o.data)>;
   auto const loaded = [](auto*... kernels) {
     cudaError_t error = cudaSuccess;
     (void)((error = load_kernel(kernels), error == cudaSuccess) && ...);
     return error;
   };
-  cudaError_t error = loaded(&for_each_eight<HeadDim, Copy<T, T>>, &for_each_eight<HeadDim, Copy<float, T>>,
-                             &for_each_eight<HeadDim, Zero<float>>, &for_each_row<NoKeys>,
-                             &merge_rows<HeadDim, Partial<float>>, &merge_rows<HeadDim, Finished<T>>,
-                             &finish_rows<HeadDim, T>);
+  cudaError_t error =
+      loaded(&for_each_eight<HeadDim, Copy<T, T>>, &for_each_eight<HeadDim, Copy<float, T>>,
+             &for_each_eight<HeadDim, Zero<float>>, &for_each_row<NoKeys>,
+             &merge_rows<HeadDim, Partial<float>>, &merge_rows<HeadDim, Final>, &finish_rows<HeadDim, Final>);
   if constexpr (Backward)
     if (error == cudaSuccess)
       error = loaded(&for_each_eight<HeadDim, Add<float>>, &for_each_eight<HeadDim, Add<T>>,
                      &for_each_row<CopyStats>, &delta_rows<HeadDim, T>);
+  if constexpr (Backward && has_sinks<Final>)
+    if (error == cudaSuccess) error = loaded(&sink_gradient_sums<1024>);
   return error;
 }
 

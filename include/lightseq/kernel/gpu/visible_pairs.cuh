@@ -10,6 +10,7 @@
 #include "lightseq/kernel/gpu/online_softmax.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
 #include "lightseq/mask/mask.hpp"
+#include "lightseq/mask/score.hpp"
 
 /// What the forward kernels do where hidden pairs have left a trace. The tensor cores multiply every pair of
 /// a tile, and the weight 0 of a hidden pair times a NaN or an infinity is a NaN. That can only happen in
@@ -49,7 +50,7 @@ struct VisiblePairs {
   RowPair const& rows;
   Tensor<T const> const& q;
   int kv_head;
-  float scale;  ///< with the factor log2(e)
+  float scale;  ///< a product_scale()
 
   /// Mends o and the softmax, which is added up, if need be. make_walk() gives a KeyTileIterator that has not
   /// begun, segment(i) the SegmentKeys of a segment, and start(softmax, o) makes both what they were before
@@ -142,7 +143,7 @@ struct VisiblePairs {
         bool const sees[2] = {mask.visible(query[0], key), mask.visible(query[1], key)};
         if (!__any_sync(~0u, sees[0] | sees[1])) continue;
         float weight[2];
-        score(q_rows, keys.k.at(rows.batch, walk.first + i, kv_head), weight);
+        score(q_rows, keys.k.at(rows.batch, walk.first + i, kv_head), query, key, weight);
 #pragma unroll
         for (int r = 0; r < 2; ++r)
           if (sees[r]) weigh(softmax, r, weight[r]);
@@ -165,7 +166,9 @@ struct VisiblePairs {
   }
 
   /// The exponents of a key for this thread's two rows.
-  __device__ __forceinline__ void score(T const* const (&q_rows)[2], T const* k, float (&exponent)[2]) const {
+  __device__ __forceinline__ void score(T const* const (&q_rows)[2], T const* k,
+                                        [[maybe_unused]] int const (&query)[2], [[maybe_unused]] int key,
+                                        float (&exponent)[2]) const {
     float sum[2] = {0, 0};
 #pragma unroll 4
     for (int i = 0; i < HeadDim / 8; ++i) {
@@ -177,7 +180,11 @@ struct VisiblePairs {
       }
     }
 #pragma unroll
-    for (int r = 0; r < 2; ++r) exponent[r] = __fmul_rn(quad_sum(sum[r]), scale);
+    for (int r = 0; r < 2; ++r) {
+      exponent[r] = __fmul_rn(quad_sum(sum[r]), scale);
+      if constexpr (HasRule<M>)
+        exponent[r] = __fmul_rn(score_of(mask, exponent[r], query[r], key, rows.head), OnlineSoftmax::log2_e);
+    }
   }
 
   /// Adds one key to row r of the softmax: its exponent becomes its weight, and `factor` the factor on the

@@ -16,7 +16,9 @@
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/kernel/host/pack.hpp"
 #include "lightseq/kernel/merge.hpp"
+#include "lightseq/kernel/sink.hpp"
 #include "lightseq/mask/full.hpp"
+#include "lightseq/mask/score.hpp"
 
 LIGHTSEQ_EXACT_MATH_BEGIN
 
@@ -42,6 +44,11 @@ struct ScaleFactors {
     rest = scale / power;
   }
 };
+
+/// The factor on q.k, besides the scale, that gives exponents of 2; rules take
+/// natural scores.
+template <Mask M>
+inline constexpr float exponent_factor = HasRule<M> ? 1 : log2e;
 
 /// Calls f(visible, i * Columns + j) for row i of `rows` and row j of `columns`: Row{mask, position of i}
 /// says of the position of j whether it is.
@@ -69,7 +76,7 @@ class Forward {
  public:
   /// A kept tile of queries. Logarithms are to base 2: `top` is the largest score so far.
   struct alignas(128) Kept {
-    float queries[HeadDim * tile.stationary];   ///< [dim, query], times scale.rest * log2(e)
+    float queries[HeadDim * tile.stationary];   ///< [dim, query], times scale.rest * exponent_factor
     float o[tile.stationary * pitch<HeadDim>];  ///< [query, dim], to be divided by `sum`
     float top[tile.stationary];
     float sum[tile.stationary];
@@ -136,9 +143,9 @@ class Forward {
       if (!packed) pack_keys(batch, kv_head, keys);
       packed = true;
       if (cover == Cover::full)
-        attend(scratch_.kept[i], items[i].queries, keys);
+        attend(scratch_.kept[i], items[i], keys);
       else
-        attend_visible(scratch_.kept[i], items[i].queries, keys, finite);
+        attend_visible(scratch_.kept[i], items[i], keys, finite);
     }
   }
 
@@ -152,7 +159,8 @@ class Forward {
   void begin(std::int64_t batch, Item const& item, Kept& kept) {
     ShardTile const& queries = item.queries;
     pack_transposed<HeadDim, tile.stationary>(queries.rows, call_.q.at(batch, queries.first, item.head),
-                                              call_.q.strides.token, scale_.rest * log2e, kept.queries);
+                                              call_.q.strides.token, scale_.rest * exponent_factor<M>,
+                                              kept.queries);
     std::fill(std::begin(kept.o), std::end(kept.o), 0.0f);
     std::fill(std::begin(kept.top), std::end(kept.top), -infinity);
     std::fill(std::begin(kept.sum), std::end(kept.sum), 0.0f);
@@ -165,16 +173,16 @@ class Forward {
   }
 
   /// A tile without hidden pairs.
-  void attend(Kept& kept, ShardTile const& queries, ShardTile const& keys) {
-    multiply_queries(kept, keys);
+  void attend(Kept& kept, Item const& item, ShardTile const& keys) {
+    multiply_queries(kept, item, keys);
     softmax(kept, keys.rows, Merge::least);
-    add_values(kept, queries, keys);
+    add_values(kept, item.queries, keys);
   }
 
   /// A tile with hidden pairs. Their weights are 0, which hides only values that are finite.
-  void attend_visible(Kept& kept, ShardTile const& queries, ShardTile const& keys,
-                      std::optional<bool>& finite) {
-    multiply_queries(kept, keys);
+  void attend_visible(Kept& kept, Item const& item, ShardTile const& keys, std::optional<bool>& finite) {
+    ShardTile const& queries = item.queries;
+    multiply_queries(kept, item, keys);
     for_each_pair<tile.stationary, SeeingQueries<M>>(mask_, keys, queries, [&](bool visible, int index) {
       float& score = scratch_.scores[index];
       float const seen = score < Merge::least ? Merge::least : score;
@@ -190,9 +198,16 @@ class Forward {
                              });
   }
 
-  void multiply_queries(Kept& kept, ShardTile const& keys) {
+  void multiply_queries(Kept& kept, [[maybe_unused]] Item const& item, ShardTile const& keys) {
     gemm<Width, Store::assign, tile.stationary>(keys.rows, HeadDim, Rows{scratch_.k},
                                                 Transposed{kept.queries}, Transposed{scratch_.scores});
+    if constexpr (HasRule<M>)
+      for (int k = 0; k < keys.rows; ++k)
+        for (int q = 0; q < item.queries.rows; ++q) {
+          float& score = scratch_.scores[k * tile.stationary + q];
+          score = log2e * score_of(mask_, score, item.queries.positions.position(q),
+                                   keys.positions.position(k), static_cast<int>(item.head));
+        }
   }
 
   void add_values(Kept& kept, ShardTile const& queries, ShardTile const& keys) {
@@ -243,9 +258,10 @@ class Forward {
         call_.out.sum.at(batch, item.head)[queries.first + q] = kept.sum[q];
       } else {
         using Out = std::remove_reference_t<decltype(*o)>;
-        float const factor = finished_factor(kept.top[q], kept.sum[q]);
+        RowEnd const end = row_end(call_.out, item.head, kept.top[q], kept.sum[q]);
+        float const factor = end.factor * finished_factor(end.top, end.sum);
         for (int d = 0; d < HeadDim; ++d) o[d] = Out(from[d] * factor);
-        call_.out.lse.at(batch, item.head)[queries.first + q] = finished_lse(kept.top[q], kept.sum[q]);
+        call_.out.lse.at(batch, item.head)[queries.first + q] = finished_lse(end.top, end.sum);
       }
     }
   }
@@ -272,7 +288,7 @@ class Backward {
   /// A kept tile of keys.
   struct alignas(128) Kept {
     float k[tile.stationary * pitch<HeadDim>];      ///< [key, dim], times scale.power
-    float k_transposed[HeadDim * tile.stationary];  ///< [dim, key], times scale.rest * log2(e)
+    float k_transposed[HeadDim * tile.stationary];  ///< [dim, key], times scale.rest * exponent_factor
     float v_transposed[HeadDim * tile.stationary];  ///< [dim, key]
     float dk[tile.stationary * pitch<HeadDim>];     ///< [key, dim], to be multiplied by scale.rest
     float dv[tile.stationary * pitch<HeadDim>];     ///< [key, dim]
@@ -287,6 +303,8 @@ class Backward {
     float delta[tile.streaming];
     float weights[tile.streaming * tile.stationary];   ///< [query, key]
     float d_scores[tile.streaming * tile.stationary];  ///< [query, key]
+    /// The derivatives of scores by their rule, [query, key].
+    float slopes[HasRule<M> ? tile.streaming * tile.stationary : 1];
   };
 
   Backward(BackwardCall<T> const& call, M const& mask, std::byte* scratch)
@@ -324,7 +342,7 @@ class Backward {
           if (cover == Cover::none) continue;
           if (!packed) pack_queries(batch, head, queries);
           packed = true;
-          attend(scratch_.kept[i], queries, keys[i], cover);
+          attend(scratch_.kept[i], head, queries, keys[i], cover);
         }
         if (packed)
           add_rows(queries.rows, scratch_.dq, scale_.rest, call_.dq.at(batch, queries.first, head),
@@ -342,8 +360,8 @@ class Backward {
     T const* const k = call_.k.at(batch, keys.first, kv_head);
     T const* const v = call_.v.at(batch, keys.first, kv_head);
     pack<HeadDim, tile.stationary>(keys.rows, k, call_.k.strides.token, scale_.power, kept.k);
-    pack_transposed<HeadDim, tile.stationary>(keys.rows, k, call_.k.strides.token, scale_.rest * log2e,
-                                              kept.k_transposed);
+    pack_transposed<HeadDim, tile.stationary>(keys.rows, k, call_.k.strides.token,
+                                              scale_.rest * exponent_factor<M>, kept.k_transposed);
     pack_transposed<HeadDim, tile.stationary>(keys.rows, v, call_.v.strides.token, 1, kept.v_transposed);
     kept.finite = all_finite<Width>(kept.k, tile.stationary * pitch<HeadDim>);
     std::fill(std::begin(kept.dk), std::end(kept.dk), 0.0f);
@@ -372,23 +390,41 @@ class Backward {
     }
   }
 
-  void attend(Kept& kept, ShardTile const& queries, ShardTile const& keys, Cover cover) {
+  void attend(Kept& kept, std::int64_t head, ShardTile const& queries, ShardTile const& keys, Cover cover) {
     Transposed const weights{scratch_.weights}, d_scores{scratch_.d_scores};
     Rows const q{scratch_.q}, d_o{scratch_.d_o};
     gemm<Width, Store::assign, tile.stationary>(queries.rows, HeadDim, q, Transposed{kept.k_transposed},
                                                 weights);
     gemm<Width, Store::assign, tile.stationary>(queries.rows, HeadDim, d_o, Transposed{kept.v_transposed},
                                                 d_scores);
+    follow_rule(head, queries, keys);
     if (cover == Cover::partial)
       for_each_pair<tile.stationary, KeysSeen<M>>(mask_, queries, keys, [&](bool visible, int index) {
         weights.data[index] = visible ? weights.data[index] : -infinity;
         d_scores.data[index] = visible ? d_scores.data[index] : 0.0f;
+        if constexpr (HasRule<M>) scratch_.slopes[index] = visible ? scratch_.slopes[index] : 0.0f;
       });
     softmax(queries.rows);
     if (cover == Cover::partial && !(kept.finite && queries_finite_)) return add_visible(kept, queries, keys);
     gemm<Width, Store::add, columns>(keys.rows, queries.rows, weights.transposed(), d_o, Rows{kept.dv});
     gemm<Width, Store::add, columns>(keys.rows, queries.rows, d_scores.transposed(), q, Rows{kept.dk});
     gemm<Width, Store::add, columns>(queries.rows, keys.rows, d_scores, Rows{kept.k}, Rows{scratch_.dq});
+  }
+
+  /// Natural scores become those of the mask's rule, to base 2.
+  void follow_rule([[maybe_unused]] std::int64_t head, [[maybe_unused]] ShardTile const& queries,
+                   [[maybe_unused]] ShardTile const& keys) {
+    if constexpr (HasRule<M>) {
+      std::fill(std::begin(scratch_.slopes), std::end(scratch_.slopes), 0.0f);
+      for (int q = 0; q < queries.rows; ++q)
+        for (int k = 0; k < keys.rows; ++k) {
+          int const index = q * tile.stationary + k, of_head = static_cast<int>(head);
+          std::int64_t const query = queries.positions.position(q), key = keys.positions.position(k);
+          float const natural = scratch_.weights[index];
+          scratch_.weights[index] = log2e * score_of(mask_, natural, query, key, of_head);
+          scratch_.slopes[index] = score_gradient_of(mask_, natural, query, key, of_head);
+        }
+    }
   }
 
   /// Adds what visible pairs give alone: the zeros of hidden ones hide nothing that is not finite.
@@ -415,7 +451,10 @@ class Backward {
         auto const logarithm = simd::load<Width>(weights + k) - scratch_.lse[q];
         auto const p = simd::exp2<Width>(logarithm > 0 ? simd::Floats<Width>{} : logarithm);
         simd::store<Width>(weights + k, p);
-        simd::store<Width>(d_scores + k, p * (simd::load<Width>(d_scores + k) - scratch_.delta[q]));
+        auto d_score = p * (simd::load<Width>(d_scores + k) - scratch_.delta[q]);
+        if constexpr (HasRule<M>)
+          d_score = d_score * simd::load<Width>(scratch_.slopes + q * tile.stationary + k);
+        simd::store<Width>(d_scores + k, d_score);
       }
     }
   }
@@ -445,13 +484,14 @@ void forward(ForwardCall<T, Result> const& call, M const& mask, std::byte* scrat
   Forward<HeadDim, Width, T, Result, M>(call, mask, scratch).run();
 }
 
-/// Bytes that backward() needs, whatever the element type and mask; the caller aligns them to 128.
-template <int HeadDim>
+/// Bytes that backward() needs, whatever the element type; the caller aligns them to 128.
+template <int HeadDim, Mask M = Full>
 constexpr std::int64_t backward_scratch_bytes() {
-  return sizeof(typename Backward<HeadDim, simd::native_width, float, Full>::Scratch);
+  return sizeof(typename Backward<HeadDim, simd::native_width, float, M>::Scratch);
 }
 
-/// Computes the call in one thread. `scratch` holds backward_scratch_bytes<HeadDim>() bytes, aligned to 128.
+/// Computes the call in one thread. `scratch` holds backward_scratch_bytes<HeadDim, M>() bytes, aligned to
+/// 128.
 template <int HeadDim, int Width = simd::native_width, Element T, Mask M>
 void backward(BackwardCall<T> const& call, M const& mask, std::byte* scratch) noexcept {
   static_assert(serves_head_dim(HeadDim));

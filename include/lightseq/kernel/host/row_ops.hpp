@@ -10,6 +10,7 @@
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/kernel/merge.hpp"
+#include "lightseq/kernel/sink.hpp"
 
 LIGHTSEQ_EXACT_MATH_BEGIN
 
@@ -100,56 +101,63 @@ void delta(Tensor<Out> o, Tensor<Gradient> d_o, RowStats<float> delta, Shape con
   });
 }
 
-/// to = o / sum and its LSE; to.o may be own.o.
-template <class Out>
-void finish(Partial<float const> own, Finished<Out> to, Shape const& shape) noexcept {
+/// to = o / sum and its LSE, with the sinks; to.o may be own.o.
+template <ForwardResult Result>
+void finish(Partial<float const> own, Result to, Shape const& shape) noexcept {
   own.o = own.o.resolved(shape);
   to.o = to.o.resolved(shape);
   for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
-    float const top = own.top.at(batch, head)[token], sum = own.sum.at(batch, head)[token];
-    float const factor = finished_factor(top, sum);
+    RowEnd const end = row_end(to, head, own.top.at(batch, head)[token], own.sum.at(batch, head)[token]);
+    float const factor = end.factor * finished_factor(end.top, end.sum);
     float const* const source = own.o.at(batch, token, head);
-    Out* const target = to.o.at(batch, token, head);
+    auto* const target = to.o.at(batch, token, head);
+    using Out = std::remove_reference_t<decltype(*target)>;
     for (std::int64_t d = 0; d < shape.dim; ++d) target[d] = Out(source[d] * factor);
-    to.lse.at(batch, head)[token] = finished_lse(top, sum);
+    to.lse.at(batch, head)[token] = finished_lse(end.top, end.sum);
   });
 }
 
 /// `to` becomes the merge of both, finished where it is of that kind; to.o may be own.o, and `to` own.
 template <ForwardResult Result>
-void merge_rows(Partial<float const> from, Partial<float const> own, Result to, Shape const& shape) noexcept {
-  constexpr bool finishes = !std::is_same_v<Result, Partial<float>>;
+void merge(Partial<float const> from, Partial<float const> own, Result to, Shape const& shape) noexcept {
   from.o = from.o.resolved(shape);
   own.o = own.o.resolved(shape);
   to.o = to.o.resolved(shape);
   for_each_row(shape, [&](std::int64_t batch, std::int64_t token, std::int64_t head) {
     Merge const m = lightseq::merge(own.top.at(batch, head)[token], from.top.at(batch, head)[token]);
-    float const sum = m.a * own.sum.at(batch, head)[token] + m.b * from.sum.at(batch, head)[token];
-    float const factor = finishes ? finished_factor(m.top, sum) : 1.0f;
+    RowEnd const end = row_end(to, head, m.top,
+                               m.a * own.sum.at(batch, head)[token] + m.b * from.sum.at(batch, head)[token]);
+    float const factor = is_finished<Result> ? end.factor * finished_factor(end.top, end.sum) : 1.0f;
     float const* const source = own.o.at(batch, token, head);
     float const* const other = from.o.at(batch, token, head);
     auto* const target = to.o.at(batch, token, head);
     using Out = std::remove_reference_t<decltype(*target)>;
     for (std::int64_t d = 0; d < shape.dim; ++d) target[d] = Out((m.a * source[d] + m.b * other[d]) * factor);
-    if constexpr (finishes) {
-      to.lse.at(batch, head)[token] = finished_lse(m.top, sum);
+    if constexpr (is_finished<Result>) {
+      to.lse.at(batch, head)[token] = finished_lse(end.top, end.sum);
     } else {
-      to.top.at(batch, head)[token] = m.top;
-      to.sum.at(batch, head)[token] = sum;
+      to.top.at(batch, head)[token] = end.top;
+      to.sum.at(batch, head)[token] = end.sum;
     }
   });
 }
 
 /// `into` becomes the merge of both.
 inline void merge(Partial<float const> from, Partial<float> into, Shape const& shape) noexcept {
-  merge_rows(from, into, into, shape);
+  merge(from, into, into, shape);
 }
 
-/// `to` becomes the merge of both, finished; to.o may be own.o.
-template <class Out>
-void merge(Partial<float const> from, Partial<float const> own, Finished<Out> to,
-           Shape const& shape) noexcept {
-  merge_rows(from, own, to, shape);
+/// The gradients of sinks, d_sink[head], as sums over all rows of `lse`, which counts the sinks, and of
+/// delta.
+inline void sink_gradients(float const* sink, RowStats<float const> lse, RowStats<float const> delta,
+                           float* d_sink, Shape const& shape) noexcept {
+  for (std::int64_t head = 0; head < shape.heads; ++head) {
+    double sum = 0;
+    for (std::int64_t batch = 0; batch < shape.batch; ++batch)
+      for (std::int64_t token = 0; token < shape.tokens; ++token)
+        sum += sink_gradient(sink[head], lse.at(batch, head)[token], delta.at(batch, head)[token]);
+    d_sink[head] = static_cast<float>(sum);
+  }
 }
 
 }  // namespace host

@@ -6,6 +6,7 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/gpu/backward_care.cuh"
+#include "lightseq/kernel/gpu/follow_rule.cuh"
 #include "lightseq/kernel/gpu/fragment.cuh"
 #include "lightseq/kernel/gpu/key_tile_scheduler.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
@@ -21,6 +22,7 @@ namespace sm80 {
 template <BackwardBlock Block, bool Careful>
 struct BackwardWarp {
   using T = typename Block::T;
+  using M = typename Block::M;
   using KeyGrad = typename Block::KeyGrad;
   using Semaphore = typename Block::Semaphore;
   using Products = BackwardProducts<Block>;
@@ -93,7 +95,7 @@ struct BackwardWarp {
     scores = block.shared + own_query / 64 * key_panel + (key_warp * warp_keys + lane / 4) * 128 +
              ((own_query / 8 ^ lane / 4) & 7) * 16 + lane % 4 * 4;
     row_scores = block.shared + key_warp * warp_keys * 128 + down;
-    scale = exponent_scale(block.launch.scale);
+    scale = exponent_scale<M>(block.launch.scale);
   }
 
   __device__ __forceinline__ void run() {
@@ -117,6 +119,14 @@ struct BackwardWarp {
   __device__ __forceinline__ RowPair rows(int fragment) const {
     return {place.batch, place.head, key_offset,
             place.first + key_warp * warp_keys + fragment * 16 + lane / 4, keys};
+  }
+
+  /// The positions of a fragment's pairs, for rules that ask for them.
+  __device__ __forceinline__ KeyPairs pairs([[maybe_unused]] Step const& step, [[maybe_unused]] int f) const {
+    if constexpr (is_placed<M>)
+      return {rows(f), block.launch.queries[step.segment], step.first + own_query, step.head};
+    else
+      return {};
   }
 
   /// Attends one query tile.
@@ -169,7 +179,15 @@ struct BackwardWarp {
     bool const bad_keys = Careful && opens && !Finite::begin_finite(s);
     if (step.odd_queries) {
 #pragma unroll
-      for (int f = 0; f < fragments; ++f) judge(s[f], block.shared + Block::largest_offset + own_query * 4);
+      for (int f = 0; f < fragments; ++f) {
+        auto const score = [&](float x, [[maybe_unused]] int i) {
+          if constexpr (HasRule<M>)
+            return score_pair(block.launch.mask, x * block.launch.scale, pairs(step, f), i).score;
+          else
+            return x;
+        };
+        judge(s[f], block.shared + Block::largest_offset + own_query * 4, score);
+      }
     }
     if (step.tests) {
 #pragma unroll
@@ -189,15 +207,30 @@ struct BackwardWarp {
       for (int u = gap * units / blocks; u < (gap + 1) * units / blocks; ++u) {
         int const f = u % fragments, j = u / fragments;
         if (f == 0) lse = pair_at(step.stats + j * 32);
+        float slopes[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           float& weight = s[f][4 * j + i];
-          weight = exp2_here(fmaf(weight, scale, i % 2 == 0 ? lse.x : lse.y));
+          float const offset = i % 2 == 0 ? lse.x : lse.y;
+          if constexpr (HasRule<M>) {
+            bool const hidden = step.tests && weight == -OnlineSoftmax::infinity;
+            PairScore const pair =
+                score_pair(block.launch.mask, weight * block.launch.scale, pairs(step, f), 4 * j + i);
+            weight = hidden ? 0.0f : exp2_here(fmaf(pair.score, scale, offset));
+            slopes[i] = hidden ? 0.0f : pair.slope;
+          } else {
+            weight = exp2_here(fmaf(weight, scale, offset));
+          }
         }
 #pragma unroll
         for (int i = 2 * j; i < 2 * j + 2; ++i) {
           p_packed[f][i] = ptx::pack<T>(s[f][2 * i], s[f][2 * i + 1]);
           if constexpr (columns > 1) store_score(scores + Block::p_offset, f, i, p_packed[f][i]);
+        }
+        // Gradients of weights are multiplied by both.
+        if constexpr (HasRule<M>) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) s[f][4 * j + i] *= slopes[i];
         }
       }
     };

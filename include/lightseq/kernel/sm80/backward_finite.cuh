@@ -91,7 +91,7 @@ struct BackwardFinite {
     std::uint32_t const largest = block.shared + Block::largest_offset;
     float added;
     asm volatile("ld.shared.f32 %0, [%1];" : "=f"(added) : "r"(offset) : "memory");
-    float const most = largest_score<T>(-added, exponent_scale(block.launch.scale));
+    float const most = largest_score<T>(-added, exponent_scale<typename Block::M>(block.launch.scale));
     store_if(largest + row * 4, most, owns);
     __syncthreads();
     store_if(offset, 0, owns && most != most);

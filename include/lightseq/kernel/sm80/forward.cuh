@@ -16,13 +16,13 @@ namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 namespace sm80 {
 
-/// The forward kernel of one head dim, element type T (bfloat16 or float16), result (Finished<T> or
-/// Partial<float>) and mask.
+/// The forward kernel of one head dim, element type T (bfloat16 or float16), result (Finished<T>,
+/// FinishedWithSinks<T> or Partial<float>) and mask.
 template <int HeadDim, class T, class Result, Mask M>
 class ForwardKernel {
   static_assert(std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>,
                 "lightseq: tensor cores multiply bfloat16 or float16");
-  static_assert(std::is_same_v<Result, Finished<T>> || std::is_same_v<Result, Partial<float>>,
+  static_assert(std::is_same_v<OutputOf<Result>, std::conditional_t<is_finished<Result>, T, float>>,
                 "lightseq: the result is Finished, of the element type, or Partial, of float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
   using Kernel = Forward<HeadDim, T, Result, M>;
@@ -72,7 +72,7 @@ class ForwardKernel {
           check_aligned(launch.carried.o, query_shape, 2, "carried o"),
           check_aligned(launch.out.o, query_shape, o_unit, "o")})
       if (!status.ok()) return status;
-    launch.scale = call.scale * OnlineSoftmax::log2_e;
+    launch.scale = product_scale<M>(call.scale);
     return QueryTileScheduler::make(launch.order, call, launch.mask, HeadDim, Kernel::query_rows);
   }
 

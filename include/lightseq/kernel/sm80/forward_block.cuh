@@ -7,6 +7,7 @@
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/call.hpp"
 #include "lightseq/kernel/gpu/compiled.cuh"
+#include "lightseq/kernel/gpu/follow_rule.cuh"
 #include "lightseq/kernel/gpu/fragment.cuh"
 #include "lightseq/kernel/gpu/key_tile_iterator.cuh"
 #include "lightseq/kernel/gpu/online_softmax.cuh"
@@ -190,11 +191,14 @@ struct Forward {
       if (more) load_tile(stage ^ 1);
       float s[fragments][key_rows / 2];
       multiply_keys(s);
-      if constexpr (Tested) {
+      if constexpr (Tested || HasRule<M>) {
         LaunchSegment const& keys = launch.keys[segment];
         LaunchSegment const tile_keys{keys.position(first), keys.stride, min(key_rows, keys.count - first)};
 #pragma unroll
-        for (int f = 0; f < fragments; ++f) hide(s[f], rows(f), tile_keys, launch.mask);
+        for (int f = 0; f < fragments; ++f) {
+          if constexpr (HasRule<M>) follow_rule(s[f], rows(f), tile_keys, launch.scale, launch.mask);
+          if constexpr (Tested) hide(s[f], rows(f), tile_keys, launch.mask);
+        }
       }
       raise_tops(sums, s);
       multiply_values(sums, s);
@@ -230,12 +234,12 @@ struct Forward {
 #pragma unroll
       for (int f = 0; f < fragments; ++f) {
         sums.softmax[f].find_top(s[f], top[f]);
-        outgrown |= sums.softmax[f].outgrown(top[f], launch.scale);
+        outgrown |= sums.softmax[f].outgrown(top[f], score_scale<M>(launch.scale));
       }
       if (!__any_sync(~0u, outgrown)) return;
 #pragma unroll
       for (int f = 0; f < fragments; ++f) {
-        sums.softmax[f].raise(top[f], launch.scale);
+        sums.softmax[f].raise(top[f], score_scale<M>(launch.scale));
 #pragma unroll
         for (int i = 0; i < HeadDim / 2; ++i) sums.o[f][i] *= sums.softmax[f].factor[i / 2 % 2];
       }
@@ -250,7 +254,8 @@ struct Forward {
       far = __any_sync(~0u, far);
       OnlineSoftmax::Line line[fragments];
 #pragma unroll
-      for (int f = 0; f < fragments; ++f) line[f] = sums.softmax[f].aim(s[f], launch.scale, far);
+      for (int f = 0; f < fragments; ++f)
+        line[f] = sums.softmax[f].aim(s[f], score_scale<M>(launch.scale), far);
       std::uint32_t const v_stage = v_lane + stage * key_bytes;
 #pragma unroll
       for (int j = 0; j < key_rows / 16; ++j) {

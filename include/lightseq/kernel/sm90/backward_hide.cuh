@@ -4,6 +4,7 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/gpu/backward_care.cuh"
+#include "lightseq/kernel/gpu/follow_rule.cuh"
 #include "lightseq/kernel/gpu/fragment.cuh"
 #include "lightseq/kernel/gpu/key_tile_scheduler.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
@@ -18,10 +19,25 @@ namespace sm90 {
 template <BackwardBlock Block>
 struct BackwardHide {
   using T = typename Block::T;
+  using M = typename Block::M;
   using KeyTile = typename Block::KeyTile;
   static constexpr int query_rows = Block::query_rows;
 
   Block const& block;
+
+  /// The positions of a step's pairs, for rules that ask for them.
+  __device__ __forceinline__ KeyPairs pairs([[maybe_unused]] KeyTile const& key_tile,
+                                            [[maybe_unused]] int key_offset,
+                                            [[maybe_unused]] int query_offset,
+                                            [[maybe_unused]] int number) const {
+    if constexpr (is_placed<M>) {
+      typename Block::Step const step = block.memory.control.steps[number % Block::steps_known];
+      return {keys_of(key_tile, key_offset), block.launch.queries[step.segment], step.first + query_offset,
+              step.head};
+    } else {
+      return {};
+    }
+  }
 
   /// Hides what the mask hides in the transposed scores of a step that asks for it, of the queries from
   /// `query_offset` in the tile on, and sees to it that hidden pairs add nothing, whatever the numbers are.
@@ -40,7 +56,15 @@ struct BackwardHide {
     bool const odd_queries = cuts && ptx::uniform(control.stats[stage][2 * query_rows] != 0) != 0;
     if (odd_queries) {
       clean_queries(stage);
-      judge(s, ptx::shared_address(control.stats[stage]) + (query_rows + query_offset) * 4);
+      auto const score = [&](float x, [[maybe_unused]] int i) {
+        if constexpr (HasRule<M>)
+          return score_pair(launch.mask, x * launch.scale, pairs(key_tile, key_offset, query_offset, number),
+                            i)
+              .score;
+        else
+          return x;
+      };
+      judge(s, ptx::shared_address(control.stats[stage]) + (query_rows + query_offset) * 4, score);
     }
     if (cuts) {
       control.k_finite.wait(tile_parity);
@@ -84,7 +108,7 @@ struct BackwardHide {
     // The gradients of outputs lie after the queries.
     std::uint32_t const tile =
         ptx::shared_address(memory.q) + (second ? sizeof(memory.q) : 0) + stage * Block::query_bytes;
-    float const most = largest_score<T>(stats[row], exponent_scale(block.launch.scale));
+    float const most = largest_score<T>(stats[row], exponent_scale<M>(block.launch.scale));
     Block::sync_both_warpgroups();
     store_if(offset + row * 4, 0, owns && most != most);
     store_if(largest + row * 4, most, owns);

@@ -46,10 +46,11 @@ struct BackwardLaunch {
 };
 
 /// What the parts of the kernel work on.
-template <int HeadDim, class Element, class KeyGradient, Mask M, bool InTurns>
+template <int HeadDim, class Element, class KeyGradient, Mask MaskType, bool InTurns>
 struct BackwardShared {
   using T = Element;
   using KeyGrad = KeyGradient;
+  using M = MaskType;
   static constexpr int head_dim = HeadDim;
   static constexpr bool deterministic = InTurns;
 

@@ -7,6 +7,7 @@
 #include "lightseq/kernel/gpu/ptx.cuh"
 #include "lightseq/kernel/sm90/backward_fragment.cuh"
 #include "lightseq/kernel/sm90/backward_hide.cuh"
+#include "lightseq/kernel/sm90/backward_rule.cuh"
 #include "lightseq/kernel/sm90/backward_shared.cuh"
 #include "lightseq/kernel/sm90/backward_store.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
@@ -115,7 +116,7 @@ struct SplitDims {
         ds_address(p_address + Block::ds_bytes),
         p_all(descriptor(p_address)),
         ds_all(descriptor(ds_address)),
-        scale(exponent_scale(shared.launch.scale)) {}
+        scale(exponent_scale<typename Block::M>(shared.launch.scale)) {}
 
   __device__ __forceinline__ void run() {
     Held held;
@@ -151,8 +152,15 @@ struct SplitDims {
     wgmma_wait<1>();
     pin(s);
     BackwardHide<Block>{block}.run(s, dp, key_tile, tile_parity, 0, queries * group, number, stage);
-    weigh(s, control.stats[stage] + queries * group, scale);
-    pack<T>(p, s);
+    if constexpr (HasRule<typename Block::M>) {
+      auto const pairs = BackwardHide<Block>{block}.pairs(key_tile, 0, queries * group, number);
+      bool const tested = ptx::uniform(control.steps[number % Block::steps_known].tests) != 0;
+      weigh_by_rule<T>(s, p, tested, control.stats[stage] + queries * group, block.launch.scale,
+                       block.launch.mask, pairs);
+    } else {
+      weigh(s, control.stats[stage] + queries * group, scale);
+      pack<T>(p, s);
+    }
     wgmma_wait<0>();
     pin(dp);
 #pragma unroll

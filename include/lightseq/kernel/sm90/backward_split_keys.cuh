@@ -8,6 +8,7 @@
 #include "lightseq/kernel/gpu/ptx.cuh"
 #include "lightseq/kernel/sm90/backward_fragment.cuh"
 #include "lightseq/kernel/sm90/backward_hide.cuh"
+#include "lightseq/kernel/sm90/backward_rule.cuh"
 #include "lightseq/kernel/sm90/backward_shared.cuh"
 #include "lightseq/kernel/sm90/backward_store.cuh"
 #include "lightseq/kernel/sm90/barrier.cuh"
@@ -160,7 +161,7 @@ struct SplitKeys {
         leads_warpgroup(threadIdx.x % 128 == 0),
         products(shared.memory, group),
         ds_own(ptx::shared_address(shared.memory.ds) + group * Block::query_panel),
-        scale(exponent_scale(shared.launch.scale)) {
+        scale(exponent_scale<typename Block::M>(shared.launch.scale)) {
     pin(scale);
   }
 
@@ -214,8 +215,13 @@ struct SplitKeys {
     pin(s);
     if constexpr (Tested)
       BackwardHide<Block>{block}.run(s, dp, key_tile, tile_parity, 64 * group, 0, number, stage);
-    weigh(s, control.stats[stage], scale);
-    pack<T>(p, s);
+    if constexpr (HasRule<typename Block::M>) {
+      auto const pairs = BackwardHide<Block>{block}.pairs(key_tile, 64 * group, 0, number);
+      weigh_by_rule<T>(s, p, Tested, control.stats[stage], block.launch.scale, block.launch.mask, pairs);
+    } else {
+      weigh(s, control.stats[stage], scale);
+      pack<T>(p, s);
+    }
     wgmma_wait<0>();
     pin(dp);
 #pragma unroll

@@ -17,13 +17,13 @@ namespace lightseq {
 inline namespace LIGHTSEQ_ABI {
 namespace sm90 {
 
-/// The forward kernel of one head dim, element type T (bfloat16 or float16), result (Finished<T> or
-/// Partial<float>) and mask.
+/// The forward kernel of one head dim, element type T (bfloat16 or float16), result (Finished<T>,
+/// FinishedWithSinks<T> or Partial<float>) and mask.
 template <int HeadDim, class T, class Result, Mask M>
 class ForwardKernel {
   static_assert(std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>,
                 "lightseq: tensor cores multiply bfloat16 or float16");
-  static_assert(std::is_same_v<Result, Finished<T>> || std::is_same_v<Result, Partial<float>>,
+  static_assert(std::is_same_v<OutputOf<Result>, std::conditional_t<is_finished<Result>, T, float>>,
                 "lightseq: the result is Finished, of the element type, or Partial, of float");
   static_assert(std::is_trivially_copyable_v<M>, "lightseq: a mask is copied to the GPU bit by bit");
   template <int KeySegments>
@@ -124,7 +124,7 @@ class ForwardKernel {
     if constexpr (!Block::stages_o && !Block::o_over_q)
       if (status.ok()) status = check_aligned(launch.out.o, call.query_shape(HeadDim), 2, "o");
     if (!status.ok()) return status;
-    launch.scale = call.scale * OnlineSoftmax::log2_e;
+    launch.scale = product_scale<M>(call.scale);
     return QueryTileScheduler::make(launch.order, call, std::span<Positions const>(positions, chunks.size()),
                                     launch.mask, HeadDim, Block::query_rows);
   }

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "lightseq/core/abi.hpp"
+#include "lightseq/kernel/gpu/follow_rule.cuh"
 #include "lightseq/kernel/gpu/fragment.cuh"
 #include "lightseq/kernel/gpu/online_softmax.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
@@ -70,6 +71,7 @@ struct ForwardCompute {
   using T = typename Block::T;
   using Result = typename Block::Result;
   using Out = typename Block::Out;
+  using M = typename Block::M;
   using QueryTile = typename Block::QueryTile;
   using OutputStage = typename Block::OutputStage;
   static constexpr int head_dim = Block::head_dim, key_rows = Block::key_rows;
@@ -103,7 +105,7 @@ struct ForwardCompute {
         leads_warp(threadIdx.x % 32 == 0),
         leads_warpgroup(threadIdx.x % 128 == 0),
         products(shared.memory, warpgroup),
-        scale(shared.launch.scale) {
+        scale(score_scale<M>(shared.launch.scale)) {
     pin(scale);
   }
 
@@ -193,6 +195,7 @@ struct ForwardCompute {
     int flags = ptx::read_first(control.key_tiles[ring.stage].flags);
     wgmma_wait<0>();
     pin(s);
+    follow_rule(s, rows);
     if (flags & Block::masked) hide_pairs(s, rows);
     control.k_empty[ring.stage].arrive_if(leads_warp);
     if (softmax.add(s, scale) && !stages_o && continues()) rescale(o, softmax);
@@ -234,11 +237,13 @@ struct ForwardCompute {
     wgmma_wait<1>();
     pin(s);
     bool moved = false;
+    follow_rule(s, rows);
     if constexpr (Tested) {
       hide_pairs(s, rows);
       moved = softmax.add(s, scale);
     } else if (!softmax.add_fixed(s, scale)) {
       score_again(s, ring.stage);
+      follow_rule(s, rows);
       moved = softmax.add(s, scale);
     }
     control.k_empty[ring.stage].arrive_if(leads_warp);
@@ -250,6 +255,17 @@ struct ForwardCompute {
     if (moved) rescale(o, softmax);
     before = ring;
     ring.advance();
+  }
+
+  /// Products of the present key tile become scores by the mask's rule, if it has one.
+  __device__ __forceinline__ void follow_rule([[maybe_unused]] float (&s)[key_rows / 2],
+                                              [[maybe_unused]] RowPair const& rows) const {
+    if constexpr (HasRule<M>) {
+      LaunchSegment keys{};
+      if constexpr (is_placed<M>)
+        keys = ptx::read_first<LaunchSegment>(block.memory.control.key_tiles[ring.stage]);
+      lightseq::follow_rule(s, rows, keys, block.launch.scale, block.launch.mask);
+    }
   }
 
   /// Hides what the mask hides of the present key tile.
@@ -273,6 +289,11 @@ struct ForwardCompute {
         Merge const both = merge(row.top, carried[r].top);
         row = {both.top, both.a * row.sum + both.b * carried[r].sum};
         own[r] = both.a, other[r] = both.b;
+      }
+      if constexpr (has_sinks<Result>) {
+        RowEnd const end = row_end(block.launch.out, rows.head, row.top, row.sum);
+        row = {end.top, end.sum};
+        own[r] *= end.factor, other[r] *= end.factor;
       }
       store_sum(block.launch.out, rows, r, row);
       if constexpr (is_finished<Result>) {
@@ -304,8 +325,8 @@ struct ForwardCompute {
       return SegmentKeys<T>{launch.keys[i], launch.keys_at[i], launch.values_at[i]};
     };
     auto const restart = [&](OnlineSoftmax& fresh, float(&to)[head_dim / 2]) { start(rows, fresh, to); };
-    VisiblePairs<head_dim, key_rows, T, typename Block::M>{launch.mask, rows, launch.queries_at,
-                                                           rows.head / launch.order.group, launch.scale}
+    VisiblePairs<head_dim, key_rows, T, M>{launch.mask, rows, launch.queries_at,
+                                           rows.head / launch.order.group, launch.scale}
         .mend(make_walk, segment, restart, softmax, o);
   }
 

@@ -36,7 +36,7 @@ struct ForwardLaunch {
   Partial<float const> carried = {};
   Result out = {};
   QueryTileScheduler order = {};
-  float scale = 0;  ///< with the factor log2(e)
+  float scale = 0;  ///< a product_scale()
   unsigned* counter = nullptr;
 
   // What the maps describe, for VisiblePairs: all queries, and each segment's keys and values.
