@@ -40,6 +40,10 @@ TEST_CASE("what is not finite stays where it is seen where helpers send results"
   holds<Balanced, NeighbourTraits>(Within{{3, 60}, {9, 66}, 1});
 }
 
+TEST_CASE("what is not finite stays where it is seen where rules make the scores") {
+  holds<Balanced>(Scored{Causal{}, SoftCap{1}});
+}
+
 TEST_CASE("what is not finite stays where it is seen in tiles that are full and in shards of many tiles") {
   poison_stays_where_it_is_seen<8, Ring>(Full{}, {.seqlen = 40}, some_worlds, draws);
   poison_stays_where_it_is_seen<8, ZigzagRing>(Causal{}, {.seqlen = 400}, {1, 2, 3}, draws);

@@ -16,6 +16,7 @@
 #include "lightseq/exec/device.hpp"
 #include "lightseq/exec/forward.hpp"
 #include "lightseq/exec/shard.hpp"
+#include "lightseq/mask/score.hpp"
 #include "lightseq/trace/flight_record.hpp"
 #include "lightseq/transport/transport.hpp"
 
@@ -34,6 +35,14 @@ class AttentionRank {
       Traits::Device::serves_head_dim(HeadDim),
       "lightseq: the device does not serve this head dim: Host serves multiples of 8 from 8 to 256, "
       "Cuda multiples of 16 from 16 to 256");
+
+  static_assert(
+      HasRule<View> || !requires(View view) { view.rule(); },
+      "lightseq: rule() of a mask is constant and returns a ScoreRule: see mask/score.hpp");
+  static_assert(Traits::inference || HasGradients<View>,
+                "lightseq: the backward needs the derivative of the rule for scores: give it a "
+                "score_gradient() that takes "
+                "what score() takes, or traits for inference");
 
  public:
   using Element = typename Traits::Element;

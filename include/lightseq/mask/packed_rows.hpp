@@ -248,7 +248,8 @@ static_assert(LooksElsewhere<PackedRows<>> && BoundedMask<PackedRows<>> &&
               std::is_trivially_copyable_v<PackedRows<>>);
 
 /// What kernels see of packed documents under a mask within them: the sights of all rows, where distance
-/// alone decides, so that they rise, with the rule if the mask has one that does not ask where; else the runs.
+/// alone decides, so that they rise, with the rule if the mask has one that does not ask where; else the
+/// runs.
 template <Mask Inner>
 inline constexpr bool has_sights = HasReach<Inner>&& HasExactRows<Inner> && !is_placed<Inner>;
 template <Mask Inner>

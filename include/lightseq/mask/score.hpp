@@ -22,7 +22,8 @@ concept PlacedRule = std::copyable<R> && requires(R const rule, float s, std::in
 };
 
 /// A rule that changes scores, of either kind. Functions of the device and of the host, without state that
-/// changes. A rule may hold values, as masks may: see Scored.
+/// changes. A rule may hold values, as masks may: see Scored. The score of NaN is NaN, and that of an
+/// infinite s is not finite: what is not finite in queries and keys is found by the softmax.
 template <class R>
 concept ScoreRule = UniformRule<R> || PlacedRule<R>;
 
@@ -37,14 +38,25 @@ concept HasScoreGradient = (UniformRule<R> &&
                               { rule.score_gradient(s, position, position, head) } -> std::same_as<float>;
                             });
 
-/// A uniform rule that is cheaper for small scores: `score_near(s)` and, in backwards,
-/// `score_gradient_near(s)` are as good as score(s) where |s| <= near(). Kernels ask them for tiles that hold
-/// no larger ones.
+/// What a uniform rule is near 0: its score is s * (c0 + c1 * s^2 + c2 * s^4), where |s| <= limit.
+struct NearSeries {
+  float limit = 0;
+  float c0 = 1, c1 = 0, c2 = 0;
+
+  LIGHTSEQ_HD constexpr float score(float s) const {
+    float const t = s * s;
+    return s * (c0 + t * (c1 + t * c2));
+  }
+  LIGHTSEQ_HD constexpr float score_gradient(float s) const {
+    float const t = s * s;
+    return c0 + t * (3 * c1 + t * (5 * c2));
+  }
+};
+
+/// A uniform rule that says so: GPU kernels compute by the series where all scores of a tile are near 0.
 template <class R>
-concept HasNearScores = UniformRule<R> && requires(R const rule, float s) {
-  { rule.near() } -> std::same_as<float>;
-  { rule.score_near(s) } -> std::same_as<float>;
-  { rule.score_gradient_near(s) } -> std::same_as<float>;
+concept HasNearSeries = UniformRule<R> && requires(R const rule) {
+  { rule.near_series() } -> std::same_as<NearSeries>;
 };
 
 /// A mask that changes scores too, by its `rule()`: see Scored.
@@ -61,6 +73,14 @@ struct RuleOfMask<M> {
 };
 template <HasRule M>
 using RuleOf = typename RuleOfMask<M>::type;
+
+/// A mask whose rule has such a series.
+template <class M>
+concept HasNearRule = HasRule<M> && HasNearSeries<RuleOf<M>>;
+
+/// A mask that backwards can attend under: its rule, if it has one, has a derivative.
+template <class M>
+concept HasGradients = !HasRule<M> || HasScoreGradient<RuleOf<M>>;
 
 /// Whether scores under a mask depend on where a pair stands.
 template <class M>

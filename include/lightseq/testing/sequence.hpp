@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -140,7 +141,38 @@ struct Errors {
 /// Dense attention of a sequence, and its gradients, in double.
 struct Dense {
   std::vector<double> o, lse, dq, dk, dv, d_sink;
+  /// Of each d_sink the sum of the sizes of what it is a sum of: rounding errors are relative to that.
+  std::vector<double> d_sink_size;
 };
+
+/// What a sequence with sinks has as Dense::d_sink_size.
+template <class T>
+std::vector<double> d_sink_size(Sequence<T> const& s, Dense const& d) {
+  if (s.sink.empty()) return {};
+  Shape const& shape = s.q_shape;
+  std::vector<double> sizes(s.sink.size());
+  for (std::size_t i = 0; i < d.o.size(); ++i) {
+    std::int64_t const row = static_cast<std::int64_t>(i) / shape.dim, head = row % shape.heads,
+                       token = row / shape.heads % shape.tokens, batch = row / shape.heads / shape.tokens;
+    auto const h = static_cast<std::size_t>(head);
+    double const lse = d.lse[static_cast<std::size_t>((batch * shape.heads + head) * shape.tokens + token)];
+    sizes[h] += std::exp(s.sink[h] - lse) * std::abs(d.o[i] * static_cast<float>(s.d_o[i]));
+  }
+  return sizes;
+}
+
+/// The largest error of a sequence's d_sink, relative to that; NaN where one is.
+template <class T>
+double d_sink_error(Dense const& want, Sequence<T> const& s) {
+  double worst = 0;
+  for (std::size_t h = 0; h < s.d_sink.size(); ++h) {
+    double const error = std::abs(s.d_sink[h] - want.d_sink[h]);
+    if (std::isnan(error)) return error;
+    // Weights that are no normal floats have few digits.
+    worst = std::max(worst, error / (want.d_sink_size[h] + 1e-30));
+  }
+  return worst;
+}
 
 /// Dense attention's o and lse; its gradients too where `gradients` says so.
 template <int HeadDim, class T, Mask M>
@@ -178,6 +210,7 @@ Dense dense(Sequence<T> const& s, M const& mask, float scale = 0, bool gradients
   backward.dk = d.dk.data();
   backward.dv = d.dv.data();
   d.d_sink.resize(s.sink.size());
+  d.d_sink_size = d_sink_size(s, d);
   reference::backward<HeadDim>(backward, mask, sink.data(), s.sink.empty() ? nullptr : d.d_sink.data());
   return d;
 }
@@ -185,9 +218,8 @@ Dense dense(Sequence<T> const& s, M const& mask, float scale = 0, bool gradients
 /// How far a sequence's results are from those of dense attention.
 template <class T>
 Errors errors_from(Dense const& want, Sequence<T> const& s) {
-  return {relative_error(s.o, want.o),   lse_error(s.lse, want.lse),
-          relative_error(s.dq, want.dq), relative_error(s.dk, want.dk),
-          relative_error(s.dv, want.dv), relative_error(s.d_sink, want.d_sink)};
+  return {relative_error(s.o, want.o),   lse_error(s.lse, want.lse),    relative_error(s.dq, want.dq),
+          relative_error(s.dk, want.dk), relative_error(s.dv, want.dv), d_sink_error(want, s)};
 }
 
 /// The same from dense attention in double, which it computes.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <concepts>
+#include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/gpu/fragment.cuh"
@@ -25,27 +26,67 @@ __device__ __forceinline__ constexpr float score_scale(float product_scale) {
   return HasRule<M> ? OnlineSoftmax::log2_e : product_scale;
 }
 
-/// Whether all of a warp's products are so small that score_near() serves them.
-template <HasNearScores Rule, int Size>
-__device__ __forceinline__ bool all_near(Rule const& rule, float const (&products)[Size], float scale) {
-  float largest[2] = {0, 0};  // NaN is never the larger one, and stays NaN in either function
+/// What a launch for a mask with a near rule is told besides: the rule's series, of products in place of
+/// scores and with exponents of 2 in place of scores, and its gradients.
+struct NearProducts {
+  float limit_square = -1;  ///< of products; negative where the series serves none
+  float c0 = 0, c1 = 0, c2 = 0, g0 = 0, g1 = 0, g2 = 0;
+
+  template <Mask M>
+  static NearProducts of([[maybe_unused]] M const& mask, [[maybe_unused]] float scale) {
+    NearProducts near;
+    if constexpr (HasNearRule<M>) {
+      NearSeries const series = mask.rule().near_series();
+      float const square = scale * scale, factor = OnlineSoftmax::log2_e * scale;
+      near.c0 = series.c0 * factor, near.g0 = series.c0;
+      near.c1 = series.c1 * square * factor, near.g1 = 3 * series.c1 * square;
+      near.c2 = series.c2 * square * square * factor, near.g2 = 5 * series.c2 * square * square;
+      bool const serves = std::isfinite(near.c0) && std::isfinite(near.c1) && std::isfinite(near.c2);
+      if (serves && scale > 0x1p-30f && scale < 0x1p30f)
+        near.limit_square = series.limit * series.limit / square;
+    }
+    return near;
+  }
+
+  /// Whether all of a warp's products are near; may be false for no reason.
+  template <int Size>
+  __device__ __forceinline__ bool serves(float const (&products)[Size]) const {
+    // Sums of squares, of NaN too, exceed the square that one of them exceeds. Maxima take twice the time.
+    constexpr int groups = 8;
+    float squares[groups] = {};
 #pragma unroll
-  for (int i = 0; i < Size; ++i) largest[i % 2] = fmaxf(largest[i % 2], fabsf(products[i]));
-  return __all_sync(~0u, fmaxf(largest[0], largest[1]) * scale <= rule.near());
-}
+    for (int i = 0; i < Size; ++i) squares[i % groups] = fmaf(products[i], products[i], squares[i % groups]);
+    bool near = true;
+#pragma unroll
+    for (int i = 0; i < groups; ++i) near &= squares[i] <= limit_square;
+    return __all_sync(~0u, near);
+  }
+
+  /// The weight exp2(exponent - offset) of a near product, and the rule's gradient there.
+  __device__ __forceinline__ float weight(float product, float offset) const {
+    float const t = product * product;
+    return exp2_approx(fmaf(product, fmaf(t, fmaf(t, c2, c1), c0), -offset));
+  }
+  __device__ __forceinline__ float slope(float product) const {
+    float const t = product * product;
+    return fmaf(t, fmaf(t, g2, g1), g0);
+  }
+};
+
+/// In place of that where there is none.
+struct NoNearProducts {
+  template <Mask M>
+  static NoNearProducts of(M const&, float) {
+    return {};
+  }
+};
+template <Mask M>
+using NearProductsOf = std::conditional_t<HasNearRule<M>, NearProducts, NoNearProducts>;
 
 /// Products of a warp's queries, as fragment.cuh says, with some keys become scores.
 template <int Size, HasRule M>
 __device__ __forceinline__ void follow_rule(float (&s)[Size], RowPair const& rows, LaunchSegment const& keys,
                                             float scale, M const& mask) {
-  auto const& rule = mask.rule();
-  if constexpr (HasNearScores<RuleOf<M>>) {
-    if (all_near(rule, s, scale)) {
-#pragma unroll
-      for (int i = 0; i < Size; ++i) s[i] = rule.score_near(s[i] * scale);
-      return;
-    }
-  }
   int const queries[2] = {rows.position(0), rows.position(1)};
   int const column = threadIdx.x % 4 * 2, position = keys.position(column),
             last_position = keys.position(keys.count - 1);
@@ -78,10 +119,6 @@ template <HasRule M>
 __device__ __forceinline__ PairScore score_pair(M const& mask, float s, KeyPairs const& pairs, int i) {
   return {score_of(mask, s, pairs.query(i), pairs.key(i), pairs.head),
           score_gradient_of(mask, s, pairs.query(i), pairs.key(i), pairs.head)};
-}
-template <HasNearScores R>
-__device__ __forceinline__ PairScore score_near_pair(R const& rule, float s) {
-  return {rule.score_near(s), rule.score_gradient_near(s)};
 }
 
 }  // namespace LIGHTSEQ_ABI

@@ -140,8 +140,19 @@ struct OnlineSoftmax {
   /// seen no key yet never goes well.
   template <int Size>
   __device__ __forceinline__ bool add_fixed(float (&scores)[Size], float scale) {
+    return add_weights(scores,
+                       [&](float score, float from) { return exp2_approx(fmaf(score, scale, -from)); });
+  }
+
+  /// The same of what `weight(x, offset)` makes weights of.
+  template <int Size, class Weight>
+  __device__ __forceinline__ bool add_weights(float (&x)[Size], Weight const& weight) {
     float part[2][2] = {{0, 0}, {0, 0}};
-    weigh(scores, {{scale, scale}, {offset[0], offset[1]}}, part);
+#pragma unroll
+    for (int i = 0; i < Size; ++i) {
+      x[i] = weight(x[i], offset[i / 2 % 2]);
+      part[i / 2 % 2][i % 2] += x[i];
+    }
     float const more[2] = {part[0][0] + part[0][1], part[1][0] + part[1][1]};
     // Row by row: the larger of a NaN and a number is the number.
     bool const fails = !(more[0] < largest_sum) | !(more[1] < largest_sum);

@@ -127,6 +127,7 @@ class BackwardKernel {
       launch.late_scale = call.scale;
     }
     launch.dkv_zero = call.dkv_zero;
+    launch.near = NearProductsOf<M>::of(launch.mask, call.scale);
     return KeyTileScheduler::make(launch.order, call, launch.mask, HeadDim, Block::key_rows,
                                   launcher_.multiprocessors(), Deterministic, true);
   }

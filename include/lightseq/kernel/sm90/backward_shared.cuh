@@ -5,6 +5,7 @@
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/gpu/dq_semaphore.cuh"
+#include "lightseq/kernel/gpu/follow_rule.cuh"
 #include "lightseq/kernel/gpu/fragment.cuh"
 #include "lightseq/kernel/gpu/key_tile_scheduler.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
@@ -17,6 +18,7 @@
 #include "lightseq/kernel/sm90/tma.cuh"
 #include "lightseq/mask/full.hpp"
 #include "lightseq/mask/mask.hpp"
+#include "lightseq/mask/score.hpp"
 
 /// What the warps of a thread block of the backward kernel share: the launch, the shared memory, its
 /// barriers, and which tiles meet.
@@ -42,7 +44,8 @@ struct BackwardLaunch {
   unsigned* counter = nullptr;   ///< of key tiles that have been taken
   /// For each batch, head and query tile: the turn, plus 1, of the key tile that has added its part last.
   unsigned* semaphores = nullptr;
-  DqZeroRound<HeadDim, T, backward_tile(HeadDim).query_rows> sums = {};
+  DqZeroRound<HeadDim, T, backward_tile(HeadDim, HasRule<M>).query_rows> sums = {};
+  NearProductsOf<M> near = {};
 };
 
 /// What the parts of the kernel work on.
@@ -54,7 +57,7 @@ struct BackwardShared {
   static constexpr int head_dim = HeadDim;
   static constexpr bool deterministic = InTurns;
 
-  static constexpr BackwardTile tile = backward_tile(HeadDim);
+  static constexpr BackwardTile tile = backward_tile(HeadDim, HasRule<M>);
   static constexpr int query_rows = tile.query_rows, key_rows = tile.key_rows, stages = tile.stages;
   static constexpr int threads = 384;
   static constexpr int panels = (HeadDim + 63) / 64;

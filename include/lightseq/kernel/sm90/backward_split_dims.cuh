@@ -155,8 +155,7 @@ struct SplitDims {
     if constexpr (HasRule<typename Block::M>) {
       auto const pairs = BackwardHide<Block>{block}.pairs(key_tile, 0, queries * group, number);
       bool const tested = ptx::uniform(control.steps[number % Block::steps_known].tests) != 0;
-      weigh_by_rule<T>(s, p, tested, control.stats[stage] + queries * group, block.launch.scale,
-                       block.launch.mask, pairs);
+      weigh_by_rule(block, s, p, tested, control.stats[stage] + queries * group, pairs);
     } else {
       weigh(s, control.stats[stage] + queries * group, scale);
       pack<T>(p, s);

@@ -217,7 +217,7 @@ struct SplitKeys {
       BackwardHide<Block>{block}.run(s, dp, key_tile, tile_parity, 64 * group, 0, number, stage);
     if constexpr (HasRule<typename Block::M>) {
       auto const pairs = BackwardHide<Block>{block}.pairs(key_tile, 64 * group, 0, number);
-      weigh_by_rule<T>(s, p, Tested, control.stats[stage], block.launch.scale, block.launch.mask, pairs);
+      weigh_by_rule(block, s, p, Tested, control.stats[stage], pairs);
     } else {
       weigh(s, control.stats[stage], scale);
       pack<T>(p, s);

@@ -125,6 +125,7 @@ class ForwardKernel {
       if (status.ok()) status = check_aligned(launch.out.o, call.query_shape(HeadDim), 2, "o");
     if (!status.ok()) return status;
     launch.scale = product_scale<M>(call.scale);
+    launch.near = NearProductsOf<M>::of(launch.mask, call.scale);
     return QueryTileScheduler::make(launch.order, call, std::span<Positions const>(positions, chunks.size()),
                                     launch.mask, HeadDim, Block::query_rows);
   }

@@ -237,11 +237,11 @@ struct ForwardCompute {
     wgmma_wait<1>();
     pin(s);
     bool moved = false;
-    follow_rule(s, rows);
     if constexpr (Tested) {
+      follow_rule(s, rows);
       hide_pairs(s, rows);
       moved = softmax.add(s, scale);
-    } else if (!softmax.add_fixed(s, scale)) {
+    } else if (!add_fixed(s, rows, softmax)) {
       score_again(s, ring.stage);
       follow_rule(s, rows);
       moved = softmax.add(s, scale);
@@ -266,6 +266,18 @@ struct ForwardCompute {
         keys = ptx::read_first<LaunchSegment>(block.memory.control.key_tiles[ring.stage]);
       lightseq::follow_rule(s, rows, keys, block.launch.scale, block.launch.mask);
     }
+  }
+
+  /// OnlineSoftmax::add_fixed() of products.
+  __device__ __forceinline__ bool add_fixed(float (&s)[key_rows / 2], RowPair const& rows,
+                                            OnlineSoftmax& softmax) const {
+    if constexpr (HasNearRule<M>) {
+      NearProducts const& near = block.launch.near;
+      if (__builtin_expect(near.serves(s), 1))
+        return softmax.add_weights(s, [&](float x, float offset) { return near.weight(x, offset); });
+    }
+    follow_rule(s, rows);
+    return softmax.add_fixed(s, scale);
   }
 
   /// Hides what the mask hides of the present key tile.

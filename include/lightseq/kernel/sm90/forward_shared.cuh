@@ -6,6 +6,7 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/tensor.hpp"
 #include "lightseq/kernel/call.hpp"
+#include "lightseq/kernel/gpu/follow_rule.cuh"
 #include "lightseq/kernel/gpu/fragment.cuh"
 #include "lightseq/kernel/gpu/key_tile_iterator.cuh"
 #include "lightseq/kernel/gpu/ptx.cuh"
@@ -41,6 +42,7 @@ struct ForwardLaunch {
 
   // What the maps describe, for VisiblePairs: all queries, and each segment's keys and values.
   Tensor<T const> queries_at = {}, keys_at[KeySegments] = {}, values_at[KeySegments] = {};
+  NearProductsOf<M> near = {};
 };
 
 /// What the parts of the kernel work on. KeySegments is the most that a launch can have; beyond the two of a

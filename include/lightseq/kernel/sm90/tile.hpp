@@ -43,7 +43,11 @@ struct BackwardTile {
   int compute_registers = 240;  ///< a thread of the others; all together at most 65536
 };
 
-constexpr BackwardTile backward_tile(int head_dim) {
+/// Where scores follow a rule, weights are packed before the gradients of scores are known, which takes
+/// registers.
+constexpr BackwardTile backward_tile(int head_dim, bool follows_rule = false) {
+  if (follows_rule && head_dim <= 64) return {.query_rows = 128, .key_rows = 128};
+  if (follows_rule && head_dim <= 128) return {.query_rows = 64, .key_rows = 128};
   // The first piece of k is not kept: its product is what the sums begin with.
   if (head_dim <= 64)
     return {.query_rows = 128,
