@@ -4,6 +4,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <optional>
@@ -50,6 +51,31 @@ concept TurnList = requires(T list, Turn& out) {
   { list.fill(int{}, std::int64_t{}, out) } -> std::same_as<bool>;
 };
 
+/// Which rank begins its next turn when: the earliest comes first, of these the lowest rank. Most are pushed
+/// in that order, as ranks go side by side: they wait in line, and only the others need a heap.
+class EventQueue {
+ public:
+  using Event = std::pair<double, int>;
+
+  bool empty() const { return line_.empty() && heap_.empty(); }
+  void push(Event const& event) {
+    if (line_.empty() || line_.back() < event)
+      line_.push_back(event);
+    else
+      heap_.push(event);
+  }
+  Event pop() {
+    bool const in_line = heap_.empty() || (!line_.empty() && line_.front() < heap_.top());
+    Event const first = in_line ? line_.front() : heap_.top();
+    in_line ? line_.pop_front() : heap_.pop();
+    return first;
+  }
+
+ private:
+  std::deque<Event> line_;
+  std::priority_queue<Event, std::vector<Event>, std::greater<>> heap_;
+};
+
 /// Discrete-event simulation of ranks that go through turns of messages beside works. When all messages of a
 /// turn are over the next one begins; where it ends a step, when the work is over too and results are merged.
 /// A port serves messages in the order in which they begin; a message has passed when the ports at both its
@@ -79,8 +105,7 @@ class EventEngine {
   Simulation run() {
     for (int rank = 0; rank < turns_.world(); ++rank) begins_.push({0, rank});
     while (!begins_.empty()) {
-      auto const [time, rank] = begins_.top();
-      begins_.pop();
+      auto const [time, rank] = begins_.pop();
       begin_turn(rank, time);
     }
     for (RankCost const& cost : result_.ranks) {
@@ -288,7 +313,7 @@ class EventEngine {
   std::vector<Port> inside_, between_;
   Turn turn_;  ///< of the rank whose turn begins
   Simulation result_;
-  std::priority_queue<std::pair<double, int>, std::vector<std::pair<double, int>>, std::greater<>> begins_;
+  EventQueue begins_;
 };
 
 }  // namespace lightseq
