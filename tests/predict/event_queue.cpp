@@ -19,7 +19,9 @@ TEST_CASE("events come in the order of a heap, pushed side by side or in disorde
     int const ranks = 1 + number(50), late = 1 + number(4);
     EventQueue queue;
     std::priority_queue<EventQueue::Event, std::vector<EventQueue::Event>, std::greater<>> heap;
-    auto const push = [&](EventQueue::Event const& event) { queue.push(event), heap.push(event); };
+    auto const push = [&](EventQueue::Event const& event) {
+      queue.push(event.first, event.second), heap.push(event);
+    };
     for (int rank = 0; rank < ranks; ++rank) push({0, rank});
     for (int turn = 0; turn < 40 * ranks && !heap.empty(); ++turn) {
       REQUIRE(!queue.empty());

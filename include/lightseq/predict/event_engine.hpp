@@ -58,7 +58,8 @@ class EventQueue {
   using Event = std::pair<double, int>;
 
   bool empty() const { return line_.empty() && heap_.empty(); }
-  void push(Event const& event) {
+  void push(double time, int rank) {
+    Event const event(time, rank);
     if (line_.empty() || line_.back() < event)
       line_.push_back(event);
     else
@@ -103,7 +104,7 @@ class EventEngine {
 
   /// Runs it, once. Left to the caller are the pass, the FLOPs and the workspaces.
   Simulation run() {
-    for (int rank = 0; rank < turns_.world(); ++rank) begins_.push({0, rank});
+    for (int rank = 0; rank < turns_.world(); ++rank) begins_.push(0, rank);
     while (!begins_.empty()) {
       auto const [time, rank] = begins_.pop();
       begin_turn(rank, time);
@@ -270,7 +271,7 @@ class EventEngine {
     cost.message_wait += for_messages;
     cost.peer_wait += end - idle_from - for_messages;
     if (end > idle_from) note({Activity::wait, rank, r.step, idle_from, end, {}, {}});
-    if (!r.ends_step) return begins_.push({r.last_end, rank});
+    if (!r.ends_step) return begins_.push(r.last_end, rank);
     cost.merge += r.merge;
     cost.end = end + r.merge;
     if (r.merge > 0) note({Activity::merge, rank, r.step, end, cost.end, {}, {}});
@@ -281,7 +282,7 @@ class EventEngine {
     Rank const& r = ranks_[index(rank)];
     double const end = result_.ranks[index(rank)].end;
     add_to_step(r.step, 0, end - r.step_begin);
-    begins_.push({end, rank});
+    begins_.push(end, rank);
   }
 
   /// Ends the step of all ranks when the last one has come to its end.
