@@ -77,10 +77,10 @@ def work(c):
     if c["mask"] == "full":
         pairs = n * n
     elif c["mask"] == "causal":
-        pairs = n * n / 2
+        pairs = n * (n + 1) / 2
     else:
         window = int(c["mask"]) + 1
-        pairs = n * window - window * window / 2
+        pairs = n * window - window * (window - 1) / 2
     return (10e-12 if c["backward"] else 4e-12) * c["batch"] * c["heads"] * pairs * c["dim"]
 
 

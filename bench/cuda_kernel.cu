@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Speed of the attention kernels of a GPU, forward or backward. cuda_baseline.py runs this program beside
 // PyTorch's kernels and prints ratios; --help lists the options. Without options it measures a selection of
-// the Hopper kernels. Prints a row a case. The rates are TFLOP/s of visible pairs:
+// the Hopper kernels; with --calibration what predict/calibration.hpp fits a GPU's model by, sustained rates
+// alone. Prints a row a case. The rates are TFLOP/s of visible pairs:
 //   burst      some 15 ms of work after 350 ms of idling: the median of three
 //   sustained  1 s of work after 0.7 s of the same work; left out with --brief
 //   main       in a backward, burst of the kernel alone; burst and sustained count all that a backward needs:
 //              delta, zeros for the gradients of queries, the kernel, and those gradients as elements
+//   ms         of merging or zeroing float results of so many tokens, sustained: no rate
 // The card's power limit makes the difference: its control swings with a period of about a second, and
 // shorter times show its phase.
 #include <algorithm>
@@ -47,7 +49,7 @@ struct Case {
   std::string type = "bf16", mask = "full";
   int dim = 128;
   std::int64_t batch = 4, seqlen = 8192, heads = 16, kv_heads = 16;
-  bool portable = false, brief = false;
+  bool portable = false, burst = true, sustained = true;
   bool carry = false;          ///< a forward continues from a partial result and writes one
   std::int64_t parts = 1;      ///< a forward's keys: SEQLEN each
   bool list = false;           ///< whether these are chunks
@@ -82,9 +84,9 @@ double pairs(Case const& c) {
   auto const n = static_cast<double>(c.seqlen);
   double const before = n * n * static_cast<double>(c.parts - 1);
   if (c.mask == "full") return before + n * n;
-  if (c.mask == "causal") return before + n * n / 2;
+  if (c.mask == "causal") return before + n * (n + 1) / 2;
   double const window = std::atof(c.mask.c_str()) + 1;
-  return n * window - window * window / 2;
+  return n * window - window * (window - 1) / 2;
 }
 
 /// TFLOP of a call.
@@ -170,8 +172,8 @@ void measure_forward(Case const& c, M const& mask) {
   bench::Rates const rates(work(c), c.pass == Pass::forward ? 4 : 2);
   rates.rate(forward, 2);
   bench::Row row = row_of(c);
-  row("burst", rates.burst(forward));
-  if (!c.brief) row("sustained", rates.sustained(forward));
+  if (c.burst) row("burst", rates.burst(forward));
+  if (c.sustained) row("sustained", rates.sustained(forward));
   row.print();
 }
 
@@ -210,8 +212,8 @@ void measure_backward(Case const& c, M const& mask) {
   bench::Rates const rates(work(c), c.pass == Pass::forward ? 4 : 2);
   rates.rate(all, 1);
   bench::Row row = row_of(c);
-  row("main", rates.burst(main_part))("burst", rates.burst(all));
-  if (!c.brief) row("sustained", rates.sustained(all));
+  if (c.burst) row("main", rates.burst(main_part))("burst", rates.burst(all));
+  if (c.sustained) row("sustained", rates.sustained(all));
   row.print();
 }
 
@@ -278,6 +280,85 @@ void measure(Case const& c) {
 
 void measure(Case const& c) { c.portable ? measure<Sm80>(c) : measure<Sm90>(c); }
 
+/// A partial result, or gradients, and what is merged into it.
+template <int HeadDim>
+class Results {
+ public:
+  Results(Case const& c, std::int64_t heads)
+      : shape_{c.batch, c.seqlen, heads, HeadDim},
+        from_(filled<float>(c.rows() * heads * HeadDim, 1)),
+        into_(filled<float>(c.rows() * heads * HeadDim, 2)),
+        stats_(filled<float>(4 * c.rows() * heads, 3)) {}
+
+  void merge() const {
+    check(row_ops::merge<HeadDim>(Partial<float const>{from_.data(), stats(0), stats(1)},
+                                  Partial<float>{into_.data(), stats(2), stats(3)}, shape_, nullptr));
+  }
+  void add() const {
+    check(row_ops::add<HeadDim, float>(from_.data(), into_.data(), into_.data(), shape_, nullptr));
+  }
+  void zero() const { check(row_ops::zero<HeadDim, float>(into_.data(), shape_, nullptr)); }
+
+ private:
+  RowStats<float> stats(std::int64_t index) const {
+    return RowStats<float>::packed(stats_.data() + index * shape_.batch * shape_.tokens * shape_.heads,
+                                   shape_.heads, shape_.tokens);
+  }
+
+  Shape shape_;
+  DeviceArray<float> from_, into_, stats_;
+};
+
+/// How long merges and zeroing take, of results of each kind.
+template <int HeadDim>
+void measure_memory(Case const& c) {
+  auto const print = [&](char const* kernel, Payload payload, auto&& f) {
+    bench::Rates const calls(1, 4);
+    bench::Row()("kernel", kernel)("payload", name(payload))("dim", c.dim)("batch", c.batch)(
+        "seqlen", c.seqlen)("heads", c.heads)("kv_heads", c.kv_heads)("ms", 1e3 / calls.sustained(f))
+        .print();
+  };
+  Results<HeadDim> const q(c, c.heads), k(c, c.kv_heads), v(c, c.kv_heads);
+  print("merge", Payload::out, [&] { q.merge(); });
+  print("merge", Payload::dq, [&] { q.add(); });
+  print("merge", Payload::dkv, [&] { k.add(), v.add(); });
+  print("zeroing", Payload::dq, [&] { q.zero(); });
+  print("zeroing", Payload::dkv, [&] { k.zero(), v.zero(); });
+}
+
+void measure_memory(Case const& c) {
+  if (c.dim == 64) return measure_memory<64>(c);
+  if (c.dim == 128) return measure_memory<128>(c);
+  if (c.dim == 256) return measure_memory<256>(c);
+}
+
+/// What tells the numbers of a model apart: 32768 tokens in long and in short sequences, calls of few tokens,
+/// both masks and passes, steps that carry, and rows that no cache holds.
+void measure_for_calibration(Case const& asked) {
+  Case c{.dim = asked.dim,
+         .heads = asked.heads,
+         .kv_heads = asked.kv_heads,
+         .portable = asked.portable,
+         .burst = false};
+  struct Size {
+    std::int64_t batch, seqlen;
+  };
+  for (Size const& size :
+       {Size{1, 256}, {1, 512}, {1, 1024}, {1, 2048}, {32, 1024}, {16, 2048}, {4, 8192}, {1, 32768}})
+    for (char const* const mask : {"full", "causal"}) {
+      c.batch = size.batch, c.seqlen = size.seqlen, c.mask = mask;
+      for (Pass const pass : {Pass::forward, Pass::backward}) c.pass = pass, measure(c);
+      if ((c.dim != 64 && c.dim != 128) || size.seqlen < 8192) continue;
+      c.pass = Pass::forward, c.carry = true;
+      measure(c);
+      c.carry = false;
+    }
+  for (std::int64_t const seqlen : {16384, 65536}) {
+    c.batch = 1, c.seqlen = seqlen;
+    measure_memory(c);
+  }
+}
+
 support::Options options({
     {"--pass", "forward", "forward or backward"},
     {"--type", "bf16", "bf16 or fp16"},
@@ -289,6 +370,10 @@ support::Options options({
     {"--kv-heads", "", "key/value heads; as many as query heads"},
     {"--portable", support::off, "the kernels for sm_80 and up, not those for Hopper"},
     {"--brief", support::off, "no sustained rate"},
+    {"--calibration", support::off,
+     "what simulate --calibration reads, of --dim, --heads, --kv-heads and --portable: both passes and "
+     "masks, many "
+     "lengths, and how long merges and zeroing take"},
     {"--carry", support::off, "a forward continues from a partial result and writes one"},
     {"--keys", "1", "a forward's queries are the last SEQLEN of this many times SEQLEN tokens"},
     {"--chunks", "", "the same, and the keys are a list of that many chunks"},
@@ -304,7 +389,8 @@ Case asked_for() {
          .seqlen = options.whole("--seqlen", 1, 1e8),
          .heads = options.whole("--heads", 1, 1e6)};
   c.kv_heads = options.text("--kv-heads").empty() ? c.heads : options.whole("--kv-heads", 1, 1e6);
-  c.portable = options.on("--portable"), c.brief = options.on("--brief"), c.carry = options.on("--carry");
+  c.portable = options.on("--portable"), c.sustained = !options.on("--brief"),
+  c.carry = options.on("--carry");
   c.deterministic = options.on("--deterministic");
   c.list = !options.text("--chunks").empty();
   c.parts = options.whole(c.list ? "--chunks" : "--keys", 1, 1e4);
@@ -317,6 +403,7 @@ Case asked_for() {
 
 int run(bool selection) {
   if (!testing::has_gpu()) return testing::skipped;
+  if (options.on("--calibration")) return measure_for_calibration(asked_for()), 0;
   if (!selection) return measure(asked_for()), 0;
   for (Pass const pass : {Pass::forward, Pass::backward})
     for (char const* const mask : {"full", "causal"}) {

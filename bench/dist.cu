@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Distributed attention over NCCL, one process a GPU of this machine: causal, head dim 128, bfloat16, forward
 // and backward, by schedule, beside an all-gather and a head-sharded all-to-all with the same kernels.
-// --help lists the options. Prints a row on the links, then one a case, pass and contender. `ms` is the
-// slowest rank's mean of calls back to back, `compute_ms` the same with the transfers off, `exposed` their
-// difference as a part of `ms`, `idle` what the ranks' mean of compute leaves of `ms`, `gb_sent` what a rank
-// sends at most, `scaling` the TFLOP/s of a GPU as a part of what one GPU alone reaches, on at most 128k
-// tokens, in the same run, and `predicted_ms` what the simulator makes of that one GPU's rate and of the
-// links.
+// --help lists the options. With --calibration it prints only rows that predict/calibration.hpp reads, of
+// attention while messages travel. Otherwise it prints a row on the links, then one a case, pass and
+// contender. `ms` is the slowest rank's mean of calls back to back, `compute_ms` the same with the transfers
+// off, `exposed` their difference as a part of `ms`, `idle` what the ranks' mean of compute leaves of `ms`,
+// `gb_sent` what a rank sends at most, `scaling` the TFLOP/s of a GPU as a part of what one GPU alone
+// reaches, on at most 128k tokens, in the same run, and `predicted_ms` what the simulator makes of that one
+// GPU's rate and of the links.
 // --only leaves out all contenders of other names; ZigzagRingOneLaunch runs only by that, with
 // NCCL_CGA_CLUSTER_SIZE=1 and a margin of at least NCCL_MAX_CTAS; --trace writes Chrome traces of the
 // schedules, PREFIX-NAME-PASS-SEQLEN-KV_HEADS.json, whose ranks start their clocks when they leave a barrier
@@ -47,7 +48,7 @@ struct Case {
 /// What is asked for.
 struct Wanted {
   int ranks = 1, sm_margin = 0;
-  bool checks = false;
+  bool checks = false, calibrates = false;
   std::string only = {}, trace = {};
   std::vector<Case> cases = {};
 };
@@ -199,7 +200,7 @@ Link measure_link(Process const& process) {
   };
   double const latency = time(1024);
   Link const link{static_cast<double>(large) / (time(large) - latency), latency};
-  if (process.rank == 0)
+  if (process.rank == 0 && !process.wanted.calibrates)
     bench::Row()("link_gbs", 1e-9 * link.bytes_per_second)("latency_us", 1e6 * link.latency).print();
   return link;
 }
@@ -273,35 +274,91 @@ void report(Process const& process, char const* contender_name, Case const& c, P
   }
 }
 
-/// The whole sequence of a case, at most 128k tokens, on every GPU for itself: TFLOP/s of both passes.
+/// The whole sequence of a case on every GPU for itself.
+class Alone {
+ public:
+  Alone(int rank, Case const& c)
+      : part_({{{0, c.seqlen, 1}, {}}}, c.heads, c.kv_heads),
+        attn_(world_[0], {.batch = 1, .seqlen = c.seqlen, .heads = c.heads, .kv_heads = c.kv_heads}),
+        workspace_(memory_.take<std::byte>(attn_.workspace_bytes()),
+                   static_cast<std::size_t>(attn_.workspace_bytes())) {
+    fill(part_, rank);
+  }
+
+  void run(Pass pass, cudaStream_t stream) {
+    if (pass == Pass::forward)
+      check(attn_.forward({part_.q, part_.k, part_.v()}, {part_.o, part_.lse}, workspace_,
+                          {.compute = stream}));
+    else
+      check(attn_.backward({part_.q, part_.k, part_.v(), part_.o, part_.lse, part_.d_o},
+                           {part_.dq, part_.dk, part_.dv()}, workspace_, {.compute = stream}));
+  }
+
+ private:
+  Part part_;
+  testing::Streams exchange_{1};
+  CudaLocalWorld world_{exchange_};
+  DistAttn<head_dim, Causal, Ring, CudaTraits> attn_;
+  bench::Memory memory_;
+  std::span<std::byte> workspace_;
+};
+
+/// TFLOP/s of both passes of a case, of at most 128k tokens, on every GPU for itself.
 std::array<double, 2> alone(Process const& process, Case c) {
   c.seqlen = std::min<std::int64_t>(c.seqlen, 1 << 17);
-  Part part({{{0, c.seqlen, 1}, {}}}, c.heads, c.kv_heads);
-  fill(part, process.rank);
-  testing::Streams const exchange(1);
-  CudaLocalWorld world(exchange);
-  using Attn = DistAttn<head_dim, Causal, Ring, CudaTraits>;
-  Attn attn(world[0], {.batch = 1, .seqlen = c.seqlen, .heads = c.heads, .kv_heads = c.kv_heads});
-  bench::Memory memory;
-  std::span const workspace(memory.take<std::byte>(attn.workspace_bytes()),
-                            static_cast<std::size_t>(attn.workspace_bytes()));
-  struct One {
-    void run(Pass pass, cudaStream_t stream) {
-      if (pass == Pass::forward)
-        check(attn.forward({part.q, part.k, part.v()}, {part.o, part.lse}, workspace, {.compute = stream}));
-      else
-        check(attn.backward({part.q, part.k, part.v(), part.o, part.lse, part.d_o},
-                            {part.dq, part.dk, part.dv()}, workspace, {.compute = stream}));
-    }
-    Attn& attn;
-    Part& part;
-    std::span<std::byte> workspace;
-  } one{attn, part, workspace};
+  Alone one(process.rank, c);
   std::array<double, 2> rates;
   for (Pass const pass : {Pass::forward, Pass::backward})
     rates[pass == Pass::forward ? 0 : 1] =
         1e3 * tflop(c, pass) / process.mean_and_most(measure(process, one, pass)).second;
   return rates;
+}
+
+/// Milliseconds of a call on this rank while a message travels each way all the time; of `bytes`, so many
+/// that it takes longer. The median of five.
+double measure_beside_message(Process const& process, Alone& one, Pass pass, std::int64_t bytes) {
+  bench::Memory memory;
+  int const next = wrap(process.rank + 1, process.world), previous = wrap(process.rank - 1, process.world);
+  Send const send{memory.take<std::byte>(bytes), bytes, next, "beside attention"};
+  Receive const receive{memory.take<std::byte>(bytes), bytes, previous, "beside attention"};
+  std::vector<Event> const events = make_timers(3);
+  auto const milliseconds = [&](std::size_t from, std::size_t to) {
+    float result = 0;
+    check(cudaEventElapsedTime(&result, events[from].get(), events[to].get()));
+    return static_cast<double>(result);
+  };
+  std::array<double, 5> times;
+  for (double& time : times) {
+    process.meet();
+    check(process.nccl.start({&send, 1}, {&receive, 1}));
+    check(process.nccl.finish());
+    check(process.nccl.precede(process.compute));
+    check(cudaEventRecord(events[0].get(), process.compute));
+    one.run(pass, process.compute);
+    check(cudaEventRecord(events[1].get(), process.compute));
+    check(cudaEventRecord(events[2].get(), process.nccl.stream()));
+    check(process.nccl.wait(process.compute));
+    check(process.nccl.wait(process.nccl.stream()));
+    time = milliseconds(0, 1);
+    if (milliseconds(1, 2) < 0)
+      fail("a message of ", bytes, " bytes took less time than attention beside it");
+  }
+  std::sort(times.begin(), times.end());
+  return times[2];
+}
+
+/// Rows for predict/calibration.hpp: attention while messages travel, the slowest rank's.
+void report_beside_messages(Process const& process, Case const& c) {
+  Alone one(process.rank, c);
+  for (Pass const pass : {Pass::forward, Pass::backward}) {
+    double const seconds = 1e-3 * process.mean_and_most(measure(process, one, pass)).second;
+    auto const bytes = static_cast<std::int64_t>(2 * seconds * process.link.bytes_per_second);
+    double const ms = process.mean_and_most(measure_beside_message(process, one, pass, bytes)).second;
+    if (process.rank == 0)
+      bench::Row()("pass", name(pass))("mask", "causal")("dim", head_dim)("batch", 1)("seqlen", c.seqlen)(
+          "heads", c.heads)("kv_heads", c.kv_heads)("exchange", true)("sustained", 1e3 * tflop(c, pass) / ms)
+          .print();
+  }
 }
 
 /// A random sequence, and what dense attention makes of it.
@@ -406,6 +463,9 @@ support::Options options({
     {"--sm-margin", "0", "multiprocessors that attention leaves to NCCL"},
     {"--only", "", "one contender: a schedule, ZigzagRingOneLaunch, AllGather or AllToAll"},
     {"--trace", "", "the prefix of Chrome traces to write"},
+    {"--calibration", support::off,
+     "attention of one GPU while messages travel, of 16384 tokens, for simulate --calibration, and nothing "
+     "else"},
     {"--check", support::off, "results against dense attention, of two short sequences; nothing is timed"},
 });
 
@@ -413,6 +473,7 @@ Wanted asked_for(int gpus) {
   Wanted wanted{.ranks = gpus,
                 .sm_margin = options.small("--sm-margin", 0, 1024),
                 .checks = options.on("--check"),
+                .calibrates = options.on("--calibration"),
                 .only = options.text("--only"),
                 .trace = options.text("--trace")};
   if (!options.text("--ranks").empty()) wanted.ranks = options.small("--ranks", 1, Common::max_ranks);
@@ -420,7 +481,9 @@ Wanted asked_for(int gpus) {
     wanted.cases = {{1680, 8, 8}, {840, 16, 8}};
     return wanted;
   }
-  for (std::int64_t const seqlen : options.whole_numbers("--seqlen", 1, 1e8))
+  if (wanted.calibrates && wanted.ranks < 2) fail("--calibration needs two ranks, there are ", wanted.ranks);
+  for (std::int64_t const seqlen :
+       wanted.calibrates ? std::vector<std::int64_t>{16384} : options.whole_numbers("--seqlen", 1, 1e8))
     for (std::int64_t const kv_heads : options.whole_numbers("--kv-heads", 1, 1024))
       wanted.cases.push_back({seqlen, options.whole("--heads", 1, 1024), kv_heads});
   return wanted;
@@ -449,6 +512,10 @@ int run() {
         Process process{rank, wanted.ranks, common[0], comm, compute[0], nccl, wanted};
         if (!wanted.checks) process.link = measure_link(process);
         bool right = true;
+        if (wanted.calibrates) {
+          for (Case const& c : cases) report_beside_messages(process, c);
+          return "done";
+        }
         for (std::size_t i = 0; i < cases.size(); ++i)
           right = run_case(process, cases[i], wanted.checks ? &expected[i] : nullptr) && right;
         return right ? "done" : "wrong results";

@@ -5,7 +5,7 @@
 # contenders of bench_dist against dense attention, and times them beside what the simulator predicts.
 #   bench/multi_gpu.sh OUT [RANKS]
 # Writes into OUT: tests.txt, check.txt, dist.json (a row a measurement), trace-*.json of 64k tokens for
-# ui.perfetto.dev, and status, which names the parts that failed. More RANKS than GPUs share these: a
+# ui.perfetto.dev, rates.json (attention beside messages, for simulate --calibration), and status, which names the parts that failed. More RANKS than GPUs share these: a
 # rehearsal, in which nothing is timed.
 set -u
 out=$(mkdir -p "${1:?usage: bench/multi_gpu.sh OUT [RANKS]}" && cd "$1" && pwd) || exit 2
@@ -36,6 +36,7 @@ done
 if [ "$ranks" -le "$gpus" ]; then
   part dist.json 90 $build/bench/bench_dist --ranks "$ranks" --trace "$out/trace" --seqlen 65536
   part dist.json 90 $build/bench/bench_dist --ranks "$ranks" --seqlen 32768,131072
+  if [ "$ranks" -ge 2 ]; then part rates.json 60 $build/bench/bench_dist --ranks "$ranks" --calibration; fi
   part dist.json 420 $build/bench/bench_dist --ranks "$ranks" --seqlen 262144,524288
 fi
 cat "$out/status"

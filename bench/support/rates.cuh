@@ -47,12 +47,15 @@ class Rates {
   /// Of 1 s of work after 0.7 s of the same work.
   template <class F>
   double sustained(F&& f) const {
-    rate(f, calls(0.7));
-    return rate(f, calls(1));
+    double const first = rate(f, calls(0.015));
+    rate(f, calls(0.7, first));
+    return rate(f, calls(1, first));
   }
 
  private:
-  int calls(double seconds) const { return std::max(least_, static_cast<int>(seconds * 600 / work_)); }
+  int calls(double seconds, double rate = 600) const {
+    return std::max(least_, static_cast<int>(seconds * rate / work_));
+  }
 
   std::vector<Event> events_ = make_timers(2);
   double work_;

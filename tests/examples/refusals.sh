@@ -39,7 +39,9 @@ for option in $options; do
     --sharing) bad=("no" "8" "RANK" "rank ") ;;
     --forward-tflops | --backward-tflops | --carry-tbs | --memory-tbs | --peak-tflops | --memory-gb)
       bad=("${words[@]}" "0") ;;
-    --launch-us | --backward-launch-us | --forward-hidden | --backward-hidden) bad=("${words[@]}") ;;
+    --launch-us | --backward-launch-us | --forward-hidden | --backward-hidden | --forward-row | --backward-row)
+      bad=("${words[@]}") ;;
+    --forward-partial | --backward-partial) bad=("${words[@]}" "0") ;;
     --mask | --pass | --route | --rest | --activations | --preset | --carry)
       bad=("" "no" "8" "CAUSAL" "causal " "both,data") ;;
     --schedule) bad=("" "no" "Ring," ",Ring" "ring" "Ring:" "Ring:best" "PackedRing:neighbour" "PackedRing") ;;

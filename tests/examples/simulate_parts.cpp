@@ -159,17 +159,17 @@ TEST_CASE("presets, measured rates and options stand above each other") {
     ComputeModel const gpu = compute_of(options, 128);
     CHECK(gpu.forward_flops == preset.compute.forward_flops);
     CHECK(gpu.units == preset.compute.units);
-    Topology const nodes = topology_of(options, 16);
+    Topology const nodes = topology_of(options, 16, gpu, 128);
     CHECK(nodes.inside.bytes_per_second == preset.nodes.inside.bytes_per_second);
     CHECK(nodes.between.bytes_per_second == preset.nodes.between.bytes_per_second);
     CHECK(nodes.sharing == preset.nodes.sharing);
     CHECK(nodes.ranks_per_node == 8);
-    CHECK(topology_of(options, 4).ranks_per_node == 4);
+    CHECK(topology_of(options, 4, gpu, 128).ranks_per_node == 4);
   }
   Topology const nodes =
       topology_of(given({"--ranks-per-node=2", "--inside-gbs=1", "--inside-us=2", "--between-gbs=3",
                          "--between-us=4", "--sharing=none", "--exchange-sms=5"}),
-                  16);
+                  16, h100(), 128);
   CHECK(nodes.ranks_per_node == 2);
   CHECK(nodes.inside.bytes_per_second == 1e9);
   CHECK(nodes.inside.latency == doctest::Approx(2e-6));
@@ -180,7 +180,8 @@ TEST_CASE("presets, measured rates and options stand above each other") {
   ComputeModel const set =
       compute_of(given({"--forward-tflops=1", "--backward-tflops=2", "--carry-tbs=3", "--memory-tbs=4",
                         "--launch-us=5", "--peak-tflops=6", "--sms=7", "--tile=8", "--forward-hidden=9",
-                        "--backward-hidden=10", "--backward-launch-us=11"}),
+                        "--backward-hidden=10", "--backward-launch-us=11", "--forward-partial=12",
+                        "--backward-partial=13", "--forward-row=14", "--backward-row=15"}),
                  128);
   CHECK(set.forward_flops == 1e12);
   CHECK(set.backward_flops == 2e12);
@@ -190,8 +191,12 @@ TEST_CASE("presets, measured rates and options stand above each other") {
   CHECK(set.peak_flops == 6e12);
   CHECK(set.units == 7);
   CHECK(set.tile == 8);
-  CHECK(set.forward_hidden == 9);
-  CHECK(set.backward_hidden == 10);
+  CHECK(set.forward_weights.hidden == 9);
+  CHECK(set.backward_weights.hidden == 10);
+  CHECK(set.forward_weights.partial == 12);
+  CHECK(set.backward_weights.partial == 13);
+  CHECK(set.forward_weights.row == 14);
+  CHECK(set.backward_weights.row == 15);
   CHECK(set.backward_launch == doctest::Approx(11e-6));
 }
 
@@ -201,35 +206,38 @@ TEST_CASE("a calibration's lines are given back beside what the model predicts")
   {
     std::ofstream file(path);
     for (int const seqlen : {1024, 4096, 16384})
-      for (char const* const mask : {"full", "causal"}) {
-        Measurement m;
-        m.causal = std::string(mask) == "causal";
-        m.seqlen = seqlen;
-        m.extents = {1, 32, 8, 128};
-        double const flops = m.size(0).pairs * ComputeModel::pair_flops(m.extents, Pass::forward);
-        file << JsonObject()
-                    .add("mask", mask)
-                    .add("dim", 128)
-                    .add("batch", 1)
-                    .add("seqlen", seqlen)
-                    .add("heads", 32)
-                    .add("kv_heads", 8)
-                    .add("carry", false)
-                    .add("sustained", flops / m.predicted(gpu) / 1e12)
-                    .text()
-             << '\n';
-      }
+      for (bool const exchange : {false, true})
+        for (char const* const mask : {"full", "causal"}) {
+          Measurement m{.seqlen = seqlen, .extents = {1, 32, 8, 128}, .exchange = exchange};
+          m.causal = std::string(mask) == "causal";
+          double const flops = m.size(0).pairs * ComputeModel::pair_flops(m.extents, Pass::forward);
+          file << JsonObject()
+                      .add("mask", mask)
+                      .add("dim", 128)
+                      .add("batch", 1)
+                      .add("seqlen", seqlen)
+                      .add("heads", 32)
+                      .add("kv_heads", 8)
+                      .add("carry", false)
+                      .add("exchange", exchange)
+                      .add("sustained", flops / m.predicted(gpu, 20) / 1e12)
+                      .text()
+               << '\n';
+        }
   }
   Options const options = given({"--calibration", path});
   Case const c = make_cases(options).front();
+  Topology const overridden = topology_of(given({"--calibration", path, "--exchange-sms=3"}), 8, gpu, 128);
   auto const list = residuals_of(options, c);
   Table const table = residual_table(list);
   std::remove(path.c_str());
-  REQUIRE(list.size() == 6);
+  REQUIRE(list.size() == 12);
+  CHECK(c.topology.exchange_units == 20);
+  CHECK(overridden.exchange_units == 3);
   CHECK(c.compute.forward_flops == doctest::Approx(gpu.forward_flops).epsilon(0.01));
   for (Residual const& residual : list) CHECK(residual.ratio() == doctest::Approx(1).epsilon(0.001));
-  CHECK(table.rows[3].cells[0] == "forward causal, 4k tokens, 1 x 32 heads");
-  CHECK(table.rows[3].cells[1] == table.rows[3].cells[2]);
+  CHECK(table.rows[7].cells[0] == "forward causal beside messages, 4k tokens, 1 x 32 heads");
+  CHECK(table.rows[7].cells[1] == table.rows[7].cells[2]);
   CHECK(residuals_of(given({}), c).empty());
 }
 

@@ -75,6 +75,11 @@ TEST_CASE("a group's links are the cluster's, and its part of a port that a node
       CHECK(part.inside.bytes_per_second == whole.inside.bytes_per_second);
       double const share = sharing == Sharing::node ? s.ranks_per_node / 8.0 : 1;
       CHECK(part.between.bytes_per_second == doctest::Approx(share * whole.between.bytes_per_second));
+      // A group that works alone has the whole port, two of a node have half of it each.
+      CHECK(topology_of(s, whole, s.groups - 1).between.bytes_per_second == whole.between.bytes_per_second);
+      if (s.groups > 1 && sharing == Sharing::node)
+        CHECK(topology_of(s, whole, s.groups - 2).between.bytes_per_second ==
+              doctest::Approx(whole.between.bytes_per_second / (s.ranks_per_node == 8 ? 1 : 2)));
     }
 }
 
@@ -138,14 +143,13 @@ TEST_CASE("each way is the best of advise() for a group, and the whole batch is 
       DegreeAdvice const& row = rows[i];
       INFO(row.why);
       if (i > 0) CHECK(rows[i - 1].seconds() <= row.seconds());
-      auto const best = [&](Problem const& mine) {
-        return advise<Few>(mine, dim, 2, Causal{}, row.split.degree, topology_of(row.split, topology), h100(),
-                           with_backward)
+      auto const best = [&](Problem const& mine, Topology const& links) {
+        return advise<Few>(mine, dim, 2, Causal{}, row.split.degree, links, h100(), with_backward)
             .front()
             .seconds();
       };
-      Problem const mine = Portion::of(row.split, problem).problem;
-      CHECK(row.advice.seconds() == best(mine));
+      Portion const mine = Portion::of(row.split, problem);
+      CHECK(row.advice.seconds() == best(mine.problem, topology_of(row.split, topology, mine.idle_groups)));
       double const passes = with_backward ? 2 : 1;
       CHECK(row.activation_seconds ==
             doctest::Approx(passes * activation_seconds(row.split, problem, dim, 2, topology)));
@@ -153,8 +157,14 @@ TEST_CASE("each way is the best of advise() for a group, and the whole batch is 
             doctest::Approx(static_cast<double>(problem.batch * problem.seqlen)));
       Problem one = problem;
       one.batch = 1;
+      Portion const of_one = Portion::of(row.split, one);
+      Topology alone = topology_of(row.split, topology, of_one.idle_groups);
+      if (row.split.rest == Rest::data) {  // as if there were no other groups
+        alone = topology;
+        alone.ranks_per_node = row.split.ranks_per_node;
+      }
       CHECK(row.sequence_seconds ==
-            doctest::Approx(best(Portion::of(row.split, one).problem) +
+            doctest::Approx(best(of_one.problem, alone) +
                             passes * activation_seconds(row.split, one, dim, 2, topology)));
       CHECK(has(row.why, row.advice.name() + " takes " + seconds_text(row.advice.seconds())));
       CHECK(has(row.why, count_text(row.tokens_per_second) + " tokens/s"));
@@ -263,14 +273,47 @@ TEST_CASE("activations cost a ring over the groups, by the links that it takes, 
   // 8 groups of 4, of which a node holds 2: 4 rings share the node's port.
   CHECK(activation_seconds({4, 8, 4, Rest::tensor}, whole, dim, 2, topology) ==
         doctest::Approx(2 * (bytes * 7 / 8 / (20e9 / 4) + 7 * 8e-6)));
+  // Where each rank has a port the two ranks of a ring in a node use both.
   CHECK(activation_seconds({4, 8, 4, Rest::tensor}, whole, dim, 2, cluster(8)) ==
-        doctest::Approx(2 * (bytes * 7 / 8 / 20e9 + 7 * 8e-6)));
+        doctest::Approx(2 * (bytes * 7 / 8 / 40e9 + 7 * 8e-6)));
   CHECK(activation_seconds({4, 8, 4, Rest::data}, whole, dim, 2, topology) == 0);
   CHECK(activation_seconds({4, 1, 4, Rest::tensor}, whole, dim, 2, topology) == 0);
   for (DegreeAdvice const& row : ask(whole, 8, topology, {.activations = false}).rows) {
     CHECK(row.activation_seconds == 0);
     CHECK(has(row.why, "exchanges of activations left out") ==
           (row.split.rest == Rest::tensor && row.split.groups > 1));
+  }
+}
+
+TEST_CASE("activations take as long as a node's ports or a rank's link pass what goes by them") {
+  std::mt19937_64 random(test::stream_seed(3));
+  for (int repeat = 0; repeat < 100; ++repeat) {
+    int const per_node = one_of<int>(random, {1, 2, 4, 6}),
+              world = per_node * one_of<int>(random, {1, 2, 3, 4});
+    Sharing const sharing = one_of<Sharing>(random, {Sharing::rank, Sharing::node});
+    auto const number = [&](double unit) { return unit * static_cast<double>(1 + random() % 1000); };
+    Topology const topology{.ranks_per_node = per_node,
+                            .inside = {number(1e9), number(1e-8)},
+                            .between = {number(1e8), number(1e-8)},
+                            .sharing = sharing};
+    Problem const whole{.batch = 3, .seqlen = 1200, .heads = 6, .kv_heads = 2};
+    for (Split const& s : splits(world, per_node, {Rest::tensor})) {
+      if (s.groups == 1) continue;
+      // What each collective moves, of which a node has as many as it has ranks of a group.
+      double const bytes = 3 * 1200.0 / s.degree * 6 * dim * 2 * (s.groups - 1) / s.groups;
+      bool const in_a_node = per_node / s.ranks_per_node >= s.groups;
+      double const ports = sharing == Sharing::node ? 1 : per_node;
+      double const out = s.ranks_per_node * bytes / (ports * topology.between.bytes_per_second);
+      double const latency =
+          std::max(topology.inside.latency, in_a_node ? 0 : topology.between.latency) * (s.groups - 1);
+      double const seconds =
+          std::max(bytes / topology.inside.bytes_per_second, in_a_node ? 0 : out) + latency;
+      CHECK(activation_seconds(s, whole, dim, 2, topology) == doctest::Approx(2 * seconds));
+      // All ranks hold the same tokens: the collectives of the cluster.
+      if (s.degree == 1)
+        CHECK(activation_seconds(s, whole, dim, 2, topology) ==
+              2 * all_gather(3 * 1200.0 * 6 * dim * 2, RankGroup(topology, world)).seconds);
+    }
   }
 }
 

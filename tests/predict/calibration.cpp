@@ -62,8 +62,8 @@ TEST_CASE("a model that made the measurements is found again") {
                              .launch = between(1e-6, 1e-5),
                              .backward_launch = between(0, 2e-5),
                              .units = run % 2 == 0 ? 132 : 60,
-                             .forward_hidden = between(0.5, 5),
-                             .backward_hidden = between(0.5, 5)};
+                             .forward_weights = {.hidden = between(0.5, 5)},
+                             .backward_weights = {.hidden = between(0.5, 5)}};
     ComputeModel base = h100();
     base.units = model.units;
     std::string text;
@@ -76,8 +76,8 @@ TEST_CASE("a model that made the measurements is found again") {
     ComputeModel const found = calibrated(base, text, 128);
     CHECK(found.forward_flops == about(model.forward_flops));
     CHECK(found.backward_flops == about(model.backward_flops));
-    CHECK(found.forward_hidden == about(model.forward_hidden));
-    CHECK(found.backward_hidden == about(model.backward_hidden));
+    CHECK(found.forward_weights.hidden == about(model.forward_weights.hidden));
+    CHECK(found.backward_weights.hidden == about(model.backward_weights.hidden));
     CHECK(found.carry_bytes == doctest::Approx(model.carry_bytes).epsilon(1e-4));
     CHECK(found.launch == about(model.launch));
     CHECK(found.backward_launch == doctest::Approx(model.backward_launch).epsilon(1e-4));
@@ -89,11 +89,8 @@ TEST_CASE("a model that made the measurements is found again") {
   }
 }
 
-TEST_CASE(
-    "rates that differ by mask and by length are given back within what they differ by, and no launch "
-    "grows") {
-  // A causal kernel is 5 % slower than its tiles, at every length, and all are up to 2 % off; no model of
-  // ours says that exactly.
+TEST_CASE("rates that differ by mask are given back within what they are off by, and no launch grows") {
+  // A causal kernel is 5 % slower than its tiles, at every length, and all are up to 2 % off.
   std::mt19937_64 random(test::run_seed());
   std::uniform_real_distribution<double> off(0.98, 1.02);
   for (int run = 0; run < 100; ++run) {
@@ -106,7 +103,7 @@ TEST_CASE(
                        pass, tokens, causal, false);
     ComputeModel const found = calibrated(h100(), text, 128);
     for (Residual const& r : residuals(found, read_measurements(text, 128)))
-      CHECK(std::abs(r.ratio() - 1) < 1.05 * 1.02 / 0.98 - 1);
+      CHECK(std::abs(r.ratio() - 1) < 0.05);
     CHECK(found.launch < 10e-6);
     CHECK(found.backward_launch < 10e-6);
     CHECK(std::abs(found.forward_flops / h100().forward_flops - 1) < 0.06);
@@ -142,7 +139,7 @@ TEST_CASE("few lines that are 3 % off make no absurd launch, rate or weight") {
                      static_cast<double>(tokens), true, false);
       ComputeModel const found = calibrated(h100(), text, 128);
       CHECK(found.launch == h100().launch);
-      CHECK(found.forward_hidden == h100().forward_hidden);
+      CHECK(found.forward_weights.hidden == h100().forward_weights.hidden);
       CHECK(std::abs(found.forward_flops / h100().forward_flops - 1) < 0.035);
     }
 }
@@ -156,7 +153,7 @@ TEST_CASE("one size gives the rate alone, with the launch that there was, and wh
     CHECK(found.launch == h100().launch);
     CHECK(found.backward_flops == h100().backward_flops);
     CHECK(found.carry_bytes == h100().carry_bytes);
-    CHECK(found.forward_hidden == h100().forward_hidden);
+    CHECK(found.forward_weights.hidden == h100().forward_weights.hidden);
   }
   CHECK_THROWS_WITH_AS(calibrated(h100(), line(1e-6, Pass::forward, 4096, false, false), 128),
                        "lightseq: the calibration's forward is faster than a launch", Error);

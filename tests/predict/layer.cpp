@@ -93,7 +93,13 @@ TEST_CASE(
     HeadShare const share = HeadShare::of(heads, kv, ranks);
     CHECK(share.heads * ranks >= heads);
     CHECK(share.kv_heads * ranks >= kv);
-    CHECK(share.heads % share.kv_heads == 0);
+    REQUIRE(share.heads % share.kv_heads == 0);
+    // Each key/value head is on as many ranks as its query heads need, and all have room.
+    int64_t const copies = tiles_of(heads / kv, share.heads / share.kv_heads);
+    CHECK(kv * copies <= share.kv_heads * share.busy);
+    CHECK(share.busy >= 1);
+    CHECK(share.busy <= ranks);
+    CHECK(kv * copies > share.kv_heads * (share.busy - 1));
     if (heads % ranks == 0 && kv % ranks == 0) {
       CHECK(share.heads == heads / ranks);
       CHECK(share.kv_heads == kv / ranks);

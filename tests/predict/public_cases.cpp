@@ -40,8 +40,8 @@ ComputeModel compute_of(PublicCase const& c) {
           .memory_bytes = m.memory_bytes,
           .launch = 5e-6,
           .units = hopper ? 132 : 108,
-          .forward_hidden = hidden,
-          .backward_hidden = hidden};
+          .forward_weights = {.hidden = hidden},
+          .backward_weights = {.hidden = hidden}};
 }
 
 /// Latencies and multiprocessors as in h100_nodes().

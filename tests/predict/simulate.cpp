@@ -498,7 +498,10 @@ TEST_CASE("without contention nothing that gets slower makes the whole faster; c
     not_faster([&](Topology&, ComputeModel& c) { c.carry_bytes /= factor; });
     not_faster([&](Topology&, ComputeModel& c) { c.memory_bytes /= factor; });
     not_faster([&](Topology&, ComputeModel& c) { c.launch += factor; });
-    not_faster([&](Topology&, ComputeModel& c) { c.forward_hidden += 1, c.backward_hidden += 1; });
+    for (double PairWeights::*const weight : {&PairWeights::hidden, &PairWeights::partial, &PairWeights::row})
+      not_faster([&](Topology&, ComputeModel& c) {
+        c.forward_weights.*weight += 1, c.backward_weights.*weight += 1;
+      });
   });
 }
 
@@ -587,7 +590,7 @@ TEST_CASE("with multiprocessors a work takes the time of its tiles, visible in w
 
   // Hidden pairs of tiles that the mask cuts may take longer than visible ones; rows that fill up a tile of a
   // full mask do not.
-  compute.forward_hidden = 3;
+  compute.forward_weights.hidden = 3;
   CHECK(seconds(Full{}, 9) == about(9 * 16 * pair_seconds));
   CHECK(seconds(Causal{}, 8) == about((36 + 3 * 12) * pair_seconds));
   CHECK(seconds(SlidingWindow{0, 0}, 8) == about((8 + 3 * 24) * pair_seconds));
@@ -663,7 +666,7 @@ TEST_CASE("impossible clusters and models are refused, with the numbers") {
   refused({}, {.memory_bytes = 0}, "lightseq: the memory rate is 0 bytes/s, it must be positive");
   refused({}, {.launch = -1}, "lightseq: a launch takes -1 s, it must be finite and not negative");
   refused({}, {.launch = infinity}, "lightseq: a launch takes inf s, it must be finite and not negative");
-  refused({}, {.forward_hidden = -1},
+  refused({}, {.forward_weights = {.hidden = -1}},
           "lightseq: a hidden pair takes -1 times a visible one, it must be finite and not negative");
   refused({}, {.units = -1}, "lightseq: there are -1 multiprocessors and tiles of 128 rows");
   refused({.exchange_units = 4}, {.units = 4},

@@ -38,6 +38,9 @@ struct RandomCost {
             .sharing = sharing,
             .exchange_units = static_cast<int>(random() % 6)};
   }
+  PairWeights weights() {
+    return coin() ? PairWeights{} : PairWeights{number(0.5, 5), number(0.5, 2), number(0.1, 10)};
+  }
   ComputeModel compute() {
     return {.forward_flops = number(1, 1e5),
             .backward_flops = number(1, 1e5),
@@ -45,7 +48,9 @@ struct RandomCost {
             .memory_bytes = coin() ? number(10, 1e5) : std::numeric_limits<double>::infinity(),
             .launch = coin() ? number(1e-3, 1) : 0,
             .units = coin() ? 7 : 0,
-            .tile = 2};
+            .tile = 2,
+            .forward_weights = weights(),
+            .backward_weights = weights()};
   }
 };
 

@@ -95,8 +95,12 @@ inline ComputeModel compute_of(Options const& options, int dim) {
   set("--carry-tbs", 1e12, 1e-9, gpu.carry_bytes);
   set("--memory-tbs", 1e12, 1e-9, gpu.memory_bytes);
   set("--launch-us", 1e-6, 0, gpu.launch);
-  set("--forward-hidden", 1, 0, gpu.forward_hidden);
-  set("--backward-hidden", 1, 0, gpu.backward_hidden);
+  set("--forward-hidden", 1, 0, gpu.forward_weights.hidden);
+  set("--backward-hidden", 1, 0, gpu.backward_weights.hidden);
+  set("--forward-partial", 1, 1e-9, gpu.forward_weights.partial);
+  set("--backward-partial", 1, 1e-9, gpu.backward_weights.partial);
+  set("--forward-row", 1, 0, gpu.forward_weights.row);
+  set("--backward-row", 1, 0, gpu.backward_weights.row);
   set("--backward-launch-us", 1e-6, 0, gpu.backward_launch);
   set("--peak-tflops", 1e12, 1e-9, gpu.peak_flops);
   override(options, "--sms", 0, 1000000, gpu.units);
@@ -109,13 +113,16 @@ inline std::vector<Residual> residuals_of(Options const& options, Case const& c)
   std::string const& path = options.text("--calibration");
   if (path.empty()) return {};
   return blamed_on("--calibration", [&] {
-    return residuals(c.compute, read_measurements(file_text(path), c.extents.head_dim));
+    return residuals(c.compute, read_measurements(file_text(path), c.extents.head_dim),
+                     c.topology.exchange_units);
   });
 }
 
-/// The cluster: the preset's, with what options say.
-inline Topology topology_of(Options const& options, int world) {
+/// The cluster of such GPUs: the preset's, with what a bench measured of messages, with what options say.
+inline Topology topology_of(Options const& options, int world, ComputeModel const& gpu, int dim) {
   Topology nodes = preset_of(options).nodes;
+  if (std::string const& path = options.text("--calibration"); !path.empty())
+    nodes = blamed_on("--calibration", [&] { return calibrated(nodes, gpu, file_text(path), dim); });
   override(options, "--ranks-per-node", 1, 1000000000, nodes.ranks_per_node);
   nodes.ranks_per_node = std::min(nodes.ranks_per_node, world);
   override(options, "--inside-gbs", 1e9, 1e-9, nodes.inside.bytes_per_second);
@@ -154,8 +161,8 @@ inline Case make_case(Options const& options, std::int64_t world, std::int64_t s
     return validated(asked, dim);
   });
   c.extents = {c.problem.batch, c.problem.heads, c.problem.kv_heads, dim, sizeof(bfloat16)};
-  c.topology = topology_of(options, c.world);
   c.compute = compute_of(options, dim);
+  c.topology = topology_of(options, c.world, c.compute, dim);
   blamed_on("--exchange-sms, --sms", [&] { c.compute.check(c.topology.exchange_units); });
   c.execution = execution_of(options);
   c.passes = options.choice<std::vector<Pass>>("--pass", {{"forward", {Pass::forward}},

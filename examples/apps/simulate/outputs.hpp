@@ -59,7 +59,8 @@ class Progress {
   void show(int done, int of, std::string const& what) {
     done_ = done;
     if (out_ == nullptr) return;
-    std::fprintf(out_, "\r\033[K%d of %d: %s", done, of, what.substr(0, 60).c_str());
+    std::string const total = of > 0 ? sentence(" of ", of) : "";
+    std::fprintf(out_, "\r\033[K%d%s: %s", done, total.c_str(), what.substr(0, 60).c_str());
     std::fflush(out_);
   }
 

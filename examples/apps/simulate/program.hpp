@@ -64,7 +64,7 @@ class Judgement {
   std::vector<Advice> ranked() {
     std::vector<Wanted> all;
     for (std::string const& name : all_schedules()) all.push_back({name, {Route::owner, Route::neighbour}});
-    Progress progress(count_ways(case_, mask_, all));
+    Progress progress(case_.fastest ? 0 : count_ways(case_, mask_, all));  // how many it takes nobody knows
     return fitting_first(case_, ranking(case_, mask_, [&](Advice const& a) { progress.next(a.name()); }));
   }
 
@@ -72,7 +72,8 @@ class Judgement {
     std::vector<Wanted> const ways = drawn_ways(wanted_, best);
     int const pictures = static_cast<int>((outputs_.wanted("--html") ? case_.passes.size() : 0) +
                                           (outputs_.wanted("--svg") ? 1 : 0));
-    Progress progress(pictures * count_ways(case_, mask_, ways) + (outputs_.wanted("--trace") ? 1 : 0));
+    Progress progress((pictures > 0 ? pictures * count_ways(case_, mask_, ways) : 0) +
+                      (outputs_.wanted("--trace") ? 1 : 0));
     auto const picture = [&](Pass pass) {
       return Gantt::svg(charts(case_, mask_, pass, ways, best, progress));
     };
@@ -147,7 +148,9 @@ inline int run(Options const& options) {
   std::vector<Case> const cases = make_cases(options);
   static_cast<void>(degree_question(options, cases.front()));
   for (Case const& c : cases)
-    if (with_mask(c, [&](auto const& mask) { return count_ways(c, mask, ways); }) == 0)
+    if (std::none_of(ways.begin(), ways.end(), [&](Wanted const& way) {
+          return with_mask(c, [&](auto const& mask) { return count_ways(c, mask, {way}); }) > 0;
+        }))
       fail("--schedule: none of the schedules serves this mask in this world");
   if (cases.size() > 1) {
     for (char const* const option : {"--svg", "--trace", "--html"})

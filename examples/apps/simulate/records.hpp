@@ -109,9 +109,7 @@ inline Record record(Case const& c, DegreeAdvice const& row) {
 
 /// A line of the calibration, and what the model predicts for it.
 inline Record record(Case const&, Residual const& r) {
-  return {{"measured_pass", std::string(name(r.measured.pass))},
-          {"measured_mask", std::string(r.measured.causal ? "causal" : "full")},
-          {"measured_carry", r.measured.carry},
+  return {{"measured", r.measured.name()},
           {"measured_seqlen", r.measured.seqlen},
           {"measured_batch", r.measured.extents.batch},
           {"measured_heads", r.measured.extents.heads},
@@ -143,8 +141,12 @@ inline Record record(Case const& c) {
           {"backward_launch_seconds", c.compute.backward_launch},
           {"multiprocessors", std::int64_t{c.compute.units}},
           {"tile_rows", c.compute.tile},
-          {"forward_hidden_pair", c.compute.forward_hidden},
-          {"backward_hidden_pair", c.compute.backward_hidden},
+          {"forward_hidden_pair", c.compute.forward_weights.hidden},
+          {"backward_hidden_pair", c.compute.backward_weights.hidden},
+          {"forward_partial_pair", c.compute.forward_weights.partial},
+          {"backward_partial_pair", c.compute.backward_weights.partial},
+          {"forward_row", c.compute.forward_weights.row},
+          {"backward_row", c.compute.backward_weights.row},
           {"peak_flops_per_second", c.compute.peak_flops}};
 }
 

@@ -146,11 +146,10 @@ inline Table residual_table(std::vector<Residual> const& residuals) {
   Table table{{"calibration", "measured", "predicted", "off by"}, {}};
   for (Residual const& r : residuals) {
     Measurement const& m = r.measured;
-    table.rows.push_back(
-        {{sentence(name(m.pass), m.causal ? " causal" : " full", m.carry ? " carry" : "", ", ",
-                   length_text(m.seqlen), " tokens, ", m.extents.batch, " x ", m.extents.heads, " heads"),
-          seconds_text(m.seconds), seconds_text(r.predicted), percent(r.ratio() - 1)},
-         {}});
+    table.rows.push_back({{sentence(m.name(), ", ", length_text(m.seqlen), " tokens, ", m.extents.batch,
+                                    " x ", m.extents.heads, " heads"),
+                           seconds_text(m.seconds), seconds_text(r.predicted), percent(r.ratio() - 1)},
+                          {}});
   }
   return table;
 }

@@ -66,10 +66,10 @@ inline std::vector<Wanted> wanted_ways(Options const& options) {
 template <Mask M, class Visit>
 void for_each_way(Case const& c, M const& mask, Wanted const& wanted, Visit visit) {
   for_each_schedule<AllSchedules>(c.world, c.topology.ranks_per_node, [&]<class S>(S const& schedule) {
-    if (wanted.schedule != S::name) return;
+    if (wanted.schedule != S::name || !serves_mask(Planner(schedule, mask, c.world, c.problem.seqlen)))
+      return;
     for (Route const route : wanted.routes) {
       Planner const planner(schedule, mask, c.world, c.problem.seqlen, route);
-      if (!serves_mask(planner)) return;
       visit(described(planner, c.extents, c.with_backward()), [&](Pass pass, TimelineOf timeline) {
         return simulate(planner, pass, c.extents, c.topology, c.compute, c.execution, timeline);
       });
@@ -82,7 +82,7 @@ void for_each_way(Case const& c, M const& mask, Wanted const& wanted, Visit visi
   });
 }
 
-/// How many ways of a list serve the mask.
+/// How many ways of a list serve the mask; to find out takes time proportional to world^2.
 template <Mask M>
 int count_ways(Case const& c, M const& mask, std::vector<Wanted> const& ways) {
   int count = 0;

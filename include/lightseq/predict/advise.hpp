@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <iterator>
 #include <string>
 #include <utility>
@@ -110,11 +111,18 @@ inline void rank_advices(std::vector<Advice>& ranking, Extents const& extents) {
   }
 }
 
-/// Calls visit(planner) for each schedule of a list that serves the mask, by each route.
+/// Calls visit(planner) for each schedule of a list that serves the mask, by each route. Which ones serve it
+/// takes time proportional to world^2, so that for large worlds all are asked side by side.
 template <class List, Mask M, class Visit>
 void for_each_planner(M const& mask, int world, std::int64_t seqlen, Topology const& cluster, Visit visit) {
+  std::vector<std::future<bool>> serve;
   for_each_schedule<List>(world, cluster.ranks_per_node, [&](auto const& schedule) {
-    if (!serves_mask(Planner(schedule, mask, world, seqlen))) return;
+    serve.push_back(std::async(world < 256 ? std::launch::deferred : std::launch::async,
+                               [=] { return serves_mask(Planner(schedule, mask, world, seqlen)); }));
+  });
+  auto next = serve.begin();
+  for_each_schedule<List>(world, cluster.ranks_per_node, [&](auto const& schedule) {
+    if (!(next++)->get()) return;
     for (Route const route : {Route::owner, Route::neighbour})
       visit(Planner(schedule, mask, world, seqlen, route));
   });

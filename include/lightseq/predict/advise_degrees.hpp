@@ -92,20 +92,24 @@ class DegreeSearch {
 
   DegreeAdvice judge(Split const& split) {
     DegreeAdvice row{split, Portion::of(split, problem_)};
-    Topology const topology = topology_of(split, cluster_);
-    row.advice = choice(ask_(row.portion.problem, split.degree, topology));
+    row.advice = seek(split, row.portion);
     row.activation_seconds = activations(split, problem_);
     row.fits = fits(row.advice);
     double const tokens = static_cast<double>(problem_.batch) * static_cast<double>(problem_.seqlen);
     row.tokens_per_second = tokens / row.seconds();
     Problem one = problem_;
     one.batch = 1;
-    Problem const mine = Portion::of(split, one).problem;
-    row.sequence_seconds =
-        activations(split, one) + (mine.batch == row.portion.problem.batch
-                                       ? row.advice.seconds()
-                                       : choice(ask_(mine, split.degree, topology)).seconds());
+    Portion const mine = Portion::of(split, one);
+    bool const same = mine.problem.batch == row.portion.problem.batch &&
+                      topology_of(split, cluster_, mine.idle_groups).between.bytes_per_second ==
+                          topology_of(split, cluster_, row.portion.idle_groups).between.bytes_per_second;
+    row.sequence_seconds = activations(split, one) + (same ? row.advice : seek(split, mine)).seconds();
     return row;
+  }
+
+  /// The best for a group that has such a portion.
+  Advice seek(Split const& split, Portion const& portion) {
+    return choice(ask_(portion.problem, split.degree, topology_of(split, cluster_, portion.idle_groups)));
   }
 
   static std::string counted(std::int64_t count, char const* what) {

@@ -7,6 +7,7 @@
 #include "lightseq/core/range.hpp"
 #include "lightseq/predict/collectives.hpp"
 #include "lightseq/predict/compute_model.hpp"
+#include "lightseq/predict/head_share.hpp"
 #include "lightseq/predict/simulation.hpp"
 #include "lightseq/schedule/payload.hpp"
 
@@ -35,30 +36,6 @@ inline AttentionPass attention_pass(Simulation const& s) {
 inline AttentionCost attention_cost(Simulation const& forward, Simulation const& backward) {
   return {attention_pass(forward), attention_pass(backward)};
 }
-
-/// Throws Error, with the number, unless it is 1 to 2^40: then no sum or product of two overflows on the way.
-inline void check_size(char const* what, std::int64_t size) {
-  constexpr std::int64_t most = std::int64_t{1} << 40;
-  if (size < 1 || size > most) fail(what, ": ", size, ", must be 1 to ", most);
-}
-
-/// Heads of one rank where ranks share them. Each has as many: query heads are padded up, a multiple of the
-/// rank's key/value heads, which are padded up or, where there are fewer than ranks, repeated. So a rank may
-/// have more work than its share.
-struct HeadShare {
-  std::int64_t heads = 1, kv_heads = 1;
-
-  /// Throws Error, with the numbers, on no head or rank, too many, and heads that do not divide.
-  static HeadShare of(std::int64_t heads, std::int64_t kv_heads, int ranks) {
-    if (ranks < 1) fail("heads are shared by ", ranks, " ranks, it must be at least 1");
-    check_size("heads", heads);
-    check_size("kv_heads", kv_heads);
-    if (heads % kv_heads != 0)
-      fail("there are ", heads, " heads, which must be a multiple of kv_heads, ", kv_heads);
-    std::int64_t const kv = tiles_of(kv_heads, ranks);
-    return {tiles_of(tiles_of(heads, ranks), kv) * kv, kv};
-  }
-};
 
 /// Attention over a whole sequence, whatever is split. Extents count all heads.
 struct WholeAttention {

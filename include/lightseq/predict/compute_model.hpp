@@ -13,6 +13,17 @@
 
 namespace lightseq {
 
+/// What parts of a work take, in visible pairs of a work of which the mask hides nothing.
+struct PairWeights {
+  double hidden =
+      1;  ///< a hidden pair of a visible tile: more than 1 where tiles that the mask cuts are slower
+  double partial =
+      1;  ///< a visible pair where the mask hides others: so causal works have a rate of their own
+  /// A row besides its pairs, of the queries in the forward, of the keys in the backward. Beginnings and ends
+  /// of tiles, and kernels over rows, make short sequences slower, however many there are: a launch does not.
+  double row = 0;
+};
+
 /// How long a rank's device takes for a work and for a merge. Rates that are infinite, and seconds that are
 /// zero, are left out of account.
 struct ComputeModel {
@@ -25,9 +36,7 @@ struct ComputeModel {
   double backward_launch = 0;  ///< seconds more that a work of the backward takes, which has several kernels
   int units = 0;  ///< multiprocessors, which compute whole tiles; 0: any work fills the device, pair by pair
   std::int64_t tile = 128;  ///< rows, of queries and of keys, that one of them takes at once
-  /// What a hidden pair of a visible tile takes, in visible ones: more than 1 where tiles that the mask cuts
-  /// are slower, as are a causal kernel's last ones.
-  double forward_hidden = 1, backward_hidden = 1;
+  PairWeights forward_weights = {}, backward_weights = {};
   double peak_flops = 0;  ///< what efficiency refers to; 0: forward_flops
 
   /// FLOPs of one visible pair: two matrix products in the forward, five in the backward.
@@ -46,13 +55,18 @@ struct ComputeModel {
     bool foreign_q = false;    ///< the queries are another rank's
     bool foreign_kv = false;   ///< the keys are
 
+    /// Whether the mask hides nothing.
+    bool full() const { return pairs >= static_cast<double>(q_rows) * static_cast<double>(kv_rows); }
+
+    /// Of what a multiprocessor takes tiles in turn: of the queries, in the backward of the keys.
+    std::int64_t rows(Pass pass) const { return pass == Pass::forward ? q_rows : kv_rows; }
+
     /// Takes note that so many tiles of `edge` x `edge` rows hold a visible pair. Where nothing is hidden
     /// rows that fill up a tile take as long as visible ones.
     void count_tiles(double tiles, std::int64_t edge) {
       double const all = tiles * static_cast<double>(edge) * static_cast<double>(edge);
-      bool const full = pairs >= static_cast<double>(q_rows) * static_cast<double>(kv_rows);
-      hidden = full ? 0 : std::max(0.0, all - pairs);
-      if (full) pairs = all;
+      hidden = full() ? 0 : std::max(0.0, all - pairs);
+      if (full()) pairs = all;
     }
   };
 
@@ -65,21 +79,28 @@ struct ComputeModel {
            carry_seconds(work, extents, pass == Pass::forward);
   }
 
+  PairWeights const& weights(Pass pass) const {
+    return pass == Pass::forward ? forward_weights : backward_weights;
+  }
+  PairWeights& weights(Pass pass) { return pass == Pass::forward ? forward_weights : backward_weights; }
+
   /// Seconds that a work takes however small it is.
   double launch_seconds(Pass pass) const { return pass == Pass::forward ? launch : launch + backward_launch; }
 
-  /// FLOPs that a work takes time for, a hidden pair counted as what it takes.
+  /// FLOPs that a work takes time for, in those of pairs of a work that is all visible.
   double computed_flops(WorkSize const& work, Extents const& extents, Pass pass) const {
-    double const hidden = pass == Pass::forward ? forward_hidden : backward_hidden;
-    return (work.pairs + hidden * work.hidden) * pair_flops(extents, pass);
+    if (work.pairs <= 0) return 0;
+    PairWeights const& w = weights(pass);
+    double const partial = work.full() ? 1 : w.partial;
+    return (partial * work.pairs + w.hidden * work.hidden + w.row * static_cast<double>(work.rows(pass))) *
+           pair_flops(extents, pass);
   }
 
   /// The share of the multiprocessors that have a tile of the work, of those that the exchange leaves.
   double occupancy(WorkSize const& work, Extents const& extents, Pass pass, int exchange_units) const {
     if (units == 0) return 1;
-    std::int64_t const rows = pass == Pass::forward ? work.q_rows : work.kv_rows;
-    auto const tiles =
-        static_cast<double>(extents.batch * extents.heads) * static_cast<double>(tiles_of(rows, tile));
+    auto const tiles = static_cast<double>(extents.batch * extents.heads) *
+                       static_cast<double>(tiles_of(work.rows(pass), tile));
     return std::min(static_cast<double>(units - exchange_units), tiles) / units;
   }
 
@@ -90,9 +111,12 @@ struct ComputeModel {
 
   /// Seconds of a merge: the part and the sum are read, the sum is written.
   double merge_seconds(Payload payload, std::int64_t rows, Extents const& extents) const {
-    Parts const part = parts(payload, Pass::forward);
-    double const elements = wide(rows, extents, part.per_q_head, part.per_kv_head);
-    return launch + 3 * sizeof(float) * elements / memory_bytes;
+    return launch + 3 * result_bytes(payload, rows, extents) / memory_bytes;
+  }
+
+  /// Seconds of zeroing the memory of a result by a kernel of its own.
+  double zeroing_seconds(Payload payload, std::int64_t rows, Extents const& extents) const {
+    return launch + result_bytes(payload, rows, extents) / memory_bytes;
   }
 
   /// Throws Error, with the numbers, on rates and times that make no sense.
@@ -104,26 +128,40 @@ struct ComputeModel {
     for (double const seconds : {launch, backward_launch})
       if (!(seconds >= 0) || std::isinf(seconds))
         fail("a launch takes ", seconds, " s, it must be finite and not negative");
-    for (double const hidden : {forward_hidden, backward_hidden})
-      if (!(hidden >= 0) || std::isinf(hidden))
-        fail("a hidden pair takes ", hidden, " times a visible one, it must be finite and not negative");
+    check(forward_weights), check(backward_weights);
     if (units < 0 || tile < 1) fail("there are ", units, " multiprocessors and tiles of ", tile, " rows");
     if (units > 0 && exchange_units >= units)
       fail("the exchange takes ", exchange_units, " of ", units, " multiprocessors, which leaves none");
   }
 
  private:
+  static void check(PairWeights const& w) {
+    if (!(w.hidden >= 0) || std::isinf(w.hidden))
+      fail("a hidden pair takes ", w.hidden, " times a visible one, it must be finite and not negative");
+    if (!(w.partial > 0) || std::isinf(w.partial))
+      fail("a visible pair of a partial work takes ", w.partial,
+           " times one of a full work, it must be finite and positive");
+    if (!(w.row >= 0) || std::isinf(w.row))
+      fail("a row takes ", w.row, " times a visible pair, it must be finite and not negative");
+  }
+
   static double wide(std::int64_t rows, Extents const& e, int per_q_head, int per_kv_head) {
     std::int64_t const heads = per_q_head * e.heads + per_kv_head * e.kv_heads;
     return static_cast<double>(e.batch * rows * e.head_dim * heads);
+  }
+
+  /// Bytes of a result's float tensors, without statistics.
+  static double result_bytes(Payload payload, std::int64_t rows, Extents const& extents) {
+    Parts const part = parts(payload, Pass::forward);
+    return sizeof(float) * wide(rows, extents, part.per_q_head, part.per_kv_head);
   }
 
   /// What a step reads and writes besides attention over a whole sequence: the forward's partial result, the
   /// zeros in which the backward sums up for another rank.
   double carry_seconds(WorkSize const& w, Extents const& e, bool forward) const {
     if (forward) return w.continues ? carried_bytes(w.q_rows, e) / carry_bytes : 0;
-    return sizeof(float) *
-           (wide(w.foreign_q ? w.q_rows : 0, e, 1, 0) + wide(w.foreign_kv ? w.kv_rows : 0, e, 0, 2)) /
+    return (result_bytes(Payload::dq, w.foreign_q ? w.q_rows : 0, e) +
+            result_bytes(Payload::dkv, w.foreign_kv ? w.kv_rows : 0, e)) /
            memory_bytes;
   }
 };

@@ -8,7 +8,10 @@
 
 #include "lightseq/core/error.hpp"
 #include "lightseq/core/problem.hpp"
+#include "lightseq/core/range.hpp"
 #include "lightseq/predict/advice.hpp"
+#include "lightseq/predict/collectives.hpp"
+#include "lightseq/predict/head_share.hpp"
 #include "lightseq/predict/topology.hpp"
 
 /// Ways to give GPUs to sequences: how many share one, where they stand, and what the others do.
@@ -47,63 +50,53 @@ inline std::vector<Split> splits(int world, int ranks_per_node, std::vector<Rest
   return all;
 }
 
-/// What lies between the ranks of a group. All groups send at the same time, so that those of a node share
-/// its port where its ranks do.
-inline Topology topology_of(Split const& split, Topology cluster) {
-  if (cluster.sharing == Sharing::node)
-    cluster.between.bytes_per_second *= static_cast<double>(split.ranks_per_node) / cluster.ranks_per_node;
-  cluster.ranks_per_node = split.ranks_per_node;
-  return cluster;
-}
-
 /// What a rank of the busiest group has of the batch and of the heads.
 struct Portion {
   Problem problem = {};             ///< with the group's sequences, and the heads of one rank
   int idle_groups = 0;              ///< that have no sequence, or no head
   std::int64_t computed_heads = 0;  ///< by all groups together, the padded ones too
 
-  /// Data parallel: the sequences are dealt out. Tensor parallel: the key/value heads are dealt out with
-  /// their query heads; where there are more groups than key/value heads several have a copy of one, and
-  /// share its query heads. All ranks have as many heads as the busiest.
+  /// Data parallel: the sequences are dealt out. Tensor parallel: the heads are, see HeadShare.
   static Portion of(Split const& split, Problem const& whole) {
-    std::int64_t const groups = split.groups;
-    auto const shared = [](std::int64_t n, std::int64_t by) { return (n + by - 1) / by; };
     Portion portion{whole, 0, whole.heads};
     Problem& p = portion.problem;
     if (split.rest == Rest::data) {
-      p.batch = shared(whole.batch, groups);
-      portion.idle_groups = static_cast<int>(std::max<std::int64_t>(0, groups - whole.batch));
+      p.batch = tiles_of(whole.batch, split.groups);
+      portion.idle_groups = static_cast<int>(std::max<std::int64_t>(0, split.groups - whole.batch));
       return portion;
     }
-    std::int64_t const of_a_key_head = whole.heads / whole.kv_heads;
-    std::int64_t const copies = std::clamp<std::int64_t>(groups / whole.kv_heads, 1, of_a_key_head);
-    p.kv_heads = shared(whole.kv_heads, groups);
-    p.heads = p.kv_heads * shared(of_a_key_head, copies);
-    std::int64_t const busy =
-        copies > 1 ? whole.kv_heads * shared(of_a_key_head, p.heads) : shared(whole.kv_heads, p.kv_heads);
-    portion.idle_groups = static_cast<int>(groups - busy);
-    portion.computed_heads = busy * p.heads;
+    HeadShare const share = HeadShare::of(whole.heads, whole.kv_heads, split.groups);
+    p.heads = share.heads;
+    p.kv_heads = share.kv_heads;
+    portion.idle_groups = split.groups - share.busy;
+    portion.computed_heads = share.busy * share.heads;
     return portion;
   }
 };
 
-/// Seconds in a pass of what tensor parallel layers send beside attention: an all-gather of the activations
-/// before the projections and a reduce-scatter after them, each a ring over the groups, beside no work.
-/// Inside a node they take its links, else the slower of both, which ranks of a node share where it has one
-/// port.
+/// What lies between the ranks of a group while all groups but the idle ones send. Those of a node share its
+/// port where its ranks do.
+inline Topology topology_of(Split const& split, Topology cluster, int idle_groups = 0) {
+  int const sharers = std::min(split.groups - idle_groups, cluster.ranks_per_node / split.ranks_per_node);
+  if (cluster.sharing == Sharing::node) cluster.between.bytes_per_second /= sharers;
+  cluster.ranks_per_node = split.ranks_per_node;
+  return cluster;
+}
+
+/// Seconds in a pass of what tensor parallel layers send beside attention, beside no work: an all-gather of
+/// the activations before the projections and a reduce-scatter after them. They join the ranks, one of each
+/// group, that hold the same tokens. In a node there are as many such collectives as a group has ranks there:
+/// these share its port where its ranks do.
 inline double activation_seconds(Split const& split, Problem const& whole, int head_dim,
                                  std::int64_t element_bytes, Topology const& cluster) {
   if (split.rest != Rest::tensor || split.groups == 1) return 0;
-  bool const in_a_node = cluster.ranks_per_node / split.ranks_per_node >= split.groups;
-  double between = cluster.between.bytes_per_second;
-  if (cluster.sharing == Sharing::node) between /= split.ranks_per_node;
-  double const rate =
-      in_a_node ? cluster.inside.bytes_per_second : std::min(between, cluster.inside.bytes_per_second);
-  double const latency = in_a_node ? cluster.inside.latency : cluster.between.latency;
+  Topology links = cluster;
+  links.ranks_per_node = cluster.ranks_per_node / split.ranks_per_node;
+  if (links.sharing == Sharing::node) links.between.bytes_per_second /= split.ranks_per_node;
+  RankGroup const holders(links, split.groups);
   double const rows = static_cast<double>(whole.batch) * static_cast<double>(whole.seqlen) / split.degree;
   double const bytes = rows * static_cast<double>(whole.heads * head_dim * element_bytes);
-  double const others = split.groups - 1;
-  return 2 * (others / split.groups * bytes / rate + others * latency);
+  return (all_gather(bytes, holders) + reduce_scatter(bytes, holders)).seconds;
 }
 
 /// A way to give GPUs to sequences, with the best schedule and route for it.

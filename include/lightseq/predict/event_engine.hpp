@@ -4,6 +4,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <optional>
@@ -50,6 +51,32 @@ concept TurnList = requires(T list, Turn& out) {
   { list.fill(int{}, std::int64_t{}, out) } -> std::same_as<bool>;
 };
 
+/// Which rank begins its next turn when: the earliest comes first, of these the lowest rank. Most are pushed
+/// in that order, as ranks go side by side: they wait in line, and only the others need a heap.
+class EventQueue {
+ public:
+  using Event = std::pair<double, int>;
+
+  bool empty() const { return line_.empty() && heap_.empty(); }
+  void push(double time, int rank) {
+    Event const event(time, rank);
+    if (line_.empty() || line_.back() < event)
+      line_.push_back(event);
+    else
+      heap_.push(event);
+  }
+  Event pop() {
+    bool const in_line = heap_.empty() || (!line_.empty() && line_.front() < heap_.top());
+    Event const first = in_line ? line_.front() : heap_.top();
+    in_line ? line_.pop_front() : heap_.pop();
+    return first;
+  }
+
+ private:
+  std::deque<Event> line_;
+  std::priority_queue<Event, std::vector<Event>, std::greater<>> heap_;
+};
+
 /// Discrete-event simulation of ranks that go through turns of messages beside works. When all messages of a
 /// turn are over the next one begins; where it ends a step, when the work is over too and results are merged.
 /// A port serves messages in the order in which they begin; a message has passed when the ports at both its
@@ -77,10 +104,9 @@ class EventEngine {
 
   /// Runs it, once. Left to the caller are the pass, the FLOPs and the workspaces.
   Simulation run() {
-    for (int rank = 0; rank < turns_.world(); ++rank) begins_.push({0, rank});
+    for (int rank = 0; rank < turns_.world(); ++rank) begins_.push(0, rank);
     while (!begins_.empty()) {
-      auto const [time, rank] = begins_.top();
-      begins_.pop();
+      auto const [time, rank] = begins_.pop();
       begin_turn(rank, time);
     }
     for (RankCost const& cost : result_.ranks) {
@@ -245,7 +271,7 @@ class EventEngine {
     cost.message_wait += for_messages;
     cost.peer_wait += end - idle_from - for_messages;
     if (end > idle_from) note({Activity::wait, rank, r.step, idle_from, end, {}, {}});
-    if (!r.ends_step) return begins_.push({r.last_end, rank});
+    if (!r.ends_step) return begins_.push(r.last_end, rank);
     cost.merge += r.merge;
     cost.end = end + r.merge;
     if (r.merge > 0) note({Activity::merge, rank, r.step, end, cost.end, {}, {}});
@@ -256,7 +282,7 @@ class EventEngine {
     Rank const& r = ranks_[index(rank)];
     double const end = result_.ranks[index(rank)].end;
     add_to_step(r.step, 0, end - r.step_begin);
-    begins_.push({end, rank});
+    begins_.push(end, rank);
   }
 
   /// Ends the step of all ranks when the last one has come to its end.
@@ -288,7 +314,7 @@ class EventEngine {
   std::vector<Port> inside_, between_;
   Turn turn_;  ///< of the rank whose turn begins
   Simulation result_;
-  std::priority_queue<std::pair<double, int>, std::vector<std::pair<double, int>>, std::greater<>> begins_;
+  EventQueue begins_;
 };
 
 }  // namespace lightseq

@@ -162,20 +162,24 @@ class Simulator {
   Step step_;                       ///< of the rank that was asked for last
 };
 
-/// The steps of all ranks as a planner gives them, made when they are asked for. It remembers some works of
-/// each rank, as steps of several ranks ask for the same.
+/// The steps of all ranks as a planner gives them, made when they are asked for. It remembers all shards, and
+/// some works of each rank, as steps of several ranks ask for the same.
 template <Schedule S, Mask M>
 class PlannedSteps {
  public:
   PlannedSteps(Planner<S, M> const& planner, Pass pass)
-      : planner_(planner), pass_(pass), works_(static_cast<std::size_t>(planner.world()) * remembered) {}
+      : planner_(planner), pass_(pass), works_(static_cast<std::size_t>(planner.world()) * remembered) {
+    for (int rank = 0; rank < planner.world(); ++rank) shards_.push_back(planner.shard(rank));
+  }
 
   int world() const { return planner_.world(); }
   int steps() const { return planner_.schedule_steps() + 1; }
   Pass pass() const { return pass_; }
-  std::int64_t rows(int shard) const { return planner_.shard(shard).rows(); }
-  std::int64_t pairs(Work const& work) const { return visible_pairs(planner_, work); }
-  double tiles(Work const& work, std::int64_t tile) const { return visible_tiles(planner_, work, tile); }
+  std::int64_t rows(int shard) const { return shards_[static_cast<std::size_t>(shard)].rows(); }
+  std::int64_t pairs(Work const& work) const { return visible_pairs(planner_, work, shards()); }
+  double tiles(Work const& work, std::int64_t tile) const {
+    return visible_tiles(planner_, work, tile, shards());
+  }
   void fill(int rank, int step, Step& out) {
     planner_.fill(rank, step, pass_, out, [this](int worker, int at) { return work(worker, at); });
   }
@@ -192,12 +196,17 @@ class PlannedSteps {
     if (step < 0 || rank < 0 || rank >= world()) return planner_.work(rank, step);
     Known& known =
         works_[static_cast<std::size_t>(rank) * remembered + static_cast<std::size_t>(step) % remembered];
-    if (known.step != step) known = {step, planner_.work(rank, step)};
+    if (known.step != step) known = {step, planner_.work(rank, step, shards())};
     return known.work;
+  }
+
+  auto shards() const {
+    return [this](int rank) -> Positions const& { return shards_[static_cast<std::size_t>(rank)]; };
   }
 
   Planner<S, M> const& planner_;
   Pass pass_;
+  std::vector<Positions> shards_;
   std::vector<Known> works_;
 };
 

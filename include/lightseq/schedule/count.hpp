@@ -62,6 +62,12 @@ inline constexpr std::int64_t default_questions = 1 << 16;
 template <Mask M>
 std::int64_t visible_pairs(M const& mask, Segment const& queries, Segment const& keys,
                            std::int64_t questions = default_questions) {
+  if (queries.rows == 0 || keys.rows == 0) return 0;
+  if constexpr (HasReach<M>) {  // one question is cheaper than the sums of known_pairs()
+    Cover const cover = mask.cover(queries.hull(), keys.hull());
+    if (cover == Cover::none) return 0;
+    if (cover == Cover::full) return saturated(WideInt{queries.rows} * keys.rows);
+  }
   if (std::optional<std::int64_t> const known = known_pairs(mask, queries, keys)) return *known;
   WideInt pairs = 0;
   auto const all = [](RowRectangle const& part) { return WideInt{part.queries.rows} * part.keys.rows; };
@@ -159,37 +165,48 @@ std::int64_t questions_a_work(Planner<S, M> const& planner) {
   return std::clamp<std::int64_t>((1 << 20) / works, 32, default_questions);
 }
 
-/// Calls `count(queries, keys)` with the segments of a work.
-template <Schedule S, Mask M, class Count>
-void for_each_segment_pair(Planner<S, M> const& planner, Work const& work, Count count) {
-  Positions const shard = planner.shard(work.q);
-  RowSpan const span = row_span(work.rows, shard.rows());
-  for (Segment const& q : shard.slice(span.first, span.count).segments)
-    for (Segment const& k : planner.shard(work.kv).segments) count(q, k);
+/// Calls `count(queries, keys)` with the segments of a work; `shards(rank)` gives a shard's positions.
+template <class Shards, class Count>
+void for_each_segment_pair(Work const& work, Shards const& shards, Count count) {
+  Positions const& queries = shards(work.q);
+  Positions const& keys = shards(work.kv);
+  RowSpan const span = row_span(work.rows, queries.rows());
+  for (Segment const& q : queries.slice(span.first, span.count).segments)
+    for (Segment const& k : keys.segments) count(q, k);
 }
 
 /// How many visible pairs a work computes: exact or, for masks with a long edge in a large world, sampled.
-template <Schedule S, Mask M>
-std::int64_t visible_pairs(Planner<S, M> const& planner, Work const& work) {
+/// `shards(rank)` gives what planner.shard() does.
+template <Schedule S, Mask M, class Shards>
+std::int64_t visible_pairs(Planner<S, M> const& planner, Work const& work, Shards const& shards) {
   std::int64_t questions = default_questions;
   if constexpr (!HasReach<M>) questions = questions_a_work(planner);
   WideInt pairs = 0;
-  for_each_segment_pair(planner, work, [&](Segment const& q, Segment const& k) {
+  for_each_segment_pair(work, shards, [&](Segment const& q, Segment const& k) {
     pairs += visible_pairs(planner.mask(), q, k, questions);
   });
   return saturated(pairs);
 }
+template <Schedule S, Mask M>
+std::int64_t visible_pairs(Planner<S, M> const& planner, Work const& work) {
+  return visible_pairs(planner, work, planner.shards());
+}
 
 /// How many tiles of `tile` x `tile` rows of a work hold a visible pair.
-template <Schedule S, Mask M>
-double visible_tiles(Planner<S, M> const& planner, Work const& work, std::int64_t tile) {
+template <Schedule S, Mask M, class Shards>
+double visible_tiles(Planner<S, M> const& planner, Work const& work, std::int64_t tile,
+                     Shards const& shards) {
   std::int64_t questions = default_questions;
   if constexpr (!HasReach<M>) questions = questions_a_work(planner);
   double tiles = 0;
-  for_each_segment_pair(planner, work, [&](Segment const& q, Segment const& k) {
+  for_each_segment_pair(work, shards, [&](Segment const& q, Segment const& k) {
     tiles += visible_tiles(planner.mask(), q, k, tile, questions);
   });
   return tiles;
+}
+template <Schedule S, Mask M>
+double visible_tiles(Planner<S, M> const& planner, Work const& work, std::int64_t tile) {
+  return visible_tiles(planner, work, tile, planner.shards());
 }
 
 }  // namespace lightseq

@@ -52,10 +52,19 @@ class Planner {
 
   constexpr Positions shard(int rank) const { return S::Partition::shard(rank, world_, seqlen_); }
 
+  /// shard() as a function object.
+  constexpr auto shards() const {
+    return [this](int rank) { return shard(rank); };
+  }
+
   /// Whether any query in `rows` of shard `q` may see any key of shard `kv`.
-  constexpr bool visible(Work const& work) const {
-    Positions const keys = shard(work.kv);
-    Positions queries = shard(work.q);
+  constexpr bool visible(Work const& work) const { return visible(work, shards()); }
+
+  /// The same for those who remember shards: `shards(rank)` gives what shard() does.
+  template <class Shards>
+  constexpr bool visible(Work const& work, Shards const& shards) const {
+    Positions const& keys = shards(work.kv);
+    Positions queries = shards(work.q);
     RowSpan const span = row_span(work.rows, queries.rows());
     queries = queries.slice(span.first, span.count);
     for (Segment const& q : queries.segments)
@@ -66,10 +75,14 @@ class Planner {
 
   /// What a rank really computes at a step: the schedule's work unless the mask hides it. A work of a shard
   /// that does not exist is none: check() refuses it on that rank, and no mask is asked about such tokens.
-  constexpr std::optional<Work> work(int rank, int step) const {
+  constexpr std::optional<Work> work(int rank, int step) const { return work(rank, step, shards()); }
+
+  /// The same for those who remember shards.
+  template <class Shards>
+  constexpr std::optional<Work> work(int rank, int step, Shards const& shards) const {
     if (step < 0 || step >= schedule_steps()) return std::nullopt;
     std::optional<Work> const work = schedule_.at(rank, step, world_);
-    return work && names_shards(*work) && visible(*work) ? work : std::nullopt;
+    return work && names_shards(*work) && visible(*work, shards) ? work : std::nullopt;
   }
 
   /// Calls `visit(rank)` for every other rank that may touch at `step` what `shard` owns.
@@ -131,8 +144,7 @@ class Planner {
     if (schedule_steps() < 0)
       fail("the schedule's steps(", world_, ") is ", schedule_steps(), ", it must not be negative");
     std::vector<int> lower(static_cast<std::size_t>(world_)), upper(lower);
-    auto const count = [&](int worker, int step) {
-      std::optional<Work> const w = schedule_.at(worker, step, world_);
+    auto const count = [&](int worker, int step, std::optional<Work> const& w) {
       if (!w || w->q != rank || w->kv < 0 || w->kv >= world_) return;
       check_rows(worker, step, *w);  // this rank will send them
       auto const kv = static_cast<std::size_t>(w->kv);
@@ -140,19 +152,20 @@ class Planner {
       if (w->rows != Rows::lower) ++upper[kv];
     };
     for (int step = 0; step < schedule_steps(); ++step) {
-      check_work(rank, step);
-      count(rank, step);
+      std::optional<Work> const own = schedule_.at(rank, step, world_);
+      check_work(rank, step, own);
+      count(rank, step, own);
       for_each_reader(rank, step, [&](int reader) {
         if (reader < 0 || reader >= world_)
           fail("the schedule's reader(", rank, ", ", step, ", ", world_, ") is ", reader,
                "; it must be in 0 ... ", world_ - 1, ", and the shard itself where no other rank reads it");
-        count(reader, step);
+        count(reader, step, schedule_.at(reader, step, world_));
       });
     }
     for (int kv = 0; kv < world_; ++kv) {
       auto const at = static_cast<std::size_t>(kv);
-      check_count(Work{rank, kv, Rows::lower}, lower[at], "lower");
-      check_count(Work{rank, kv, Rows::upper}, upper[at], "upper");
+      if (lower[at] != 1) check_unseen(Work{rank, kv, Rows::lower}, lower[at], "lower");
+      if (upper[at] != 1) check_unseen(Work{rank, kv, Rows::upper}, upper[at], "upper");
     }
   }
 
@@ -231,8 +244,7 @@ class Planner {
            "; they must be all, the lower or the upper half");
   }
 
-  void check_work(int rank, int step) const {
-    std::optional<Work> const w = schedule_.at(rank, step, world_);
+  void check_work(int rank, int step, std::optional<Work> const& w) const {
     if (!w) return;
     if (!names_shards(*w))
       fail("the schedule gives rank ", rank, " at step ", step, " queries of shard ", w->q,
@@ -255,8 +267,9 @@ class Planner {
     }
   }
 
-  void check_count(Work const& pair, int count, char const* half) const {
-    if (count == 1 || !visible(pair)) return;
+  /// Throws unless the mask hides a pair that is computed so many times, not once.
+  void check_unseen(Work const& pair, int count, char const* half) const {
+    if (!visible(pair)) return;
     std::string const what =
         sentence("the schedule computes the ", half, " half of the queries of shard ", pair.q,
                  " against the keys of shard ", pair.kv, " ", count, " times in a world of ", world_);

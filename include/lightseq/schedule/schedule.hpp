@@ -71,6 +71,9 @@ concept HasNodes = Schedule<S> && requires(S schedule) {
 };
 
 /// (index mod world) in 0, ..., world - 1, for an index of at least -world.
-constexpr int wrap(int index, int world) { return (index + world) % world; }
+constexpr int wrap(int index, int world) {
+  if (index < 0) return index + world;
+  return index < world ? index : index % world;
+}
 
 }  // namespace lightseq

@@ -37,11 +37,11 @@ struct TwoLevelRingOver {
   }
   constexpr Work at(int rank, int step, int world) const {
     int const round = step / ranks_per_node;
-    return {rank, moved(rank, -round, round - step % ranks_per_node, world)};
+    return {rank, moved(rank, -round, round % ranks_per_node - step % ranks_per_node, world)};
   }
   constexpr int reader(int shard, int step, int world) const {
     int const round = step / ranks_per_node;
-    return moved(shard, round, step % ranks_per_node - round, world);
+    return moved(shard, round, step % ranks_per_node - round % ranks_per_node, world);
   }
   constexpr int predecessor(int rank, int step, int world) const {
     bool const next_round = step % ranks_per_node == 0;
@@ -56,11 +56,11 @@ struct TwoLevelRingOver {
   }
 
  private:
-  /// The rank so many nodes, and so many places inside its node, further on; both go round.
+  /// The rank so many nodes, and so many places inside its node, further on; both go round at most once.
+  /// Simulations ask this some ten times a step, so it divides little.
   constexpr int moved(int rank, int nodes, int places, int world) const {
-    int const place = (rank % ranks_per_node + places % ranks_per_node + ranks_per_node) % ranks_per_node;
-    int const node = wrap(rank / ranks_per_node + nodes, world / ranks_per_node);
-    return node * ranks_per_node + place;
+    int const place = rank % ranks_per_node, begin_of_node = rank - place;
+    return wrap(begin_of_node + nodes * ranks_per_node, world) + wrap(place + places, ranks_per_node);
   }
 };
 
