@@ -124,6 +124,7 @@ class BasicPush {
   PushGroup<D> group_;
   PushWindows<D> windows_;
   bool open_ = false;
+  PushMessage refused_;  // of the open group: a message that was sent, and awaited otherwise
   int agreements_ = 0;
   std::vector<Pending> incoming_;  // of the open group; it keeps its capacity
 };
@@ -147,6 +148,7 @@ Status BasicPush<D>::finish() noexcept {
     return status;
   for (Pending const& pending : incoming_)
     if (Status const status = fetch(pending); !status.ok()) return status;
+  if (refused_.peer >= 0) return group_.await(refused_, [] { return false; });
   incoming_.clear();
   open_ = false;
   return {};
@@ -234,8 +236,8 @@ Status BasicPush<D>::announce(Send const& send) noexcept {
   return status;
 }
 
-/// Enqueues a message, once the receiver's host has said where it goes. Of two ends that differ the receiver
-/// tells: nothing is sent then.
+/// Enqueues a message, once the receiver's host has said where it goes. Where the two ends differ nothing is
+/// sent: the receiver will tell, and finish() waits for that.
 template <PushDevice D>
 Status BasicPush<D>::push(Send const& send, int place) noexcept {
   PushLane& lane = group_.lines.lane(rank(), send.peer);
@@ -243,8 +245,8 @@ Status BasicPush<D>::push(Send const& send, int place) noexcept {
   if (!status.ok()) return status;
   PushEnd const end = lane.receives.take();
   if (end.bytes != send.bytes || end.batch != send.batch || !same_call(send.origin(), end.origin))
-    return group_.await(named(send), [] { return false; });
-  if (send.bytes == 0) return {};
+    refused_ = named(send);
+  if (send.bytes == 0 || refused_.peer >= 0) return {};
   std::byte* const to = windows_.of_peer(end.window, send.peer, end.offset, end.bytes);
   if (to == nullptr) return refuse(not_shared, "the peer receives outside of what it has shared", send);
   auto const at = static_cast<std::size_t>(place);
