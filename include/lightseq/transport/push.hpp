@@ -49,7 +49,7 @@ class BasicPush {
 
   /// All ranks construct theirs at the same time, each with its device current. Throws Error, where one does
   /// not come within the time-out, or cannot: then on all, with its reason.
-  BasicPush(PushSeat const& seat, Stream stream, PushOptions const& options = {}, D device = {})
+  BasicPush(PushSeat const& seat, Stream stream, PushOptions const& options = {}, D device = D())
       : group_(seat, stream, options, std::move(device)), windows_(seat.world) {
     incoming_.reserve(static_cast<std::size_t>(seat.world) * messages_per_peer);
   }

@@ -19,6 +19,7 @@
 #include "lightseq/transport/push_device.hpp"
 #include "lightseq/transport/push_lines.hpp"
 #include "lightseq/transport/push_meeting.hpp"
+#include "lightseq/transport/push_patience.hpp"
 
 namespace lightseq {
 
@@ -33,8 +34,9 @@ struct PushSeat {
 /// How long ranks wait for each other. Alike on all ranks.
 struct PushOptions {
   /// How long a rank's host, or its stream within a message, waits for another rank; as of NcclOptions, more
-  /// than the longest time by which ranks come apart, at most a rank's longest step. A process that has ended
-  /// is not awaited.
+  /// than the longest time by which ranks come apart, at most a rank's longest step. It gets a quarter
+  /// longer, at most 2 s, to find out who is missing: a peer that waits for another rank itself will tell. A
+  /// process that has ended is not awaited.
   std::chrono::milliseconds timeout = std::chrono::minutes(10);
 };
 
@@ -96,18 +98,6 @@ class PushGroup {
  private:
   using Clock = std::chrono::steady_clock;
 
-  /// Looks often at first, and lets others work later.
-  class Pause {
-   public:
-    void operator()() {
-      if (++looks_ < 500) return std::this_thread::yield();
-      std::this_thread::sleep_for(std::chrono::microseconds(50));
-    }
-    bool is_time_for_more() const { return looks_ % 64 == 63; }
-
-   private:
-    int looks_ = 0;
-  };
   struct Pin {
     ~Pin() {
       if (data != nullptr) device.unpin(data);
@@ -181,18 +171,19 @@ PushGroup<D>::~PushGroup() {
   lines.desk(rank).left = true;
   auto const end = Clock::now() + std::min<Clock::duration>(longest_farewell, options.timeout);
   for (int peer = 0; peer < world && !cause_.ok(); ++peer)
-    for (Pause pause; !lines.desk(peer).quiet && !gone(peer) && Clock::now() < end; pause()) continue;
+    for (PushPause pause; !lines.desk(peer).quiet && !gone(peer) && Clock::now() < end; pause()) continue;
 }
 
 template <PushDevice D>
 template <class Ready>
 Status PushGroup<D>::await(PushMessage const& message, Ready const& ready) noexcept {
-  auto const begin = Clock::now();
-  for (Pause pause;; pause()) {
+  PushPatience patience(options.timeout, meeting.margin());
+  for (PushPause pause;; pause()) {
     bool const ended = pause.is_time_for_more() && gone(message.peer);
     if (ready()) return {};
     if (lines.failed_rank() >= 0) return broken(message.label);
-    if (ended || Clock::now() - begin >= options.timeout) return lost(message, ended);
+    if (ended || patience.ends(lines.desk(message.peer).looks)) return lost(message, ended);
+    ++lines.desk(rank).looks;
   }
 }
 
@@ -208,25 +199,26 @@ template <PushDevice D>
 Status PushGroup<D>::wait(Stream on) noexcept {
   if (!cause_.ok()) return cause_;
   if (device.captures(on)) return {.code = Code::capturing, .subject = "the stream", .rank = rank};
-  auto since = Clock::now();
+  PushPatience patience(options.timeout, meeting.margin());
   std::uint32_t seen = progress();
-  for (Pause pause;; pause()) {
+  for (PushPause pause;; pause()) {
     bool done = false;
     if (Status const status = device.query(on, done); !status.ok()) return give_up(status);
     // Looked at after the device was done: whoever fails says so before it lets go of its stream.
     if (lines.failed_rank() >= 0) return broken(under_way().label);
     if (done) return {};
-    auto const now = Clock::now();
+    ++lines.desk(rank).looks;
     // Between messages, where the number is even, nobody is late: the device works.
     if (std::uint32_t const number = progress(); number != seen || number % 2 == 0) {
       seen = number;
-      since = now;
+      patience.renew();
       continue;
     }
     PushMessage const message = under_way();
-    bool const ended =
-        now - since >= grace && pause.is_time_for_more() && message.peer >= 0 && gone(message.peer);
-    if (ended || now - since >= options.timeout) return lost(message, ended);
+    bool const known = message.peer >= 0;
+    bool const ended = known && patience.waited() >= grace && pause.is_time_for_more() && gone(message.peer);
+    if (ended || patience.ends(known ? lines.desk(message.peer).looks.load() : 0))
+      return lost(message, ended);
   }
 }
 
@@ -281,7 +273,7 @@ void PushGroup<D>::drain() noexcept {
   if (device.captures(stream)) return;
   auto const begin = Clock::now();
   bool done = false;
-  for (Pause pause; !done && Clock::now() - begin < longest_farewell; pause()) {
+  for (PushPause pause; !done && Clock::now() - begin < longest_farewell; pause()) {
     lines.poison(rank);
     if (!device.query(stream, done).ok()) break;
   }

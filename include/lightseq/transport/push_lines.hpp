@@ -63,10 +63,11 @@ struct PushLane {
 
 /// What a rank tells all others.
 struct PushDesk {
-  PushLine progress;                ///< which message its stream waits for, as PushDevice's take() says
-  std::atomic<bool> left = false;   ///< it takes part no more
-  std::atomic<bool> quiet = false;  ///< it has failed, and nothing that it enqueued is still to run
-  Text said = {};                   ///< why it failed
+  PushLine progress;                     ///< which message its stream waits for, as PushDevice's take() says
+  std::atomic<std::uint64_t> looks = 0;  ///< of its host, each time that it has waited in vain
+  std::atomic<bool> left = false;        ///< it takes part no more
+  std::atomic<bool> quiet = false;       ///< it has failed, and nothing that it enqueued is still to run
+  Text said = {};                        ///< why it failed
 };
 
 /// The whole. It lies in a file without a name, so that nothing stays behind when the processes have ended.

@@ -79,6 +79,12 @@ class PushMeeting {
   /// Leaves: who gathers with this rank hears of it.
   void leave() { sockets_.clear(); }
 
+  /// By so much longer is awaited who may himself wait for another: he will tell who is missing.
+  std::chrono::milliseconds margin() const {
+    return std::min<std::chrono::milliseconds>(timeout_ / 4 + std::chrono::milliseconds(50),
+                                               std::chrono::seconds(2));
+  }
+
  private:
   /// What each rank brings, and what rank 0 answers.
   struct Hello {
@@ -165,7 +171,7 @@ class PushMeeting {
       Text fault;
       if (connect(socket.get(), address.get(), address.size) == 0 && is_of_this_user(socket.get()) &&
           SocketMessage{bytes_of(hello), {}}.send(socket.get(), {}) &&
-          readable(socket.get(), patience(until)) &&
+          readable(socket.get(), until + margin()) &&
           SocketMessage{bytes_of(fault), {}}.receive(socket.get(), {})) {
         if (!fault.empty()) fail("the ranks do not meet at ", name, ": ", fault);
         sockets_.push_back(std::move(socket));
@@ -175,12 +181,6 @@ class PushMeeting {
         fail("the ranks do not meet at ", name, ": rank 0 did not come within ", timeout_.count(), " ms");
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
-  }
-
-  /// Longer than rank 0 waits for others: it will tell who is missing.
-  SocketClock::time_point patience(SocketClock::time_point until) const {
-    return until + std::min<std::chrono::milliseconds>(timeout_ / 4 + std::chrono::milliseconds(50),
-                                                       std::chrono::seconds(2));
   }
 
   Status gather(std::span<std::byte> mine, int file, std::span<std::byte> all, std::span<int> files) {
@@ -197,7 +197,7 @@ class PushMeeting {
     Bundle bundle;
     if (!SocketMessage{bytes_of(bundle), mine}.send(hub, {&file, file < 0 ? 0u : 1u}))
       return lost(Code::peer_failed, 0);
-    if (!readable(hub, patience(SocketClock::now() + timeout_))) return lost(Code::timeout, 0);
+    if (!readable(hub, SocketClock::now() + timeout_ + 3 * margin())) return lost(Code::timeout, 0);
     std::array<int, SocketMessage::max_files> came;
     if (!SocketMessage{bytes_of(bundle), all}.receive(hub, came)) return lost(Code::peer_failed, 0);
     std::size_t next = 0;
@@ -208,7 +208,7 @@ class PushMeeting {
 
   Status collect(std::span<std::byte> mine, std::span<std::byte> all, std::span<int> files) {
     std::copy(mine.begin(), mine.end(), all.begin());
-    auto const until = SocketClock::now() + timeout_;
+    auto const until = SocketClock::now() + timeout_ + 2 * margin();
     for (int rank = 1; rank < world_; ++rank) {
       auto const at = static_cast<std::size_t>(rank);
       if (sockets_.empty()) return lost(Code::peer_failed, rank);

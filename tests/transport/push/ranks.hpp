@@ -80,6 +80,23 @@ class SynchronousPush {
   DoublePush& push_;
 };
 
+/// Calls f(transport) with a group whose SharedParts lie in memory that it shares: what it, or the group, has
+/// to say.
+template <class F>
+std::string run_in_shared_memory(PushSeat const& seat, DoubleStream& stream, DoubleDevice const& device,
+                                 F f) {
+  DoubleMemory memory(SharedPart::capacity);
+  SharedPart::memory = &memory;
+  SharedPart::next = 0;
+  DoublePush push(seat, &stream, {}, device);
+  if (Status const status = push.share(memory.span()); !status.ok()) return status.message();
+  SynchronousPush transport(push);
+  std::string const said = f(transport);
+  if (!said.empty()) push.withdraw();
+  Status const end = push.unshare(memory.span());
+  return said.empty() && !end.ok() ? end.message() : said;
+}
+
 /// Worlds of threads, which map each other's memory from files or use it as it is. The streams delay now and
 /// then.
 template <bool ByFiles, unsigned LongestDelay>
@@ -95,16 +112,8 @@ class PushHarness {
   std::vector<std::string> run(F f) {
     std::string const name = fresh_name();
     return run_threads(world_, [&](int rank) {
-      DoubleMemory memory(SharedPart::capacity);
-      SharedPart::memory = &memory;
       DoubleStream stream(LongestDelay);
-      DoublePush push({name, rank, world_}, &stream, {}, DoubleDevice(ByFiles));
-      if (Status const status = push.share(memory.span()); !status.ok()) return status.message();
-      SynchronousPush transport(push);
-      std::string const said = f(transport);
-      if (!said.empty()) push.withdraw();
-      Status const end = push.unshare(memory.span());
-      return said.empty() && !end.ok() ? end.message() : said;
+      return run_in_shared_memory({name, rank, world_}, stream, DoubleDevice(ByFiles), f);
     });
   }
 
