@@ -68,7 +68,7 @@ class BasicPush {
   /// get the same Status, which says whose and why, and all is as before: use another transport then, or
   /// memory of another kind. Allocates.
   Status share(std::span<std::byte> memory) {
-    if (Status const status = group_.usable("a workspace"); !status.ok()) return status;
+    if (Status const status = group_.usable({"a workspace"}); !status.ok()) return status;
     return group_.heard(windows_.share(group_.device, group_.meeting, memory));
   }
 
@@ -144,7 +144,8 @@ Status BasicPush<D>::start(std::span<Send const> sends, std::span<Receive const>
 
 template <PushDevice D>
 Status BasicPush<D>::finish() noexcept {
-  if (Status const status = group_.usable(incoming_.empty() ? "" : incoming_[0].message.label); !status.ok())
+  if (Status const status = group_.usable(incoming_.empty() ? PushMessage{} : named(incoming_[0].message));
+      !status.ok())
     return status;
   for (Pending const& pending : incoming_)
     if (Status const status = fetch(pending); !status.ok()) return status;
@@ -156,7 +157,7 @@ Status BasicPush<D>::finish() noexcept {
 
 template <PushDevice D>
 Status BasicPush<D>::agree(Fingerprint const& fingerprint) noexcept {
-  if (Status const status = group_.usable("fingerprint"); !status.ok()) return status;
+  if (Status const status = group_.usable({"fingerprint"}); !status.ok()) return status;
   if (group_.device.captures(stream()))
     return {.code = Code::capturing, .subject = "the stream", .rank = rank()};
   ++agreements_;
@@ -200,8 +201,9 @@ Status BasicPush<D>::check(std::span<Message const> messages) noexcept {
 
 template <PushDevice D>
 Status BasicPush<D>::check(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
-  int const failed = group_.lines.failed_rank();
-  if (Status const status = group_.usable(label_of(sends, recvs, failed)); !status.ok()) return status;
+  int const step = !recvs.empty() ? recvs[0].step : !sends.empty() ? sends[0].step : -1;
+  char const* const label = label_of(sends, recvs, group_.lines.failed_rank());
+  if (Status const status = group_.usable({label, step}); !status.ok()) return status;
   if (open_) return refuse(group_open, call_under_way, PushMessage{});
   if (Status const status = group_.device.check(); !status.ok()) return group_.give_up(status);
   if (Status const status = check(sends); !status.ok()) return status;

@@ -25,7 +25,7 @@ struct PushExport {
   int device = 0;
   int files = 0;                              ///< that make the memory, one after another; 0: it has a handle
   std::array<unsigned char, 64> handle = {};  ///< as cudaIpcMemHandle_t
-  Text failure = {};                          ///< why the memory cannot be shared
+  Text failure = {};                          ///< why other processes cannot reach it
 };
 
 /// A file of an export, and the bytes of memory behind it.

@@ -79,6 +79,7 @@ class CudaMapping {
   /// Memory of the same process, on whichever GPU.
   Status use(PushExport const& exported, int gpu) {
     if (exported.device != gpu) {
+      if (!exported.failure.empty()) return {.code = Code::transport_failed, .said = exported.failure};
       cudaError_t const error = cudaDeviceEnablePeerAccess(exported.device, 0);
       if (error != cudaSuccess) cudaGetLastError();
       if (error != cudaSuccess && error != cudaErrorPeerAccessAlreadyEnabled)

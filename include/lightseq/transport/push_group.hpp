@@ -64,9 +64,9 @@ class PushGroup {
   PushGroup& operator=(PushGroup const&) = delete;
 
   /// Ok, or the failure of this rank or another.
-  Status usable(char const* label) noexcept {
+  Status usable(PushMessage const& message) noexcept {
     if (!cause_.ok()) return cause_;
-    return lines.failed_rank() >= 0 ? broken(label) : Status{};
+    return lines.failed_rank() >= 0 ? broken(message) : Status{};
   }
 
   /// Waits on the host until the message's peer has done what `ready()` asks for.
@@ -82,7 +82,7 @@ class PushGroup {
   /// What a gathering came to: whoever is missed there has broken the group.
   Status heard(Status const& status) noexcept {
     if (status.ok() || status.code == Code::transport_failed) return status;
-    return lines.failed_rank() >= 0 ? broken(status.subject) : give_up(status);
+    return lines.failed_rank() >= 0 ? broken({status.subject}) : give_up(status);
   }
 
   /// Breaks the group. Returns the failure of this rank: `status`, where there was none.
@@ -121,7 +121,7 @@ class PushGroup {
   PushMessage under_way() const noexcept;
   bool gone(int peer) const noexcept;
   Status lost(PushMessage const& message, bool ended) noexcept;
-  Status broken(char const* label) noexcept;
+  Status broken(PushMessage const& message) noexcept;
   void drain() noexcept;
   std::uint32_t progress() const { return std::atomic_ref(lines.desk(rank).progress.flag).load(); }
 
@@ -181,7 +181,7 @@ Status PushGroup<D>::await(PushMessage const& message, Ready const& ready) noexc
   for (PushPause pause;; pause()) {
     bool const ended = pause.is_time_for_more() && gone(message.peer);
     if (ready()) return {};
-    if (lines.failed_rank() >= 0) return broken(message.label);
+    if (lines.failed_rank() >= 0) return broken(message);
     if (ended || patience.ends(lines.desk(message.peer).looks)) return lost(message, ended);
     ++lines.desk(rank).looks;
   }
@@ -205,7 +205,7 @@ Status PushGroup<D>::wait(Stream on) noexcept {
     bool done = false;
     if (Status const status = device.query(on, done); !status.ok()) return give_up(status);
     // Looked at after the device was done: whoever fails says so before it lets go of its stream.
-    if (lines.failed_rank() >= 0) return broken(under_way().label);
+    if (lines.failed_rank() >= 0) return broken(under_way());
     if (done) return {};
     ++lines.desk(rank).looks;
     // Between messages, where the number is even, nobody is late: the device works.
@@ -249,10 +249,13 @@ Status PushGroup<D>::lost(PushMessage const& message, bool ended) noexcept {
 }
 
 template <PushDevice D>
-Status PushGroup<D>::broken(char const* label) noexcept {
+Status PushGroup<D>::broken(PushMessage const& message) noexcept {
   int const culprit = lines.failed_rank();
-  return give_up(
-      {.code = Code::peer_failed, .subject = label, .peer = culprit, .said = lines.desk(culprit).said});
+  return give_up({.code = Code::peer_failed,
+                  .subject = message.label,
+                  .step = message.step,
+                  .peer = culprit,
+                  .said = lines.desk(culprit).said});
 }
 
 template <PushDevice D>

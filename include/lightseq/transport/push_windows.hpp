@@ -105,17 +105,22 @@ class PushWindows {
     return mine;
   }
 
-  /// Comes to all ranks: the first complaint of the lowest that has one.
-  static Status settled(PushMeeting& meeting, Text const& complaint) {
-    return meeting.settle(complaint.empty() ? complaint
-                                            : Text("its memory cannot be shared: ") + complaint.view());
+  /// The same on all ranks.
+  static Status refusal(int rank, Text const& why) {
+    return {.code = Code::transport_failed,
+            .said = Text("rank ") + rank + ": its memory cannot be shared: " + why.view()};
+  }
+  static bool has_others(std::vector<PushExport> const& all, std::uint64_t process) {
+    return std::any_of(all.begin(), all.end(), [&](PushExport const& one) { return one.process != process; });
   }
 
   Status exchange(D& device, PushMeeting& meeting, PushExport const& mine,
                   std::vector<PushFile> const& made) {
     std::vector<PushExport> all(ranks_);
-    if (Status const status = settled(meeting, mine.failure); !status.ok()) return status;
     if (Status const status = meeting.gather(mine, std::span(all)); !status.ok()) return status;
+    for (std::size_t rank = 0; rank < ranks_; ++rank)
+      if (!all[rank].failure.empty() && has_others(all, all[rank].process))
+        return refusal(static_cast<int>(rank), all[rank].failure);
     int rounds = 0;
     for (PushExport const& other : all) rounds = std::max(rounds, other.files);
     std::vector<std::vector<OwnFile>> files(ranks_);
@@ -148,7 +153,7 @@ class PushWindows {
         complaint =
             Text("it cannot reach that of rank ") + static_cast<int>(rank) + ": " + status.text().view();
     }
-    Status const status = settled(meeting, complaint);
+    Status const status = meeting.settle(complaint);
     if (status.ok()) windows_.push_back(std::move(window));
     return status;
   }

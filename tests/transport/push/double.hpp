@@ -259,10 +259,4 @@ using DoublePush = BasicPush<DoubleDevice>;
 static_assert(CountsAgreements<DoublePush> && Withdraws<DoublePush> && HasStream<DoublePush> &&
               Watches<DoublePush, DoubleStream*> && SoundAbilities<DoublePush>);
 
-/// A name that no other group of this or another run has.
-inline std::string fresh_name() {
-  static std::atomic<int> made = 0;
-  return "test " + std::to_string(getpid()) + " " + std::to_string(made++);
-}
-
 }  // namespace lightseq::test

@@ -2,37 +2,18 @@
 #pragma once
 #include <cstddef>
 #include <cstring>
-#include <exception>
-#include <memory>
+#include <span>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "laws/transport.hpp"
 #include "lightseq/lightseq.hpp"
 #include "lightseq/testing/sequence.hpp"
 #include "transport/push/double.hpp"
+#include "transport/push/threads.hpp"
 
 /// Ranks that are threads over the double.
 namespace lightseq::test {
-
-/// Calls f(rank) for all ranks at once: what each has to say.
-template <class F>
-std::vector<std::string> run_threads(int world, F f) {
-  std::vector<std::string> said(static_cast<std::size_t>(world));
-  {
-    std::vector<std::jthread> threads;
-    for (int rank = 0; rank < world; ++rank)
-      threads.emplace_back([&, rank] {
-        try {
-          said[static_cast<std::size_t>(rank)] = f(rank);
-        } catch (std::exception const& error) {
-          said[static_cast<std::size_t>(rank)] = error.what();
-        }
-      });
-  }
-  return said;
-}
 
 /// Part of the shared memory of this thread's rank. It is used from one end to the other, and from the
 /// beginning again.
