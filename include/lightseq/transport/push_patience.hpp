@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <thread>
 
+#include "lightseq/core/standard.hpp"
+
 /// How a host waits for other ranks of a BasicPush.
 namespace lightseq {
 

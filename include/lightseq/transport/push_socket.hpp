@@ -14,6 +14,8 @@
 #include <string_view>
 #include <utility>
 
+#include "lightseq/core/standard.hpp"
+
 /// Sockets between processes of one machine, which need no file system and vanish with their processes.
 namespace lightseq {
 
