@@ -7,6 +7,7 @@
 #include <functional>
 #include <latch>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "lightseq/testing/processes.hpp"
@@ -59,6 +60,19 @@ TEST_CASE("a message of another size is told by its receiver, and by all, within
     CHECK(said[index(rank)].find(text("rank ", rank, ",")) == 0);
     CHECK(said[index(rank)].find("peer 1: the peer gave up: " + fault) != std::string::npos);
   }
+}
+
+TEST_CASE("a group whose message is refused is not over for its sender either") {
+  auto const said = run_group(2, seconds(60), [&](DoublePush& push, std::byte* memory) {
+    Send const send{memory, 100, 1, "words"};
+    Receive const receive{memory, 200, 0, "words"};
+    Status status = push.rank() == 0 ? push.start({&send, 1}, {}) : push.start({}, {&receive, 1});
+    if (push.rank() == 1) std::this_thread::sleep_for(milliseconds(100));
+    if (status.ok()) status = push.finish();
+    return status.message();
+  });
+  CHECK(said[0] == "rank 0, peer 1: the peer gave up: " + said[1]);
+  CHECK(said[1] == "rank 1, peer 0: a message of 100 bytes met a receive of 200 bytes");
 }
 
 TEST_CASE("a message of another call, or of other documents, is told by its receiver") {
