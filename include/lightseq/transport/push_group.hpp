@@ -168,6 +168,7 @@ void PushGroup<D>::map_lines() {
 
 template <PushDevice D>
 PushGroup<D>::~PushGroup() {
+  if (!cause_.ok() && !lines.desk(rank).quiet) drain();
   lines.desk(rank).left = true;
   auto const end = Clock::now() + std::min<Clock::duration>(longest_farewell, options.timeout);
   for (int peer = 0; peer < world && !cause_.ok(); ++peer)

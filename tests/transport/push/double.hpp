@@ -244,7 +244,7 @@ class DoubleDevice {
     return {};
   }
 
- private:
+ protected:
   static void write(PushFlag& flag, PushFlag value) {
     ++order;
     std::atomic_ref(flag).store(value);
@@ -253,6 +253,7 @@ class DoubleDevice {
   // common.
   static inline std::atomic<int> order = 0;
 
+ private:
   static Status call(char const* what) {
     if (double_calls.count++ != double_calls.failing) return {};
     return {.code = Code::device_failed, .subject = what, .native = 7};
