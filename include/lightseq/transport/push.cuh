@@ -42,8 +42,9 @@ class PushCuda {
     if (error == cudaSuccess) error = cudaHostGetDevicePointer(&seen, memory, 0);
     if (error != cudaSuccess) cudaGetLastError();
     if (error != cudaSuccess) return cuda_status("to pin shared memory", error);
-    shift_ = static_cast<std::byte*>(seen) - static_cast<std::byte*>(memory);
-    return {};
+    if (seen == memory) return {};
+    cudaHostUnregister(memory);
+    return {.code = Code::transport_failed, .said = "the GPU sees pinned memory at other addresses"};
   }
   void unpin(void* memory) noexcept { cudaHostUnregister(memory); }
 
@@ -103,14 +104,11 @@ class PushCuda {
   static Status said(char const* what, CUresult result) {
     return cuda_status(what, static_cast<cudaError_t>(result));
   }
-  CUdeviceptr address(PushFlag* flag) const {
-    return reinterpret_cast<CUdeviceptr>(reinterpret_cast<std::byte*>(flag) + shift_);
-  }
+  static CUdeviceptr address(PushFlag* flag) { return reinterpret_cast<CUdeviceptr>(flag); }
 
   OwnDevice gpu_;
   decltype(&cuStreamWriteValue32) write_ = nullptr;
   decltype(&cuStreamBatchMemOp) batch_ = nullptr;
-  std::ptrdiff_t shift_ = 0;  // from a flag's address on the host to that on the GPU
 };
 
 /// One rank of a group on one machine, a process a GPU or threads of one process, whose messages take no

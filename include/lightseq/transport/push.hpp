@@ -50,7 +50,7 @@ class BasicPush {
   /// All ranks construct theirs at the same time, each with its device current. Throws Error, where one does
   /// not come within the time-out, or cannot: then on all, with its reason.
   BasicPush(PushSeat const& seat, Stream stream, PushOptions const& options = {}, D device = D())
-      : group_(seat, stream, options, std::move(device)), windows_(seat.world) {
+      : group_(seat, stream, options, std::move(device)), windows_(seat.world, options.through_host) {
     incoming_.reserve(static_cast<std::size_t>(seat.world) * messages_per_peer);
   }
 
@@ -267,7 +267,11 @@ Status BasicPush<D>::fetch(Pending const& pending) noexcept {
   if (!status.ok()) return status;
   if (status = mismatch(lane.sends.take(), receive); !status.ok()) return group_.give_up(status);
   if (receive.bytes == 0) return {};
-  return group_.take(named(receive), lane.full[static_cast<std::size_t>(pending.place)].flag);
+  status = group_.take(named(receive), lane.full[static_cast<std::size_t>(pending.place)].flag);
+  std::byte const* const from = windows_.mirrored(receive.data, receive.bytes, receive.peer);
+  if (!status.ok() || from == nullptr) return status;
+  status = group_.device.copy(stream(), receive.data, from, receive.bytes);
+  return status.ok() ? status : group_.give_up(status);
 }
 
 /// Whether a message is not the one that is awaited, or of another size.

@@ -38,6 +38,10 @@ struct PushOptions {
   /// longer, at most 2 s, to find out who is missing: a peer that waits for another rank itself will tell. A
   /// process that has ended is not awaited.
   std::chrono::milliseconds timeout = std::chrono::minutes(10);
+
+  /// Whether messages go through pinned memory of the host, by a copy more and at its rate, to ranks whose
+  /// memory cannot be reached: as much of it as such a rank shares. Else share() refuses.
+  bool through_host = false;
 };
 
 /// A message as errors name it.

@@ -17,6 +17,14 @@
 /// streams write and wait for.
 namespace lightseq {
 
+/// A file of so many bytes in memory that has no name; -1 where the system has none. The caller closes it.
+inline int make_shared_memory(std::size_t bytes) {
+  int const file = memfd_create("lightseq push", MFD_CLOEXEC);
+  if (file < 0 || ftruncate(file, static_cast<off_t>(bytes)) == 0) return file;
+  close(file);
+  return -1;
+}
+
 /// One end of a message, as the other end's host reads it.
 struct PushEnd {
   int window = -1;          ///< of a receive: the shared memory that it lies in ...
@@ -73,14 +81,8 @@ struct PushDesk {
 /// The whole. It lies in a file without a name, so that nothing stays behind when the processes have ended.
 class PushLines {
  public:
-  /// A new one's file, or -1 where the system has none; the caller closes it.
-  static int make(int world) {
-    int const file = memfd_create("lightseq push", MFD_CLOEXEC);
-    if (file < 0) return -1;
-    if (ftruncate(file, static_cast<off_t>(size(world))) == 0) return file;
-    close(file);
-    return -1;
-  }
+  /// A new one's file, as make_shared_memory() gives it.
+  static int make(int world) { return make_shared_memory(size(world)); }
 
   PushLines() = default;
   PushLines(PushLines const&) = delete;

@@ -44,6 +44,8 @@ class PushMeeting {
     if (rank != 0) come(name, until);
   }
 
+  int rank() const { return rank_; }
+
   /// All ranks' `mine` in order. All ranks call, with the same type. Not ok: the same rank is named to all.
   template <class T>
   Status gather(T const& mine, std::span<T> all) {

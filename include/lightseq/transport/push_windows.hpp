@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <random>
@@ -14,7 +15,9 @@
 #include "lightseq/core/status.hpp"
 #include "lightseq/core/text.hpp"
 #include "lightseq/transport/push_device.hpp"
+#include "lightseq/transport/push_lines.hpp"
 #include "lightseq/transport/push_meeting.hpp"
+#include "lightseq/transport/push_mirror.hpp"
 
 namespace lightseq {
 
@@ -28,7 +31,9 @@ inline std::uint64_t process_number() {
 template <PushDevice D>
 class PushWindows {
  public:
-  explicit PushWindows(int world) : ranks_(static_cast<std::size_t>(world)) {}
+  /// `through_host`: where a rank cannot reach another one's memory they use pinned memory of the host.
+  PushWindows(int world, bool through_host)
+      : ranks_(static_cast<std::size_t>(world)), through_host_(through_host) {}
 
   /// All ranks call, each with its span: their number in the order of calls is that of the window. Not ok:
   /// the lowest rank whose memory cannot be shared, or reached by others, with the reason; the same on all.
@@ -54,7 +59,7 @@ class PushWindows {
                 .said = Text("rank ") + static_cast<int>(rank) +
                         (all[rank] < 0 ? ": what it unshares is not shared"
                                        : ": it unshares other memory than rank 0")};
-    found->ranks.clear();
+    *found = {};
     return meeting.settle({});
   }
 
@@ -79,17 +84,28 @@ class PushWindows {
     return inside(from, bytes, other.bytes) ? other.data + from : nullptr;
   }
 
+  /// Where in the host's memory what a sender has for these bytes lies; null where it writes here itself.
+  std::byte const* mirrored(void const* data, std::int64_t bytes, int sender) const {
+    int const window = find(data, bytes);
+    bool const direct = window < 0 || at(window).ranks[static_cast<std::size_t>(sender)].reaches_this;
+    return direct ? nullptr : at(window).mirror.data() + offset(window, data);
+  }
+
  private:
   struct Peer {
     std::byte* data = nullptr;
     std::int64_t bytes = 0;
     typename D::Mapping mapping = {};
+    PushMirror<D> mirror = {};  // in place of the mapping
+    bool reaches_this = true;   // this rank's memory
   };
   struct Window {
-    std::byte* data;
-    std::int64_t bytes;
-    std::vector<Peer> ranks;  // none where it is no longer shared
+    std::byte* data = nullptr;
+    std::int64_t bytes = 0;
+    std::vector<Peer> ranks = {};  // none where it is no longer shared
+    PushMirror<D> mirror = {};     // for those that do not reach it
   };
+  using Missed = std::array<bool, static_cast<std::size_t>(PushMeeting::max_world)>;
 
   static bool inside(std::int64_t from, std::int64_t bytes, std::int64_t size) {
     return from >= 0 && bytes >= 0 && from <= size && bytes <= size - from;
@@ -119,7 +135,7 @@ class PushWindows {
     std::vector<PushExport> all(ranks_);
     if (Status const status = meeting.gather(mine, std::span(all)); !status.ok()) return status;
     for (std::size_t rank = 0; rank < ranks_; ++rank)
-      if (!all[rank].failure.empty() && has_others(all, all[rank].process))
+      if (!through_host_ && !all[rank].failure.empty() && has_others(all, all[rank].process))
         return refusal(static_cast<int>(rank), all[rank].failure);
     int rounds = 0;
     for (PushExport const& other : all) rounds = std::max(rounds, other.files);
@@ -143,22 +159,56 @@ class PushWindows {
   Status open(D& device, PushMeeting& meeting, PushExport const& mine, std::vector<PushExport> const& all,
               std::vector<std::vector<PushFile>> const& files) {
     Window window{static_cast<std::byte*>(mine.data), mine.bytes, std::vector<Peer>(ranks_)};
+    Missed missed = {};
     Text complaint;
     for (std::size_t rank = 0; rank < ranks_; ++rank) {
       Peer& peer = window.ranks[rank];
       peer.bytes = all[rank].bytes;
-      Status const status = device.open(all[rank], files[rank], peer.mapping);
+      Status status{.code = Code::transport_failed, .said = all[rank].failure};
+      if (all[rank].failure.empty() || all[rank].process == mine.process)
+        status = device.open(all[rank], files[rank], peer.mapping);
       peer.data = peer.mapping.data();
-      if (!status.ok() && complaint.empty())
-        complaint =
-            Text("it cannot reach that of rank ") + static_cast<int>(rank) + ": " + status.text().view();
+      missed[rank] = !status.ok();
+      if (missed[rank] && !through_host_ && complaint.empty())
+        complaint = Text("it cannot reach the memory of rank ") + static_cast<int>(rank) + ": " +
+                    status.text().view();
     }
-    Status const status = meeting.settle(complaint);
+    Status status = meeting.settle(complaint);
+    if (status.ok() && through_host_) status = mirror(device, meeting, missed, window);
     if (status.ok()) windows_.push_back(std::move(window));
     return status;
   }
 
+  /// Gives memory of the host to those that have missed a rank's own.
+  Status mirror(D& device, PushMeeting& meeting, Missed const& missed, Window& window) {
+    auto const own = static_cast<std::size_t>(meeting.rank());
+    std::vector<Missed> all(ranks_);
+    if (Status const status = meeting.gather(missed, std::span(all)); !status.ok()) return status;
+    bool needed = false;
+    for (std::size_t rank = 0; rank < ranks_; ++rank) {
+      window.ranks[rank].reaches_this = !all[rank][own];
+      needed = needed || all[rank][own];
+    }
+    OwnFile const made(needed ? make_shared_memory(static_cast<std::size_t>(window.bytes)) : -1);
+    std::vector<char> none(ranks_);
+    std::vector<OwnFile> files;
+    if (Status const status = meeting.gather(char{0}, made.get(), std::span(none), files); !status.ok())
+      return status;
+    Status mapped;
+    auto const map = [&](PushMirror<D>& to, int file, std::int64_t bytes) {
+      if (mapped.ok()) mapped = to.map(device, file, static_cast<std::size_t>(bytes));
+    };
+    if (needed) map(window.mirror, made.get(), window.bytes);
+    for (std::size_t rank = 0; rank < ranks_; ++rank) {
+      Peer& peer = window.ranks[rank];
+      if (missed[rank]) map(peer.mirror, rank == own ? made.get() : files[rank].get(), peer.bytes);
+      if (missed[rank]) peer.data = peer.mirror.data();
+    }
+    return meeting.settle(mapped.ok() ? Text() : mapped.text());
+  }
+
   std::size_t ranks_;
+  bool through_host_;
   std::vector<Window> windows_;
 };
 

@@ -33,20 +33,22 @@ struct OverLocal : Traits {
   using Transport = Local;
 };
 
-/// Calls f(push) on every rank of a group of threads whose streams delay.
+/// Calls f(push) on every rank of a group of threads whose streams delay; only the last one reaches the
+/// others' memory, where some are `blind`.
 template <class F>
-std::vector<std::string> run_pushes(int ranks, F f) {
+std::vector<std::string> run_pushes(int ranks, F f, bool blind = false) {
   std::string const name = fresh_name();
   return run_threads(ranks, [&](int rank) -> std::string {
     DoubleStream stream(30);
-    DoublePush push({name, rank, ranks}, &stream, {}, DoubleDevice(rank % 2 == 0));
+    DoubleDevice const device(rank % 2 == 0, !blind || rank == ranks - 1);
+    DoublePush push({name, rank, ranks}, &stream, {.through_host = blind}, device);
     return f(push);
   });
 }
 
 /// The results are those of threads that exchange by Local, bit by bit, and these are dense attention's.
 template <class S, class Traits = PushTraits, Mask M>
-void as_with_local(M const& any_length) {
+void as_with_local(M const& any_length, bool blind = false) {
   using T = typename Traits::Element;
   for (Problem const& problem : small_problems()) {
     M const mask = within(any_length, problem.seqlen);
@@ -57,10 +59,13 @@ void as_with_local(M const& any_length) {
       LocalWorld local(ranks);
       REQUIRE(testing::run_world<DistAttn<small_head_dim, M, S, OverLocal<Traits>>>(local, problem, mask, S{},
                                                                                     want) == "");
-      auto const said = run_pushes(ranks, [&](DoublePush& push) {
-        DistAttn<small_head_dim, M, S, Traits> attn(push, problem, mask);
-        return run_rank_over(push, attn, attn.positions(), got).message();
-      });
+      auto const said = run_pushes(
+          ranks,
+          [&](DoublePush& push) {
+            DistAttn<small_head_dim, M, S, Traits> attn(push, problem, mask);
+            return run_rank_over(push, attn, attn.positions(), got).message();
+          },
+          blind);
       for (std::string const& text : said) CHECK(text == "ok");
       check_same_bits(got, want);
     }
@@ -78,6 +83,11 @@ TEST_CASE("attention over pushes is that over Local with other masks, routes and
   as_with_local<Balanced, Bf16<PushTraits>>(Causal{});
   as_with_local<Balanced>(SlidingWindow{30});
   as_with_local<StripedRing, ByNeighbours<PushTraits>>(SlidingWindow{30, 3});
+}
+
+TEST_CASE("attention over pushes through the host's memory is that over Local") {
+  as_with_local<Balanced>(Causal{}, true);
+  as_with_local<ZigzagRing, ByNeighbours<PushTraits>>(Causal{}, true);
 }
 
 TEST_CASE("packs of documents over pushes equal dense attention, and ranks that plan others hear of it") {

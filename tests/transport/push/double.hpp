@@ -150,7 +150,8 @@ struct DoubleCalls {
 };
 inline thread_local DoubleCalls double_calls;
 
-/// The device. `by_files`: also within a process memory is mapped from files.
+/// The device. `by_files`: also within a process memory is mapped from files. Not `reaches_others`: it cannot
+/// write to memory that is not of its own thread, as without peer access.
 class DoubleDevice {
  public:
   using Stream = DoubleStream*;
@@ -179,7 +180,8 @@ class DoubleDevice {
   };
   static inline std::atomic<int> mapped = 0, pinned = 0;  // of this process
 
-  explicit DoubleDevice(bool by_files = false) : by_files_(by_files) {}
+  explicit DoubleDevice(bool by_files = false, bool reaches_others = true)
+      : by_files_(by_files), reaches_others_(reaches_others) {}
 
   Status check() noexcept {
     if (double_calls.device == device_) return {};
@@ -220,6 +222,7 @@ class DoubleDevice {
 
   PushExport describe(std::span<std::byte> memory, std::vector<PushFile>& made) {
     PushExport exported;
+    own_ = memory.data();
     DoubleMemory const* const found = DoubleMemory::of(memory);
     if (found == nullptr) {
       exported.failure = "the double knows no such memory";
@@ -231,6 +234,8 @@ class DoubleDevice {
   }
   Status open(PushExport const& exported, std::span<PushFile const> files, Mapping& mapping) {
     if (Status const status = call("a mapping"); !status.ok()) return status;
+    if (!reaches_others_ && exported.data != own_)
+      return {.code = Code::device_failed, .subject = "peer access"};
     if (exported.process == process_number() && (!by_files_ || files.empty())) {
       mapping = {nullptr, static_cast<std::byte*>(exported.data), 0};
       return {};
@@ -259,7 +264,8 @@ class DoubleDevice {
     return {.code = Code::device_failed, .subject = what, .native = 7};
   }
 
-  bool by_files_;
+  bool by_files_, reaches_others_;
+  void* own_ = nullptr;
   int device_ = double_calls.device;
 };
 static_assert(PushDevice<DoubleDevice>);

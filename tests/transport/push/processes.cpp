@@ -197,6 +197,30 @@ TEST_CASE(
   CHECK(!something_is_left(name));
 }
 
+TEST_CASE("processes that cannot give each other their memory send through the host's, if they are told to") {
+  std::string const name = fresh_name();
+  for (std::string const& text : run_processes(3, seconds(30), [&](int rank) -> std::string {
+         DoubleStream stream(50);
+         std::vector<std::byte> memory(4096);
+         DoublePush push({name, rank, 3}, &stream, {.through_host = true});
+         if (Status const status = push.share(memory); !status.ok()) return status.message();
+         for (int round = 0; round < 50; ++round) {
+           int const sent = 100 * round + rank, next = (rank + 1) % 3, previous = (rank + 2) % 3;
+           Send const send{&sent, sizeof sent, next, "a"};
+           Receive const receive{memory.data() + 8 * round, sizeof sent, previous, "a"};
+           Status status = push.start({&send, 1}, {&receive, 1});
+           if (status.ok()) status = push.finish();
+           if (status.ok()) status = push.wait(&stream);
+           if (!status.ok()) return status.message();
+           int got = 0;
+           std::memcpy(&got, memory.data() + 8 * round, sizeof got);
+           if (got != 100 * round + previous) return test::text("round ", round, ": ", got);
+         }
+         return push.unshare(memory).message();
+       }))
+    CHECK(text == "ok");
+}
+
 TEST_CASE("a rank that never comes is named after the time-out, to all") {
   std::string const name = fresh_name();
   auto const said = run_processes(3, seconds(20), [&](int rank) -> std::string {

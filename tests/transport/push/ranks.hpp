@@ -64,12 +64,12 @@ class SynchronousPush {
 /// Calls f(transport) with a group whose SharedParts lie in memory that it shares: what it, or the group, has
 /// to say.
 template <class F>
-std::string run_in_shared_memory(PushSeat const& seat, DoubleStream& stream, DoubleDevice const& device,
-                                 F f) {
+std::string run_in_shared_memory(PushSeat const& seat, DoubleStream& stream, DoubleDevice const& device, F f,
+                                 bool through_host = false) {
   DoubleMemory memory(SharedPart::capacity);
   SharedPart::memory = &memory;
   SharedPart::next = 0;
-  DoublePush push(seat, &stream, {}, device);
+  DoublePush push(seat, &stream, {.through_host = through_host}, device);
   if (Status const status = push.share(memory.span()); !status.ok()) return status.message();
   SynchronousPush transport(push);
   std::string const said = f(transport);
@@ -78,9 +78,9 @@ std::string run_in_shared_memory(PushSeat const& seat, DoubleStream& stream, Dou
   return said.empty() && !end.ok() ? end.message() : said;
 }
 
-/// Worlds of threads, which map each other's memory from files or use it as it is. The streams delay now and
-/// then.
-template <bool ByFiles, unsigned LongestDelay>
+/// Worlds of threads, which map each other's memory from files or use it as it is; every n-th, if n is not 0,
+/// does not reach it. The streams delay now and then.
+template <bool ByFiles, unsigned LongestDelay, int Blind = 0>
 class PushHarness {
  public:
   using Transport = SynchronousPush;
@@ -94,7 +94,8 @@ class PushHarness {
     std::string const name = fresh_name();
     return run_threads(world_, [&](int rank) {
       DoubleStream stream(LongestDelay);
-      return run_in_shared_memory({name, rank, world_}, stream, DoubleDevice(ByFiles), f);
+      bool const reaches = Blind == 0 || rank % Blind > 0;
+      return run_in_shared_memory({name, rank, world_}, stream, DoubleDevice(ByFiles, reaches), f, Blind > 0);
     });
   }
 

@@ -14,7 +14,9 @@ namespace {
 using Prompt = PushHarness<false, 0>;
 using Delayed = PushHarness<true, 100>;
 static_assert(TransportHarness<Prompt>);
-TEST_CASE_TEMPLATE_INVOKE(transport_laws, Prompt, Delayed);
+using ThroughHost = PushHarness<false, 50, 1>;
+using Mixed = PushHarness<true, 50, 2>;
+TEST_CASE_TEMPLATE_INVOKE(transport_laws, Prompt, Delayed, ThroughHost, Mixed);
 
 TEST_CASE("groups follow each other on the streams, whatever these are late with") {
   constexpr int groups = 150;

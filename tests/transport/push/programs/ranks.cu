@@ -178,6 +178,37 @@ TEST_CASE("memory mapped from files is shared from the middle of a piece to the 
     }));
 }
 
+TEST_CASE("memory that cannot be exported is served through the host's, if the ranks are told to") {
+  for (std::string const& text : run_on(gpus, 2, seconds(60), [&](PushSeat const& seat) -> std::string {
+         Streams const streams(1);
+         Push push(seat, streams[0], {.timeout = seconds(30), .through_host = true});
+         void* pooled = nullptr;
+         constexpr std::size_t bytes = 8u << 20;
+         check_cuda(cudaMallocAsync(&pooled, bytes, streams[0]));
+         check_cuda(cudaStreamSynchronize(streams[0]));
+         std::span const memory(static_cast<std::byte*>(pooled), bytes);
+         if (Status const status = push.share(memory); !status.ok()) return status.message();
+         int const peer = 1 - seat.rank;
+         for (int round = 0; round < 50; ++round) {
+           DeviceArray<int> const source(std::vector<int>(1'000'003, 2 * round + seat.rank));
+           std::vector<int> got(1'000'003);
+           Send const send{source.data(), 4'000'012, peer, "words"};
+           Receive const receive{memory.data() + 512, 4'000'012, peer, "words"};
+           Status status = push.start({&send, 1}, {&receive, 1});
+           if (status.ok()) status = push.finish();
+           if (status.ok()) status = push.wait(streams[0]);
+           if (!status.ok()) return status.message();
+           check_cuda(cudaMemcpy(got.data(), memory.data() + 512, 4'000'012, cudaMemcpyDefault));
+           if (got != std::vector<int>(1'000'003, 2 * round + peer))
+             return test::text("other words in round ", round);
+         }
+         Status const end = push.unshare(memory);
+         check_cuda(cudaFreeAsync(pooled, streams[0]));
+         return end.ok() ? "" : end.message();
+       }))
+    CHECK(text == "");
+}
+
 TEST_CASE("memory that cannot be exported is refused with the same text on all ranks, who go on") {
   auto const said = run_on(gpus, 2, seconds(60), [&](PushSeat const& seat) -> std::string {
     PushRank rank(seat);
