@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cuda_runtime.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -33,6 +35,19 @@ inline bool has_gpu() {
   if (error == cudaErrorNoDevice) return false;
   check_cuda(error);
   return count > 0;
+}
+
+/// The GPUs of this machine, counted by a process of its own.
+inline int count_gpus() {
+  pid_t const child = fork();
+  if (child == 0) {
+    int count = 0;
+    if (has_gpu()) check_cuda(cudaGetDeviceCount(&count));
+    _exit(count);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 0;
 }
 
 /// An array in device memory.
