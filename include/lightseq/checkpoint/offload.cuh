@@ -90,8 +90,9 @@ class Checkpointed<Attn, Offloaded<Policy>> {
   using Stream = typename Attn::Stream;
   using Activations = typename Layer::Activations;
 
-  /// `attention` is borrowed; layers of the same problem may share it.
-  explicit Checkpointed(Attn& attention) : layer_(attention) {}
+  /// `attention` is borrowed; layers of the same problem may share it. So is `sink`, the layer's, where the
+  /// attention has sinks: see Inputs::sink.
+  explicit Checkpointed(Attn& attention, float const* sink = nullptr) : layer_(attention, sink) {}
 
   /// Bytes of a slot.
   std::int64_t saved_bytes() const { return layer_.saved_bytes(); }
