@@ -33,6 +33,8 @@ TEST_CASE("each code tells its story, with its numbers") {
   };
   Case const cases[] = {
       {{.code = Code::null_pointer, .subject = "q"}, "q is a null pointer"},
+      {{.code = Code::no_sinks, .subject = "d_sink"},
+       "d_sink is given, but the traits do not say 'sinks = true': it would be left out"},
       {{.code = Code::bad_stride, .subject = "k", .other = "token stride", .have = 63, .need = 64},
        "the token stride of k is 63, at least 64 elements are needed"},
       {{.code = Code::stride_overflow, .subject = "k", .other = "batch stride", .have = 1ll << 62},

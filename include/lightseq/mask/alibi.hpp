@@ -14,8 +14,6 @@ namespace lightseq {
 /// (ALiBi, arXiv 2108.12409): s - slopes[head] * |query - key|. The slopes are constants: they have no
 /// gradient.
 struct Alibi {
-  static constexpr char const* name = "Alibi";
-
   /// [query heads], where the device reads them, for as long as calls use them. Ranks do not compare them.
   float const* slopes = nullptr;
 

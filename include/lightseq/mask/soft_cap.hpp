@@ -20,8 +20,6 @@ namespace lightseq {
 /// infinite s is NaN: a product that overflows has no softmax here either.
 class SoftCap {
  public:
-  static constexpr char const* name = "SoftCap";
-
   SoftCap() = default;
   /// The cap is from 1e-6 to 1e9.
   constexpr SoftCap(float cap) : cap_(cap), inverse_(1 / cap) {}
