@@ -81,7 +81,7 @@ TEST_CASE("no rule hides what is not finite") {
   std::vector<float> const slopes = alibi_slopes(2);
   auto const check = [](auto const& mask) {
     for (float const s : {infinity, -infinity, std::numeric_limits<float>::quiet_NaN()})
-      CHECK(!std::isfinite(score_of(mask, s, std::int64_t{7}, std::int64_t{2}, 1)));
+      CHECK(!std::isfinite(rule_at(mask, 7, 2, 1).score(s)));
   };
   check(Scored{Causal{}, SoftCap{30}});
   check(Scored{Causal{}, Squashed{}});
@@ -128,8 +128,8 @@ TEST_CASE("rules are asked with positions in documents") {
   Documents<Scored<Causal, Fading>> const inside(ends, {{}, {0.5f}});
   Scored<Documents<Causal>, Fading> const outside{Documents<Causal>(ends), {0.5f}};
   Fading const rule{0.5f};
-  CHECK(score_of(inside, 2.0f, std::int64_t{9}, std::int64_t{4}, 1) == rule.score(2, 5, 0, 1));
-  CHECK(score_of(outside, 2.0f, std::int64_t{9}, std::int64_t{4}, 1) == rule.score(2, 9, 4, 1));
+  CHECK(rule_at(inside, 9, 4, 1).score(2.0f) == rule.score(2, 5, 0, 1));
+  CHECK(rule_at(outside, 9, 4, 1).score(2.0f) == rule.score(2, 9, 4, 1));
 }
 
 TEST_CASE("ranks compare what rules hold, and hear what makes no sense") {

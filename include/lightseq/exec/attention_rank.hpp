@@ -41,8 +41,8 @@ class AttentionRank {
       "lightseq: rule() of a mask is constant and returns a ScoreRule: see mask/score.hpp");
   static_assert(Traits::inference || HasGradients<View>,
                 "lightseq: the backward needs the derivative of the rule for scores: give it a "
-                "score_gradient() that takes "
-                "what score() takes, or traits for inference");
+                "score_gradient() that "
+                "takes what score() takes, or traits for inference");
 
  public:
   using Element = typename Traits::Element;

@@ -63,7 +63,8 @@ void softmax_row(double const* q, std::int64_t at, std::int64_t head, double con
     if (!mask.visible(at, keys.position(key))) continue;
     row.keys.push_back(key);
     double score = scale * dot<HeadDim>(q, k + key * HeadDim);
-    if constexpr (HasRule<M>) score = score_of(mask, score, at, keys.position(key), static_cast<int>(head));
+    if constexpr (HasRule<M>)
+      score = rule_at(mask, at, keys.position(key), static_cast<int>(head)).score(score);
     row.weights.push_back(score);
   }
   if (row.keys.empty() && sink == no_sink) return;
@@ -145,8 +146,8 @@ void backward(BackwardCall<T, double> const& call, M const& mask, float const* s
           double const* const k_row = k.data() + row.keys[n] * HeadDim;
           double d_score = call.scale * weight * (d_weights[n] - delta);
           if constexpr (HasRule<M>)
-            d_score *= score_gradient_of(mask, call.scale * dot<HeadDim>(q_row, k_row), at,
-                                         call.keys.position(row.keys[n]), static_cast<int>(head));
+            d_score *= rule_at(mask, at, call.keys.position(row.keys[n]), static_cast<int>(head))
+                           .gradient(call.scale * dot<HeadDim>(q_row, k_row));
           double* const dk_row = dk.at(batch, row.keys[n], kv_head);
           double* const dv_row = dv.at(batch, row.keys[n], kv_head);
           for (int d = 0; d < HeadDim; ++d) {

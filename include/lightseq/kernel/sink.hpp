@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 
 #include "lightseq/core/abi.hpp"
 #include "lightseq/core/exact_math.hpp"
@@ -26,8 +27,7 @@ template <ForwardResult Result>
 LIGHTSEQ_HD inline RowEnd row_end([[maybe_unused]] Result const& result, [[maybe_unused]] std::int64_t head,
                                   float top, float sum) {
   if constexpr (has_sinks<Result>) {
-    constexpr float log2_e = 1.4426950408889634f;
-    Merge const m = merge(top, result.sink[head] * log2_e);
+    Merge const m = merge(top, result.sink[head] * std::numbers::log2e_v<float>);
     return {m.top, m.a * sum + m.b, m.a};
   } else {
     return {top, sum, 1};

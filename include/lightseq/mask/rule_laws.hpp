@@ -14,37 +14,19 @@ LIGHTSEQ_EXACT_MATH_BEGIN
 /// What a rule that changes scores must do: for tests of rules of one's own.
 namespace lightseq::laws {
 
-/// A rule asked on the host about one pair, in float.
+/// " of query 3, key 13 and head 0", for a rule that asks where.
 template <ScoreRule R>
-struct RuleAt {
-  R const& rule;
-  std::int64_t query = 0, key = 0;
-  int head = 0;
-
-  float score(float s) const {
-    if constexpr (UniformRule<R>)
-      return rule.score(s);
-    else
-      return rule.score(s, query, key, head);
-  }
-  float gradient(float s) const requires HasScoreGradient<R> {
-    if constexpr (UniformRule<R>)
-      return rule.score_gradient(s);
-    else
-      return rule.score_gradient(s, query, key, head);
-  }
-  std::string where() const {
-    if constexpr (UniformRule<R>) return {};
-    return sentence(" of query ", query, ", key ", key, " and head ", head);
-  }
-};
+std::string place_words(RuleAt<R, std::int64_t> const& at) {
+  if constexpr (UniformRule<R>) return {};
+  return sentence(" of query ", at.query, ", key ", at.key, " and head ", at.head);
+}
 
 /// What is wrong with a rule at s, of which `most` is the largest that is tried.
 template <ScoreRule R>
-std::string fault_at(RuleAt<R> const& at, float s, float most) {
+std::string fault_at(RuleAt<R, std::int64_t> const& at, float s, float most) {
   // Scores are floats: their difference over a short way is rounding, and over a long way curves.
   float const step = most / 256, score = at.score(s);
-  if (!std::isfinite(score)) return sentence("the score of ", s, at.where(), " is ", score);
+  if (!std::isfinite(score)) return sentence("the score of ", s, place_words(at), " is ", score);
   if constexpr (HasScoreGradient<R>) {
     float const slope = at.gradient(s), before = at.gradient(s - step), after = at.gradient(s + step);
     float const difference = (at.score(s + step) - at.score(s - step)) / (2 * step);
@@ -53,7 +35,7 @@ std::string fault_at(RuleAt<R> const& at, float s, float most) {
                 high = std::fmax(slope, std::fmax(before, after));
     float const slack = 0.02f * (high - low) + 1e-3f * (1 + std::abs(high));
     if (!(difference >= low - slack && difference <= high + slack))
-      return sentence("the gradient at ", s, at.where(), " is ", slope, ", but its score rises by ",
+      return sentence("the gradient at ", s, place_words(at), " is ", slope, ", but its score rises by ",
                       difference);
   }
   if constexpr (HasNearSeries<R>) {
@@ -78,13 +60,13 @@ std::string first_fault_of_rule(R const& rule, float most = 32, int heads = 2) {
   constexpr float infinity = std::numeric_limits<float>::infinity();
   for (std::int64_t pair = 0; pair < (UniformRule<R> ? 1 : 6); ++pair)
     for (int head = 0; head < (UniformRule<R> ? 1 : heads); ++head) {
-      RuleAt<R> const at{rule, 3 * pair, 15 - 2 * pair, head};
+      RuleAt<R, std::int64_t> const at{rule, 3 * pair, 15 - 2 * pair, head};
       for (int i = -256; i <= 256; ++i)
         if (std::string fault = fault_at(at, most * static_cast<float>(i) / 256, most); !fault.empty())
           return fault;
       for (float const s : {infinity, -infinity, std::numeric_limits<float>::quiet_NaN()})
         if (std::isfinite(at.score(s)))
-          return sentence("the score of ", s, at.where(), " is ", at.score(s),
+          return sentence("the score of ", s, place_words(at), " is ", at.score(s),
                           ", which hides what is not finite");
     }
   return {};

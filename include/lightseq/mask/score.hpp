@@ -96,48 +96,50 @@ concept HasPlaces = requires(M const mask, std::int64_t position) {
   { mask.place_of_key(position) } -> std::same_as<std::int64_t>;
 };
 
-/// What a rule says of s, and where it is placed of where: in the type of s, float or, in the oracle, double,
-/// as precisely as the rule can.
-struct AskScore {
-  template <class R, class F, class... Where>
-  LIGHTSEQ_HD constexpr F operator()(R const& rule, F s, Where... where) const {
-    if constexpr (requires {
-                    { rule.score(s, where...) } -> std::same_as<F>;
-                  })
-      return rule.score(s, where...);
-    else
-      return static_cast<F>(rule.score(static_cast<float>(s), where...));
-  }
-};
-struct AskScoreGradient {
-  template <class R, class F, class... Where>
-  LIGHTSEQ_HD constexpr F operator()(R const& rule, F s, Where... where) const {
-    if constexpr (requires {
-                    { rule.score_gradient(s, where...) } -> std::same_as<F>;
-                  })
-      return rule.score_gradient(s, where...);
-    else
-      return static_cast<F>(rule.score_gradient(static_cast<float>(s), where...));
-  }
-};
-template <class Ask, HasRule M, std::floating_point F, std::integral P>
-LIGHTSEQ_HD constexpr F ask_rule(Ask const& ask, M const& mask, F s, P query, P key, int head) {
-  if constexpr (!is_placed<M>)
-    return ask(mask.rule(), s);
-  else if constexpr (HasPlaces<M>)
-    return ask(mask.rule(), s, mask.place_of_query(query), mask.place_of_key(key), head);
-  else
-    return ask(mask.rule(), s, query, key, head);
-}
+/// A rule, and where a pair stands: what it says of s = scale * q.k, float or, in the oracle, double, as
+/// precisely as the rule can.
+template <ScoreRule R, std::integral P>
+struct RuleAt {
+  R const& rule;
+  P query, key;
+  int head;
 
-/// The score of a pair under a mask with a rule, from s = scale * q.k, and its derivative by s.
-template <HasRule M, std::floating_point F, std::integral P>
-LIGHTSEQ_HD constexpr F score_of(M const& mask, F s, P query, P key, int head) {
-  return ask_rule(AskScore{}, mask, s, query, key, head);
-}
-template <HasRule M, std::floating_point F, std::integral P>
-LIGHTSEQ_HD constexpr F score_gradient_of(M const& mask, F s, P query, P key, int head) {
-  return ask_rule(AskScoreGradient{}, mask, s, query, key, head);
+  template <std::floating_point F>
+  LIGHTSEQ_HD constexpr F score(F s) const {
+    return ask(s, [this](auto... of) -> decltype(rule.score(of...)) { return rule.score(of...); });
+  }
+  /// The derivative of the score by s.
+  template <std::floating_point F>
+  LIGHTSEQ_HD constexpr F gradient(F s) const {
+    return ask(
+        s, [this](auto... of) -> decltype(rule.score_gradient(of...)) { return rule.score_gradient(of...); });
+  }
+
+ private:
+  template <class F, class Question>
+  LIGHTSEQ_HD constexpr F ask(F s, Question const& question) const {
+    if constexpr (UniformRule<R>)
+      return in_type_of(s, question);
+    else
+      return in_type_of(s, question, query, key, head);
+  }
+  template <class F, class Question, class... Where>
+  LIGHTSEQ_HD static constexpr F in_type_of(F s, Question const& question, Where... where) {
+    if constexpr (std::is_same_v<decltype(question(s, where...)), F>)
+      return question(s, where...);
+    else
+      return static_cast<F>(question(static_cast<float>(s), where...));
+  }
+};
+
+/// The rule of a mask at a pair of positions of the mask's.
+template <HasRule M, std::integral P>
+LIGHTSEQ_HD constexpr auto rule_at(M const& mask, P query, P key, int head) {
+  using R = RuleOf<M>;
+  if constexpr (is_placed<M> && HasPlaces<M>)
+    return RuleAt<R, std::int64_t>{mask.rule(), mask.place_of_query(query), mask.place_of_key(key), head};
+  else
+    return RuleAt<R, P>{mask.rule(), query, key, head};
 }
 
 }  // namespace lightseq

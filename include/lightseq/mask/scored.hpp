@@ -12,8 +12,8 @@
 
 namespace lightseq {
 
-/// A mask whose visible pairs have the scores that a rule makes of scale * q.k: `Scored<Causal, SoftCap>{{},
-/// {.cap = 50}}`. It is M in all else. Ranks compare what the rule holds as they do for masks: one that holds
+/// A mask whose visible pairs have the scores that a rule makes of scale * q.k: `Scored{Causal{},
+/// SoftCap(50)}`. It is M in all else. Ranks compare what the rule holds as they do for masks: one that holds
 /// floats has a digest(). It may have a fault() and name_values(), too.
 template <Mask M, ScoreRule R>
 struct Scored : M {

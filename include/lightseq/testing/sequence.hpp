@@ -29,15 +29,15 @@ struct Sequence {
   std::vector<float> sink;       ///< input, [heads]; empty where there is none
   std::vector<float> d_sink;     ///< result, as sink: of a whole sequence a sum that begins with zeros
 
-  Inputs<T> inputs() const { return {q.data(), k.data(), v.data(), sink.empty() ? nullptr : sink.data()}; }
+  Inputs<T> inputs() const { return {q.data(), k.data(), v.data(), or_null(sink)}; }
   Outputs<T> outputs() { return {o.data(), lse.data()}; }
   BackwardInputs<T> backward_inputs() const {
-    return {
-        q.data(), k.data(), v.data(), o.data(), lse.data(), d_o.data(), sink.empty() ? nullptr : sink.data()};
+    return {q.data(), k.data(), v.data(), o.data(), lse.data(), d_o.data(), or_null(sink)};
   }
-  Gradients<T> gradients() {
-    return {dq.data(), dk.data(), dv.data(), d_sink.empty() ? nullptr : d_sink.data()};
-  }
+  Gradients<T> gradients() { return {dq.data(), dk.data(), dv.data(), or_null(d_sink)}; }
+
+ private:
+  static auto* or_null(auto& values) { return values.empty() ? nullptr : values.data(); }
 };
 
 inline std::int64_t elements(Shape const& shape) {

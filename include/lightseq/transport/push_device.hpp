@@ -28,7 +28,7 @@ struct PushExport {
   Text failure = {};                          ///< why other processes cannot reach it
 };
 
-/// A file of an export, and the bytes of memory behind it.
+/// A file of an export, and the bytes of memory that it stands for.
 struct PushFile {
   int file = -1;
   std::int64_t bytes = 0;

@@ -78,7 +78,7 @@ struct PushDesk {
   Text said = {};                        ///< why it failed
 };
 
-/// The whole. It lies in a file without a name, so that nothing stays behind when the processes have ended.
+/// The whole. It lies in a file without a name, so that nothing is left when the processes have ended.
 class PushLines {
  public:
   /// A new one's file, as make_shared_memory() gives it.

@@ -7,7 +7,6 @@
 #include "lightseq/core/abi.hpp"
 #include "lightseq/kernel/gpu/fragment.cuh"
 #include "lightseq/kernel/gpu/online_softmax.cuh"
-#include "lightseq/kernel/gpu/ptx.cuh"
 #include "lightseq/mask/score.hpp"
 
 /// What the kernels do where the mask has a rule: the products of queries and keys become scores by it.
@@ -93,7 +92,7 @@ __device__ __forceinline__ void follow_rule(float (&s)[Size], RowPair const& row
 #pragma unroll
   for (int i = 0; i < Size; ++i) {
     int const key = min(position + (i / 4 * 8 + i % 2) * keys.stride, last_position);
-    s[i] = score_of(mask, s[i] * scale, queries[i / 2 % 2], key, rows.head);
+    s[i] = rule_at(mask, queries[i / 2 % 2], key, rows.head).score(s[i] * scale);
   }
 }
 
@@ -117,8 +116,19 @@ struct PairScore {
 };
 template <HasRule M>
 __device__ __forceinline__ PairScore score_pair(M const& mask, float s, KeyPairs const& pairs, int i) {
-  return {score_of(mask, s, pairs.query(i), pairs.key(i), pairs.head),
-          score_gradient_of(mask, s, pairs.query(i), pairs.key(i), pairs.head)};
+  auto const rule = rule_at(mask, pairs.query(i), pairs.key(i), pairs.head);
+  return {rule.score(s), rule.gradient(s)};
+}
+
+/// The score that a product, number i of a thread, comes to: by the mask's rule, or itself.
+template <Mask M>
+__device__ __forceinline__ float score_or_product(M const& mask, float product, [[maybe_unused]] float scale,
+                                                  [[maybe_unused]] KeyPairs const& pairs,
+                                                  [[maybe_unused]] int i) {
+  if constexpr (HasRule<M>)
+    return score_pair(mask, product * scale, pairs, i).score;
+  else
+    return product;
 }
 
 }  // namespace LIGHTSEQ_ABI

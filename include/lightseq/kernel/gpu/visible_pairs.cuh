@@ -183,7 +183,8 @@ struct VisiblePairs {
     for (int r = 0; r < 2; ++r) {
       exponent[r] = __fmul_rn(quad_sum(sum[r]), scale);
       if constexpr (HasRule<M>)
-        exponent[r] = __fmul_rn(score_of(mask, exponent[r], query[r], key, rows.head), OnlineSoftmax::log2_e);
+        exponent[r] =
+            __fmul_rn(rule_at(mask, query[r], key, rows.head).score(exponent[r]), OnlineSoftmax::log2_e);
     }
   }
 

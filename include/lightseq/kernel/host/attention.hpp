@@ -205,8 +205,9 @@ class Forward {
       for (int k = 0; k < keys.rows; ++k)
         for (int q = 0; q < item.queries.rows; ++q) {
           float& score = scratch_.scores[k * tile.stationary + q];
-          score = log2e * score_of(mask_, score, item.queries.positions.position(q),
-                                   keys.positions.position(k), static_cast<int>(item.head));
+          score = log2e * rule_at(mask_, item.queries.positions.position(q), keys.positions.position(k),
+                                  static_cast<int>(item.head))
+                              .score(score);
         }
   }
 
@@ -418,11 +419,12 @@ class Backward {
       std::fill(std::begin(scratch_.slopes), std::end(scratch_.slopes), 0.0f);
       for (int q = 0; q < queries.rows; ++q)
         for (int k = 0; k < keys.rows; ++k) {
-          int const index = q * tile.stationary + k, of_head = static_cast<int>(head);
-          std::int64_t const query = queries.positions.position(q), key = keys.positions.position(k);
+          int const index = q * tile.stationary + k;
+          auto const rule = rule_at(mask_, queries.positions.position(q), keys.positions.position(k),
+                                    static_cast<int>(head));
           float const natural = scratch_.weights[index];
-          scratch_.weights[index] = log2e * score_of(mask_, natural, query, key, of_head);
-          scratch_.slopes[index] = score_gradient_of(mask_, natural, query, key, of_head);
+          scratch_.weights[index] = log2e * rule.score(natural);
+          scratch_.slopes[index] = rule.gradient(natural);
         }
     }
   }

@@ -180,11 +180,8 @@ struct BackwardWarp {
     if (step.odd_queries) {
 #pragma unroll
       for (int f = 0; f < fragments; ++f) {
-        auto const score = [&](float x, [[maybe_unused]] int i) {
-          if constexpr (HasRule<M>)
-            return score_pair(block.launch.mask, x * block.launch.scale, pairs(step, f), i).score;
-          else
-            return x;
+        auto const score = [&](float x, int i) {
+          return score_or_product(block.launch.mask, x, block.launch.scale, pairs(step, f), i);
         };
         judge(s[f], block.shared + Block::largest_offset + own_query * 4, score);
       }

@@ -56,13 +56,9 @@ struct BackwardHide {
     bool const odd_queries = cuts && ptx::uniform(control.stats[stage][2 * query_rows] != 0) != 0;
     if (odd_queries) {
       clean_queries(stage);
-      auto const score = [&](float x, [[maybe_unused]] int i) {
-        if constexpr (HasRule<M>)
-          return score_pair(launch.mask, x * launch.scale, pairs(key_tile, key_offset, query_offset, number),
-                            i)
-              .score;
-        else
-          return x;
+      auto const score = [&](float x, int i) {
+        return score_or_product(launch.mask, x, launch.scale,
+                                pairs(key_tile, key_offset, query_offset, number), i);
       };
       judge(s, ptx::shared_address(control.stats[stage]) + (query_rows + query_offset) * 4, score);
     }
