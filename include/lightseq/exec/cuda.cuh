@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "lightseq/core/abi.hpp"
+#include "lightseq/core/capture.cuh"
 #include "lightseq/core/cuda_error.cuh"
 #include "lightseq/core/device.cuh"
 #include "lightseq/core/driver.cuh"
@@ -192,8 +193,7 @@ struct Cuda {
         // By the front end of the GPU and no kernel: every multiprocessor may be taken by who waits for it.
         run("a flag", [&] {
           auto const address = reinterpret_cast<CUdeviceptr>(flag);
-          CUresult const result = kernels_.write_value_(exchange_, address, 1, CU_STREAM_WRITE_VALUE_DEFAULT);
-          return result == CUDA_SUCCESS ? cudaSuccess : static_cast<cudaError_t>(result);
+          return runtime_error(kernels_.write_value_(exchange_, address, 1, CU_STREAM_WRITE_VALUE_DEFAULT));
         });
       }
 
@@ -201,11 +201,7 @@ struct Cuda {
       cudaStream_t exchange_stream() const { return exchange_; }
 
       /// Whether calls are recorded into a CUDA graph, which promises no two of them to run at once.
-      bool captures() const noexcept {
-        cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-        cudaError_t const error = cudaStreamIsCapturing(stream_.compute, &status);
-        return error == cudaErrorStreamCaptureImplicit || status != cudaStreamCaptureStatusNone;
-      }
+      bool captures() const noexcept { return is_captured(stream_.compute); }
 
       void write(std::span<std::byte const> bytes, std::byte* to) noexcept {
         run("the mask's data", [&] { return write_bytes(bytes, to, stream_.compute); });

@@ -15,6 +15,7 @@
 #include <thread>
 #include <utility>
 
+#include "lightseq/core/capture.cuh"
 #include "lightseq/core/cuda_error.cuh"
 #include "lightseq/core/driver.cuh"
 #include "lightseq/core/error.hpp"
@@ -135,7 +136,6 @@ class Nccl {
   Status timed_out() noexcept;
   Status give_up(Status status) noexcept;
   Status broken() const noexcept { return cause_; }
-  static bool captures(cudaStream_t stream) noexcept;
   Group under_way() const noexcept;
   std::uint32_t progress() const noexcept {
     return *reinterpret_cast<std::uint32_t const volatile*>(pinned_.get());
@@ -259,7 +259,7 @@ inline Status Nccl::precede(cudaStream_t stream) noexcept {
 
 inline Status Nccl::wait(cudaStream_t stream) noexcept {
   if (comm_ == nullptr) return broken();
-  if (captures(stream)) return {.code = Code::capturing, .subject = "the stream", .rank = rank_};
+  if (is_captured(stream)) return {.code = Code::capturing, .subject = "the stream", .rank = rank_};
   auto deadline = Clock::now() + options_.timeout;
   for (std::uint32_t seen = progress();; std::this_thread::yield()) {
     bool const late = Clock::now() >= deadline;
@@ -282,7 +282,7 @@ inline Status Nccl::wait(cudaStream_t stream) noexcept {
 
 inline Status Nccl::agree(Fingerprint const& fingerprint) noexcept {
   if (comm_ == nullptr) return broken();
-  if (captures(stream_)) return {.code = Code::capturing, .subject = "the stream", .rank = rank_};
+  if (is_captured(stream_)) return {.code = Code::capturing, .subject = "the stream", .rank = rank_};
   Statement *const mine = device_.get(), *const all = device_.get() + 1;
   auto const copy = [&](Statement* to, Statement const* from, int count) {
     std::size_t const bytes = static_cast<std::size_t>(count) * sizeof(Statement);
@@ -356,9 +356,8 @@ Status Nccl::cuda(F const& operation) noexcept {
 inline Status Nccl::report(std::uint32_t value) noexcept {
   // Unified addressing gives pinned memory one address on both sides.
   auto const address = reinterpret_cast<CUdeviceptr>(pinned_.get());
-  return cuda([&] {
-    return static_cast<cudaError_t>(write_value_(stream_, address, value, CU_STREAM_WRITE_VALUE_DEFAULT));
-  });
+  return cuda(
+      [&] { return runtime_error(write_value_(stream_, address, value, CU_STREAM_WRITE_VALUE_DEFAULT)); });
 }
 
 /// Waits until a communicator that does not block has done what it was told to.
@@ -410,14 +409,6 @@ inline Status Nccl::give_up(Status status) noexcept {
   open_ = false;
   cause_ = status;
   return status;
-}
-
-/// Whether what is enqueued on `stream` goes into a CUDA graph: to ask the stream how far it is would spoil
-/// it.
-inline bool Nccl::captures(cudaStream_t stream) noexcept {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  cudaError_t const error = cudaStreamIsCapturing(stream, &status);
-  return error == cudaErrorStreamCaptureImplicit || status != cudaStreamCaptureStatusNone;
 }
 
 }  // namespace lightseq

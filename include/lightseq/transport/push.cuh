@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "lightseq/core/capture.cuh"
 #include "lightseq/core/cuda_error.cuh"
 #include "lightseq/core/device.cuh"
 #include "lightseq/core/driver.cuh"
@@ -16,6 +17,7 @@
 #include "lightseq/core/status.hpp"
 #include "lightseq/transport/push.hpp"
 #include "lightseq/transport/push_export.cuh"
+#include "lightseq/transport/push_windows.hpp"
 #include "lightseq/transport/transport.hpp"
 
 namespace lightseq {
@@ -55,7 +57,7 @@ class PushCuda {
 
   /// The write has a system-wide fence before it.
   Status raise(Stream stream, PushFlag* flag) noexcept {
-    return said("a flag", write_(stream, address(flag), 1, CU_STREAM_WRITE_VALUE_DEFAULT));
+    return cuda_status("a flag", write_(stream, address(flag), 1, CU_STREAM_WRITE_VALUE_DEFAULT));
   }
 
   Status take(Stream stream, PushFlag* progress, std::uint32_t number, PushFlag* flag) noexcept {
@@ -73,7 +75,7 @@ class PushCuda {
     all[1].waitValue.flags = CU_STREAM_WAIT_VALUE_GEQ;
     write(all[2], flag, 0);
     write(all[3], progress, 2 * number);
-    return said("a wait", batch_(stream, 4, all, 0));
+    return cuda_status("a wait", batch_(stream, 4, all, 0));
   }
 
   Status query(Stream stream, bool& done) noexcept {
@@ -82,12 +84,7 @@ class PushCuda {
     return error == cudaErrorNotReady ? Status{} : cuda_status("the stream", error);
   }
 
-  /// To ask a stream how far it is would spoil its capture.
-  bool captures(Stream stream) noexcept {
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    cudaError_t const error = cudaStreamIsCapturing(stream, &status);
-    return error == cudaErrorStreamCaptureImplicit || status != cudaStreamCaptureStatusNone;
-  }
+  bool captures(Stream stream) noexcept { return is_captured(stream); }
 
   PushExport describe(std::span<std::byte> memory, std::vector<PushFile>& made) {
     return export_of(memory, gpu_.number(), made);
@@ -101,9 +98,6 @@ class PushCuda {
   }
 
  private:
-  static Status said(char const* what, CUresult result) {
-    return cuda_status(what, static_cast<cudaError_t>(result));
-  }
   static CUdeviceptr address(PushFlag* flag) { return reinterpret_cast<CUdeviceptr>(flag); }
 
   OwnDevice gpu_;

@@ -17,7 +17,6 @@
 #include "lightseq/core/status.hpp"
 #include "lightseq/core/text.hpp"
 #include "lightseq/transport/push_device.hpp"
-#include "lightseq/transport/push_windows.hpp"
 
 /// How memory of a GPU is given to other processes, and mapped there.
 namespace lightseq {
@@ -105,7 +104,8 @@ class CudaMapping {
   Status map(PushExport const& exported, std::span<PushFile const> files, int gpu) {
     if (Status const status = driver_.find(); !status.ok()) return status;
     for (PushFile const& file : files) bytes_ += static_cast<std::size_t>(file.bytes);
-    if (Status const s = said("addresses", driver_.reserve(&reserved_, bytes_, 0, 0, 0)); !s.ok()) return s;
+    if (Status const s = cuda_status("addresses", driver_.reserve(&reserved_, bytes_, 0, 0, 0)); !s.ok())
+      return s;
     CUdeviceptr at = reserved_;
     for (PushFile const& file : files) {
       if (Status const status = map(file, at); !status.ok()) return status;
@@ -116,7 +116,7 @@ class CudaMapping {
     access.location.id = gpu;
     access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
     if (Status const s =
-            said("access to the peer's memory", driver_.give_access(reserved_, bytes_, &access, 1));
+            cuda_status("access to the peer's memory", driver_.give_access(reserved_, bytes_, &access, 1));
         !s.ok())
       return s;
     data_ = reinterpret_cast<std::byte*>(reserved_) + exported.offset;
@@ -124,20 +124,16 @@ class CudaMapping {
   }
 
  private:
-  static Status said(char const* what, CUresult result) {
-    return cuda_status(what, static_cast<cudaError_t>(result));
-  }
-
   Status map(PushFile const& file, CUdeviceptr at) {
     CUmemGenericAllocationHandle memory = 0;
     void* const number = reinterpret_cast<void*>(static_cast<std::intptr_t>(file.file));
     CUresult result = driver_.from_file(&memory, number, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
-    if (result != CUDA_SUCCESS) return said("the peer's memory", result);
+    if (result != CUDA_SUCCESS) return cuda_status("the peer's memory", result);
     auto const bytes = static_cast<std::size_t>(file.bytes);
     result = driver_.map(at, bytes, 0, memory, 0);
     driver_.release(memory);  // the mapping keeps the memory
     if (result == CUDA_SUCCESS) mapped_.emplace_back(at, bytes);
-    return said("to map the peer's memory", result);
+    return cuda_status("to map the peer's memory", result);
   }
 
   std::byte* data_ = nullptr;

@@ -1,34 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <algorithm>
-#include <string>
-#include <thread>
+#include <cstddef>
 #include <vector>
 
 #include "lightseq/lightseq.hpp"
 #include "lightseq/testing/sequence.hpp"
 #include "lightseq/transport/nccl.cuh"
+#include "support/threads.hpp"
 #include "transport/nccl/double.hpp"
 
 /// Ranks that are threads over the double.
 namespace lightseq::test {
-
-/// Calls f(rank) for all ranks at once: what each has to say.
-template <class F>
-std::vector<std::string> run_threads(int world, F f) {
-  std::vector<std::string> said(static_cast<std::size_t>(world));
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < world; ++rank)
-    threads.emplace_back([&, rank] {
-      try {
-        said[static_cast<std::size_t>(rank)] = f(rank);
-      } catch (std::exception const& error) {
-        said[static_cast<std::size_t>(rank)] = error.what();
-      }
-    });
-  for (std::thread& thread : threads) thread.join();
-  return said;
-}
 
 /// The CPU with memory that the double reaches, with a stream, whose wait() is the transport's as a GPU's is.
 template <class T>

@@ -10,6 +10,7 @@
 #include "laws/dist_attn.hpp"
 #include "laws/transport.hpp"
 #include "lightseq/testing/processes.hpp"
+#include "support/mortal.hpp"
 #include "transport/push/ranks.hpp"
 
 namespace lightseq::test {
@@ -72,41 +73,16 @@ bool right(At const& at, Whole const& got, Whole const& want) {
          same(got.lse, want.lse, q, q.batch * q.heads, 1);
 }
 
-/// Where and how a process goes.
-struct Fate {
-  int group = -1;
-  int signal = 0;
-  bool after_start = false;  ///< with its messages posted
-};
-
 /// A push whose process meets its fate.
-class Mortal {
- public:
-  Mortal(DoublePush& push, Fate const& fate) : push_(push), fate_(fate) {}
-  int rank() const noexcept { return push_.rank(); }
-  int world() const noexcept { return push_.world(); }
-  DoubleStream* stream() const noexcept { return push_.stream(); }
-  Status start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
-    bool const now = groups_++ == fate_.group;
-    if (now && !fate_.after_start) raise(fate_.signal);
-    Status const status = push_.start(sends, recvs);
-    if (now) raise(fate_.signal);
-    return status;
-  }
-  Status finish() noexcept { return push_.finish(); }
-  Status agree(Fingerprint const& fingerprint) { return push_.agree(fingerprint); }
-  Status wait(DoubleStream* stream) noexcept { return push_.wait(stream); }
-  void withdraw(Status const& why) noexcept { push_.withdraw(why); }
-  int groups() const { return groups_; }
-
- private:
-  DoublePush& push_;
-  Fate fate_;
-  int groups_ = 0;
+struct MortalPush : Mortal<DoublePush> {
+  using Mortal::Mortal;
+  DoubleStream* stream() const noexcept { return transport_.stream(); }
+  Status wait(DoubleStream* stream) noexcept { return transport_.wait(stream); }
+  void withdraw(Status const& why) noexcept { transport_.withdraw(why); }
 };
 struct MortalTraits : DefaultTraits {
-  using Device = HostOver<Mortal>;
-  using Transport = Mortal;
+  using Device = HostOver<MortalPush>;
+  using Transport = MortalPush;
 };
 using Attn = DistAttn<small_head_dim, Causal, Balanced, MortalTraits>;
 
@@ -116,7 +92,7 @@ std::string run_mortal(PushSeat const& seat, milliseconds timeout, Fate const& f
                        Whole const& want, int* groups = nullptr) {
   DoubleStream stream;
   DoublePush push(seat, &stream, {.timeout = timeout});
-  Mortal mortal(push, fate);
+  MortalPush mortal(push, fate);
   Attn attn(mortal, problem);
   Whole whole = fresh;
   Status const status = run_rank_over(push, attn, attn.positions(), whole);

@@ -119,7 +119,7 @@ class TensorMaps {
     CUresult const result = encode_(&map, type, 4, data, extents, strides, box, ones,
                                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return cuda_status(name, static_cast<cudaError_t>(result));  // the runtime has the driver's numbers
+    return cuda_status(name, result);
   }
 
  private:

@@ -19,6 +19,7 @@
 #include "lightseq/lightseq.hpp"
 #include "lightseq/testing/sequence.hpp"
 #include "lightseq/transport/mpi.hpp"
+#include "support/mortal.hpp"
 
 namespace {
 
@@ -28,37 +29,8 @@ constexpr int head_dim = 16, ranks = 4;
 constexpr std::chrono::milliseconds timeout(600), slack(10'000);
 Problem const problem{.seqlen = 40, .heads = 2, .kv_heads = 1};
 
-/// Where and how a process goes.
-struct Fate {
-  int group = -1;
-  int signal = 0;
-  bool after_start = false;  ///< with its messages posted
-};
-
-/// An MPI transport whose process meets its fate.
-class Mortal {
- public:
-  Mortal(Mpi& mpi, Fate const& fate) : mpi_(mpi), fate_(fate) {}
-  int rank() const noexcept { return mpi_.rank(); }
-  int world() const noexcept { return mpi_.world(); }
-  Status start(std::span<Send const> sends, std::span<Receive const> recvs) noexcept {
-    bool const now = groups_++ == fate_.group;
-    if (now && !fate_.after_start) raise(fate_.signal);
-    Status const status = mpi_.start(sends, recvs);
-    if (now) raise(fate_.signal);
-    return status;
-  }
-  Status finish() noexcept { return mpi_.finish(); }
-  Status agree(Fingerprint const& fingerprint) { return mpi_.agree(fingerprint); }
-
- private:
-  Mpi& mpi_;
-  Fate fate_;
-  int groups_ = 0;
-};
-
 struct MortalTraits : DefaultTraits {
-  using Transport = Mortal;
+  using Transport = test::Mortal<Mpi>;
 };
 using Attn = DistAttn<head_dim, Causal, Balanced, MortalTraits>;
 
@@ -132,11 +104,11 @@ Status run_and_keep(Attn& attn, testing::Sequence<float>& whole) {
 }
 
 /// One rank's forward and backward with one that meets its fate: 1 where this rank hears of it.
-int lose(int round, MPI_Comm comm, int victim, Fate const& fate) {
+int lose(int round, MPI_Comm comm, int victim, test::Fate const& fate) {
   auto const fresh = testing::random_sequence<float>(problem, head_dim, 7);
   auto sequence = fresh;
   Mpi mpi(comm, {.timeout = timeout});
-  Mortal mortal(mpi, mpi.rank() == victim ? fate : Fate{});
+  test::Mortal mortal(mpi, mpi.rank() == victim ? fate : test::Fate{});
   Attn attn(mortal, problem);
   auto const begin = std::chrono::steady_clock::now();
   Status const status = run_and_keep(attn, sequence);
@@ -167,7 +139,7 @@ void go_on(int round, MPI_Comm comm) {
   auto const fresh = testing::random_sequence<float>(problem, head_dim, 7);
   auto sequence = fresh;
   Mpi mpi(comm, {.timeout = std::chrono::seconds(60)});
-  Mortal immortal(mpi, {});
+  test::Mortal immortal(mpi, {});
   Attn attn(immortal, problem);
   Status const status = testing::run_rank(attn, sequence);
   if (!status.ok()) complain(round, "afterwards: " + status.message());
@@ -183,8 +155,8 @@ int main(int argc, char** argv) {
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   if (argc != 3 || size < ranks) return 1;
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  Fate fate{.signal = std::strcmp(argv[1], "kill") == 0 ? SIGKILL : SIGSTOP,
-            .after_start = std::strcmp(argv[2], "after") == 0};
+  test::Fate fate{.signal = std::strcmp(argv[1], "kill") == 0 ? SIGKILL : SIGSTOP,
+                  .after_start = std::strcmp(argv[2], "after") == 0};
   std::vector<int> ids(static_cast<std::size_t>(size)), alive;
   int const id = getpid();
   MPI_Allgather(&id, 1, MPI_INT, ids.data(), 1, MPI_INT, MPI_COMM_WORLD);

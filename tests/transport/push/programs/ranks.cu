@@ -11,23 +11,11 @@
 #include <vector>
 
 #include "lightseq/testing/processes.hpp"
+#include "support/keep_busy.cuh"
 #include "transport/push/cuda_ranks.cuh"
 #include "transport/push/threads.hpp"
 
 namespace lightseq::test {
-
-// In a program without support/main_cuda.cu.
-static __global__ void spin(unsigned nanoseconds) {
-  unsigned long long begin = 0, now = 0;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(begin));
-  do {
-    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-  } while (now - begin < nanoseconds);
-}
-void keep_busy(cudaStream_t stream, unsigned nanoseconds) {
-  spin<<<1, 1, 0, stream>>>(nanoseconds);
-  check_cuda(cudaGetLastError());
-}
 
 namespace {
 
